@@ -1,0 +1,67 @@
+"""A completion as the daemon sees it, whichever editor or API asked for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from atlasd.engine.protocol import Sampling, StreamStats
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of context from another place: shown to the model before the file itself."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """What stands around a cursor, and how to complete it."""
+
+    prefix: str
+    """All text of the document before the cursor."""
+    suffix: str = ""
+    """All text after it."""
+    path: str | None = None
+    """Path of the document: absolute, or relative to the repository; None for unsaved ones."""
+    language: str | None = None
+    """LSP language id; derived from the path where it is not given."""
+    repository: str | None = None
+    """Root folder of the repository the document belongs to."""
+    pieces: tuple[Piece, ...] = ()
+    """Context the client brings itself (llama.cpp's ``input_extra``)."""
+    gather: bool = True
+    """Gather context from the workspace as well."""
+    max_tokens: int = 128
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    single_line: bool | None = None
+    """None: decided from what stands right of the cursor."""
+    trim: bool = True
+    """False gives the model's text as it is (raw APIs)."""
+    client: str = ""
+    """Name of the editor or API, for the store."""
+    trusted: bool = True
+    """False: nothing is stored or learned, no other file is read."""
+    document: str | None = None
+    """Key for cancel-previous: a newer request with the same key replaces this one."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A cleaned suggestion to insert at the cursor."""
+
+    id: str
+    text: str
+    replace_right: int = 0
+    """Characters right of the cursor (on its line) that the text replaces."""
+    source: Literal["model", "type-through", "ahead"] = "model"
+    finish_reason: str = "stop"
+    stats: StreamStats = field(default_factory=StreamStats)
+    prompt_tokens: int = 0
+    model: str = ""
+    trimmed_by: tuple[str, ...] = ()
+    """Names of the trimming rules that changed or ended the text, for ``atlasd why``."""
+    total_ms: float = 0.0

@@ -1,0 +1,84 @@
+"""The contract of everything that proposes tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass
+class StreamView:
+    """What a drafter may know of a stream. ``tokens`` is prompt plus verified output and grows in
+    place (the engine appends; drafters only read)."""
+
+    stream: int
+    tokens: list[int]
+    prompt_length: int
+    repository: str | None = None
+    language: str | None = None
+    prediction: Int32 | None = None
+    """Tokens the user expects the output to resemble (OpenAI's ``prediction``)."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Proposed tokens, with what is known of each: the features confidence is learned from."""
+
+    source: str
+    tokens: list[int]
+    features: list[tuple[float, ...]] = field(default_factory=list)
+    """Per token, the source's own features; the names and the count are fixed per source."""
+
+    credit: object = None
+    """Whatever the drafter wants back in ``settle`` (which segment it drafted from, say)."""
+
+
+EMPTY = Draft("none", [])
+
+
+@dataclass(frozen=True)
+class VerifiedRows:
+    """What one step told about one stream: the rows that were verified, rejected ones included."""
+
+    after: Int32
+    """Token that each row fed to the target, [R]."""
+
+    top: Int32
+    """The target's top choices at each row, best first, [R, K]."""
+
+    top_logprobs: Float32
+    """Their log-probabilities at temperature 1, [R, K]."""
+
+
+class Drafter(Protocol):
+    """Something that proposes tokens. Runs in the engine process, on the step loop's thread."""
+
+    name: str
+    free: bool
+    """True if a proposal costs so little that it is asked for at every step."""
+
+    def begin(self, stream: StreamView) -> None:
+        """A stream starts: prompt tokens, repository, language and prediction are known."""
+        ...
+
+    def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
+        """At most ``limit`` tokens to follow ``stream.tokens + after``; may be empty."""
+        ...
+
+    def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
+        """Tokens were verified and appended to ``stream.tokens`` (already there)."""
+        ...
+
+    def settle(self, draft: Draft, accepted: int) -> None:
+        """A proposal was decided: its first ``accepted`` tokens were the target's."""
+        ...
+
+    def end(self, stream: StreamView) -> None:
+        """The stream is over, finished or cancelled."""
+        ...

@@ -1,0 +1,69 @@
+"""What the engine asks of a model: rows in, logits out. Torch, the CPU kernels and the GPU
+kernels each serve this one interface."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+class Decoder(Protocol):
+    """A decoder-only transformer with its KV cache cut into slots.
+
+    A *row* is one (slot, position, token). Exactness rests on one contract: the bits of a row's
+    logits depend only on the tokens of its slot up to its position, never on how many rows the
+    call has, which rows are its neighbours, or what was cached, as long as rows that were
+    prefilled stay prefilled (see ``prefill_chunk``).
+    """
+
+    vocab_size: int
+    slots: int
+    slot_tokens: int
+    """Positions a slot holds."""
+
+    prefill_chunk: int
+    """Prompts are prefilled in chunks of this many positions that start at its multiples, and
+    reuse is cut back to a multiple of it. 1 means that prefilled and decoded rows have the same
+    bits (own kernels): any written row may be reused, also as prompt."""
+
+    prefill_rows: int
+    """Rows of one prefill call that other streams should at most have to wait for; a multiple of
+    ``prefill_chunk``."""
+
+    def bucket(self, rows: int) -> int:
+        """The row count that ``rows`` decode rows are padded to: rows up to there are free."""
+        ...
+
+    def forward(
+        self,
+        tokens: Int32,
+        slots: Int32,
+        positions: Int32,
+        logits_rows: Int32,
+        *,
+        prefill: bool = False,
+    ) -> Float32:
+        """Run rows [R] and return logits [L, vocab] of the rows whose indices are ``logits_rows``.
+
+        Rows of one slot come in ascending positions. Keys and values are written to the slots
+        before attention, so a row sees the earlier rows of its slot in the same call. Rejecting a
+        draft is writing over it later. The array returned is valid until the next call.
+        """
+        ...
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Copy keys and values of positions [0, length) from one slot to another."""
+        ...
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes held, by purpose: ``weights``, ``slots``, ``scratch``."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; the decoder cannot be used afterwards."""
+        ...

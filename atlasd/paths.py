@@ -1,0 +1,79 @@
+"""Where atlasd's files live: the XDG folders, or everything below ``ATLASD_HOME``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders and files of one installation. Nothing is created by asking for a path."""
+
+    config: Path
+    data: Path
+    cache: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.config / "config.toml"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "atlasd.db"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "atlasd.sock"
+
+    @property
+    def token(self) -> Path:
+        return self.runtime / "token"
+
+    @property
+    def daemon_json(self) -> Path:
+        """pid, port and version of the running daemon."""
+        return self.runtime / "daemon.json"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "atlasd.log"
+
+    def create(self) -> None:
+        """Make the folders; all are the user's alone (0700)."""
+        for folder in (self.config, self.data, self.cache, self.state, self.runtime):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.runtime.chmod(0o700)
+
+
+def paths(environ: dict[str, str] | None = None) -> Paths:
+    """The folders in force, from ``ATLASD_HOME`` or the XDG variables or their defaults."""
+    env = os.environ if environ is None else environ
+    if root := env.get("ATLASD_HOME"):
+        base = Path(root).expanduser().absolute()
+        return Paths(
+            config=base / "config",
+            data=base / "data",
+            cache=base / "cache",
+            state=base / "state",
+            runtime=base / "run",
+        )
+    home = Path(env.get("HOME") or Path.home())
+
+    def xdg(variable: str, default: str) -> Path:
+        # The XDG specification: relative paths in these variables are to be ignored.
+        value = env.get(variable, "")
+        return (Path(value) if value.startswith("/") else home / default) / "atlasd"
+
+    state = xdg("XDG_STATE_HOME", ".local/state")
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return Paths(
+        config=xdg("XDG_CONFIG_HOME", ".config"),
+        data=xdg("XDG_DATA_HOME", ".local/share"),
+        cache=xdg("XDG_CACHE_HOME", ".cache"),
+        state=state,
+        runtime=Path(runtime) / "atlasd" if runtime.startswith("/") else state / "run",
+    )
