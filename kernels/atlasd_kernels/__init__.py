@@ -1,0 +1,1 @@
+"""Kernels of atlasd, usable without the rest of it. Imports nothing of atlasd."""

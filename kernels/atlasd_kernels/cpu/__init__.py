@@ -1,0 +1,24 @@
+"""Whole decoder steps on a CPU in one native call, with neither torch nor BLAS.
+
+``available()`` tells whether the native library loads here; everything else needs it.
+"""
+
+from __future__ import annotations
+
+from atlasd_kernels.cpu.decoder import CpuDecoder, WeightFormat, measure_threads
+from atlasd_kernels.cpu.drafting import DraftedChain, draft_chain
+from atlasd_kernels.cpu.library import available, instruction_sets
+from atlasd_kernels.cpu.sampling import choose, gumbel_noise, top_k
+
+__all__ = [
+    "CpuDecoder",
+    "DraftedChain",
+    "WeightFormat",
+    "available",
+    "choose",
+    "draft_chain",
+    "gumbel_noise",
+    "instruction_sets",
+    "measure_threads",
+    "top_k",
+]
