@@ -1,0 +1,126 @@
+"""Chat messages become a prompt through the model's own jinja2 template, in the sandbox and with
+the functions that transformers gives such templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+from jinja2 import nodes
+from jinja2.parser import Parser
+
+from atlasd.errors import RequestError
+
+Message = Mapping[str, Any]
+
+PLAIN = (
+    "{%- for message in messages -%}"
+    "{{ '### ' + message['role'].capitalize() + '\\n' + message['content'] + '\\n\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '### Assistant\\n' }}{%- endif -%}"
+)
+"""For models without a template. Ends of turns are found by ``PLAIN_STOPS``."""
+
+PLAIN_STOPS = ("\n### User\n", "\n### System\n", "\n### Assistant\n")
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    ``special`` are the tokenizer's named special tokens (``bos_token`` and so on), which templates
+    refer to. Raises RequestError where the template refuses the messages.
+    """
+
+    def __init__(self, source: str | None, special: Mapping[str, str] | None = None) -> None:
+        self.source = PLAIN if source is None else source
+        self.stop = PLAIN_STOPS if source is None else ()
+        self._special = dict(special or {})
+        self._template = _compile(self.source)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """The prompt text of a conversation; encode it with ``special=True``."""
+        try:
+            return self._template.render(
+                messages=[_plain_content(message) for message in messages],
+                tools=list(tools) if tools else None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **{**self._special, **variables},
+            )
+        except jinja2.TemplateError as error:
+            raise RequestError(
+                f"The model's chat template refuses this conversation: {error}."
+            ) from error
+
+
+def _plain_content(message: Message) -> dict[str, Any]:
+    """OpenAI's list-of-parts content as one string: templates of text models expect strings."""
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = [part.get("text", "") for part in content if isinstance(part, Mapping)]
+        return {**message, "content": "".join(texts)}
+    return {**message, "content": ""} if content is None else dict(message)
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """``{% generation %}`` marks what the assistant wrote, for training; here it is transparent."""
+
+    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = _now
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise RequestError(f"The model's chat template is damaged: {error}.") from error
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # jinja's own filter escapes for HTML, which a prompt must not.
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(format_: str) -> str:
+    return datetime.now().strftime(format_)
