@@ -39,6 +39,21 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 # Daemon to engine
 
 
+class Load(msgspec.Struct, tag=True, omit_defaults=True):
+    """The first message after a start: which model to load, and how. Answered by ``Loading`` and
+    then ``Ready`` or ``Failed``. Fields left at their defaults are chosen by the engine."""
+
+    model: str | None = None
+    """As ``models.locate.find_model`` takes it; None is the bundled model."""
+    dtype: str = "auto"
+    threads: int = 0
+    """0: measured once per machine and model, then kept."""
+    slots: int = 0
+    slot_tokens: int = 0
+    drafting: bool = True
+    backend: str = "auto"
+
+
 class Submit(msgspec.Struct, tag=True, omit_defaults=True):
     """Decode a stream. Answered by ``Tokens`` and one ``Finished``."""
 
@@ -123,7 +138,8 @@ class Shutdown(msgspec.Struct, tag=True):
 
 
 ToEngine = (
-    Submit
+    Load
+    | Submit
     | Cancel
     | Promote
     | AddSegment
@@ -244,8 +260,6 @@ class Learned(msgspec.Struct, tag=True):
     payload: bytes
 
 
-FromEngine = (
-    Loading | Ready | Failed | Tokens | Finished | Explanation | Status | Learned
-)
+FromEngine = Loading | Ready | Failed | Tokens | Finished | Explanation | Status | Learned
 
 HEADER_BYTES = 4

@@ -1,0 +1,115 @@
+"""The engine's operating system process, as the daemon holds it: spawn, talk, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+
+from atlasd.engine.framing import frame, read_from_engine
+from atlasd.engine.protocol import FromEngine, Load, Shutdown, ToEngine
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 20
+"""Lines of the process's own output that are kept to explain its end."""
+
+
+class EngineProcess:
+    """A running ``python -m atlasd.engine.worker`` and the daemon's end of its socket pair."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._output = asyncio.create_task(self._follow_output())
+
+    @classmethod
+    async def spawn(cls, load: Load) -> EngineProcess:
+        """Start a process that loads ``load``; it answers with ``Loading`` messages."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Waiting threads must not spin: two cores are shared with an editor and a compiler.
+            environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "atlasd.engine.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                # Ctrl-C in the terminal is for the daemon, which ends the engine in good order.
+                start_new_session=True,
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        running = cls(process, reader, writer)
+        running.send(load)
+        return running
+
+    def send(self, message: ToEngine) -> None:
+        """Queue a message; never blocks. A process that is gone swallows it."""
+        if not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+    async def drain(self) -> None:
+        """Wait until the process has taken most of what was sent."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def messages(self) -> AsyncIterator[FromEngine]:
+        """Everything the process says, until it closes its end."""
+        while (message := await read_from_engine(self._reader)) is not None:
+            yield message
+
+    async def end(self, timeout: float) -> None:
+        """Ask the process to save what it learned and end; wait at most ``timeout`` seconds."""
+        self.send(Shutdown())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._process.wait()
+
+    async def kill(self) -> str:
+        """Make sure that the process is gone; returns what is known of its end."""
+        if self._process.returncode is None:
+            # Its end of the socket closes a moment before it can be waited for.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await self._process.wait()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        code = await self._process.wait()
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+        await self._output
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        last = next((line for line in reversed(self._tail) if line.strip()), "")
+        return f"The engine process ended ({cause})." + (f" It said: {last}" if last else "")
+
+    async def _follow_output(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # a line longer than the buffer: skip it
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            self._tail.append(text)
+            log.info("engine: %s", text)
