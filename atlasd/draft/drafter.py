@@ -24,6 +24,13 @@ class StreamView:
     language: str | None = None
     prediction: Int32 | None = None
     """Tokens the user expects the output to resemble (OpenAI's ``prediction``)."""
+    learn: bool = True
+    """False in workspaces that are not trusted: nothing of the stream outlives it."""
+    temperature: float = 0.0
+    seed: int = 0
+    choice: int = 0
+    """With ``temperature`` and ``seed`` the key of the target's noise, so that a neural drafter can
+    sample with the same."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,9 @@ class Draft:
 
     source: str
     tokens: list[int]
-    features: list[tuple[float, ...]] = field(default_factory=list)
-    """Per token, the source's own features; the names and the count are fixed per source."""
+    features: list[tuple[int, ...]] = field(default_factory=list)
+    """Per token, the source's own features as bucket numbers 0..255 (confidence learns one weight
+    per bucket); their meaning and count are fixed per source."""
 
     credit: object = None
     """Whatever the drafter wants back in ``settle`` (which segment it drafted from, say)."""

@@ -1,0 +1,104 @@
+"""Everything that drafts, behind one object: what the engine's worker builds and feeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+
+from atlasd.draft.confidence import Confidence
+from atlasd.draft.controller import Controller, Costs
+from atlasd.draft.drafter import Drafter, Int32
+
+log = logging.getLogger(__name__)
+
+GROUP = "atlasd.drafters"
+
+
+class Drafting:
+    """The drafters, their confidence and the controller over them.
+
+    The engine forwards segments and learned state here and calls ``controller`` in its step loop.
+    Everything runs on the step loop's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        fingerprint: str,
+        costs: Costs,
+        folder: Path | None = None,
+        extra: Sequence[Drafter] = (),
+    ) -> None:
+        """``fingerprint`` is the tokenizer's; ``folder`` is where large arrays are kept between
+        runs (None: nowhere); ``extra`` are drafters beside the built-in ones."""
+        self.vocab_size = vocab_size
+        self.fingerprint = fingerprint
+        self.folder = folder
+        self.confidence = Confidence()
+        self.drafters: list[Drafter] = list(extra)
+        self.controller = Controller(self.drafters, self.confidence, costs)
+
+    def add_segment(
+        self,
+        segment: str,
+        repository: str,
+        kind: str,
+        tokens: Int32,
+        language: str | None = None,
+    ) -> None:
+        """Draft from this text (``kind``: file or accepted); replaces the segment of that name."""
+
+    def drop_segment(self, segment: str, repository: str) -> None:
+        """Never draft from this segment again."""
+
+    def drop_repository(self, repository: str | None) -> None:
+        """Forget all that was learned from a repository (None: everything)."""
+
+    def learned(self) -> list[tuple[str, str | None, bytes]]:
+        """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""
+        return [("confidence", r, payload) for r, payload in self.confidence.snapshot().items()]
+
+    def restore(self, kind: str, repository: str | None, payload: bytes) -> None:
+        """Take back what ``learned`` gave in an earlier run."""
+        if kind == "confidence":
+            self.confidence.restore(repository, payload)
+
+    def save(self) -> None:
+        """Write the large arrays (position index) to the folder."""
+
+    def idle(self, milliseconds: float) -> bool:
+        """Work off what can wait (index upkeep, training) for at most this long; True if more is
+        left. The engine calls it when no stream is decoding."""
+        return False
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes held, by drafter."""
+        return {}
+
+    def sources(self) -> dict[str, dict[str, float]]:
+        """By drafter: tokens drafted, tokens accepted, recent hit rate."""
+        return {}
+
+
+def installed_drafters() -> list[Drafter]:
+    """Drafters of other distributions: each entry point of the group is called without arguments.
+
+    One that fails to load is left out with a warning, so that it cannot stop the engine.
+    """
+    drafters: list[Drafter] = []
+    for point in entry_points(group=GROUP):
+        try:
+            drafters.append(point.load()())
+        except Exception as error:
+            log.warning("drafter %s was left out: %s", point.name, error)
+    return drafters
+
+
+def as_tokens(raw: bytes) -> Int32:
+    """Token ids from the wire format (little-endian int32)."""
+    return np.frombuffer(raw, "<i4").astype(np.int32, copy=False)
