@@ -45,6 +45,8 @@ class CompletionRequest:
     """Name of the editor or API, for the store."""
     trusted: bool = True
     """False: nothing is stored or learned, no other file is read."""
+    max_ms: float = 0.0
+    """End after this many milliseconds of decoding once a whole line is there; 0: no limit."""
     document: str | None = None
     """Key for cancel-previous: a newer request with the same key replaces this one."""
 
