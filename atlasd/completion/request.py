@@ -17,6 +17,14 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Indent:
+    """How the editor indents: columns of one level, and whether they are spaces."""
+
+    size: int = 4
+    spaces: bool = True
+
+
+@dataclass(frozen=True)
 class CompletionRequest:
     """What stands around a cursor, and how to complete it."""
 
@@ -47,6 +55,10 @@ class CompletionRequest:
     """False: nothing is stored or learned, no other file is read."""
     max_ms: float = 0.0
     """End after this many milliseconds of decoding once a whole line is there; 0: no limit."""
+    indent: Indent | None = None
+    """The editor's indentation; None: read off the document."""
+    invoked: bool = False
+    """Asked for by hand: even a suggestion of one character is shown."""
     document: str | None = None
     """Key for cancel-previous: a newer request with the same key replaces this one."""
 
