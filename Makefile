@@ -1,5 +1,7 @@
 # Every target makes its own .venv first; a machine needs only Python 3.11+, make and git.
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell command -v $(p) 2>/dev/null)))
+# The first that runs: version managers put commands on PATH that only print an error.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
 
 .PHONY: demo test test-slow lint format bench start lock wheel gpu-check e2e-vscode sanitize clean venv help
@@ -8,6 +10,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 venv: ## make or refresh .venv
+	@test -n "$(PYTHON)" || { echo "atlasd needs Python 3.11 or newer (apt install python3 python3-venv)"; exit 1; }
 	@$(PYTHON) bootstrap.py
 
 demo: venv ## install all and show the main job: an editing session over LSP in this repository
