@@ -1,0 +1,130 @@
+"""Hash tables from the last n tokens to the positions where they stood, newest first.
+
+One table per order n. A table is an array of heads (slot to newest position) and an array parallel
+to the token arena that links each position to the one before it in the same slot. Keys are not
+stored: whoever walks a chain compares the tokens themselves, so collisions cost time, never truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from atlasd.draft.drafter import Int32
+
+UInt64 = npt.NDArray[np.uint64]
+
+ORDERS = (3, 6, 12, 24)
+LONGEST = ORDERS[-1]
+
+_MASK64 = (1 << 64) - 1
+_SPREAD = 0x9E3779B97F4A7C15
+_BASE = 0xD1342543DE82EF95
+_MIX = 0xBF58476D1CE4E5B9
+_BASE_POWER = tuple(pow(_BASE, order, 1 << 64) for order in ORDERS)
+_BATCH = 1 << 16
+
+
+def extend_prefix_hashes(prefix: list[int], tokens: Sequence[int]) -> None:
+    """Append to ``prefix`` (which starts with 0) the polynomial hash of each longer prefix."""
+    value = prefix[-1]
+    for token in tokens:
+        value = (value * _BASE + (token + 1) * _SPREAD) & _MASK64
+        prefix.append(value)
+
+
+def key_of(prefix: list[int], order_index: int) -> int:
+    """The 32-bit key of the last ``ORDERS[order_index]`` tokens that ``prefix`` was fed."""
+    value = prefix[-1] - prefix[-1 - ORDERS[order_index]] * _BASE_POWER[order_index]
+    value &= _MASK64
+    value = ((value ^ (value >> 29)) * _MIX) & _MASK64
+    return value >> 32
+
+
+def keys_of(tokens: Int32) -> list[UInt64]:
+    """Per order, the keys ending at each index of ``tokens``; the first order-1 are meaningless.
+
+    Doubling: the hash of 2n tokens is that of the last n plus base^n times that of the n before.
+    """
+    spread = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(_SPREAD)
+    value = spread.copy()
+    value[1:] += spread[:-1] * np.uint64(_BASE)
+    value[2:] += spread[:-2] * np.uint64(_BASE * _BASE & _MASK64)
+    keys = []
+    for index, order in enumerate(ORDERS):
+        mixed = value ^ (value >> np.uint64(29))
+        mixed *= np.uint64(_MIX)
+        mixed >>= np.uint64(32)
+        keys.append(mixed)
+        if order != LONGEST:
+            longer = value.copy()
+            longer[order:] += value[:-order] * np.uint64(_BASE_POWER[index])
+            value = longer
+    return keys
+
+
+class NgramTable:
+    """Chains of one order over an arena of ``capacity`` positions."""
+
+    def __init__(self, order: int, capacity: int, bits: int = 12) -> None:
+        self.order = order
+        # Large and untouched: the system commits pages of it as positions come into use.
+        self.previous = np.empty(capacity, np.int32)
+        self._previous_view = self.previous.data
+        self.set_heads(np.full(1 << bits, -1, np.int32))
+
+    def set_heads(self, heads: Int32) -> None:
+        """Take over an array of heads (a power of two long)."""
+        self.heads = heads
+        self._head_view = heads.data
+        self.mask = len(heads) - 1
+
+    def reserve(self, positions: int) -> None:
+        """Keep at most two positions per slot on average.
+
+        Doubling copies the heads: both new slots begin with the old slot's chain, and what comes
+        later goes to the right one. Strangers in old chains are passed over like any collision.
+        """
+        while positions > 2 * len(self.heads):
+            self.set_heads(np.concatenate([self.heads, self.heads]))
+
+    def insert(self, key: int, position: int) -> None:
+        """Make ``position`` the newest of its key."""
+        slot = key & self.mask
+        self._previous_view[position] = self._head_view[slot]
+        self._head_view[slot] = position
+
+    def insert_many(self, keys: UInt64, first: int) -> None:
+        """Insert positions ``first``, ``first + 1``, … with these keys, in this order."""
+        for begin in range(0, len(keys), _BATCH):
+            self._insert_batch(keys[begin : begin + _BATCH], first + begin)
+
+    def _insert_batch(self, keys: UInt64, first: int) -> None:
+        count = len(keys)
+        packed = (keys & np.uint64(self.mask)) << np.uint64(32)
+        packed |= np.arange(count, dtype=np.uint64)
+        packed.sort()
+        slots = (packed >> np.uint64(32)).astype(np.int64)
+        positions = packed.astype(np.uint32).astype(np.int32)  # the low half
+        positions += np.int32(first)
+        previous = np.empty(count, np.int32)
+        previous[1:] = positions[:-1]
+        starts = np.empty(count, bool)
+        starts[0] = True
+        np.not_equal(slots[1:], slots[:-1], out=starts[1:])
+        previous[starts] = self.heads[slots[starts]]
+        self.previous[positions] = previous
+        ends = np.empty(count, bool)
+        ends[-1] = True
+        ends[:-1] = starts[1:]
+        self.heads[slots[ends]] = positions[ends]
+
+    def newest(self, key: int) -> int:
+        """The newest position in the key's slot, or -1."""
+        return self._head_view[key & self.mask]
+
+    def before(self, position: int) -> int:
+        """The next older position in the same slot, or -1."""
+        return self._previous_view[position]

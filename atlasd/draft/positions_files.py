@@ -1,0 +1,119 @@
+"""The position index as a file beside the database, so that a restart is warm.
+
+Layout: one line of JSON (tokenizer, sizes, segments, holes), then the arrays' used parts as raw
+little-endian bytes. A file of another tokenizer, or a damaged one, is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlasd.draft.ngrams import ORDERS
+from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.segments import Piece, Run, Segment
+
+FORMAT = 1
+
+
+def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
+    """Write the index; the file appears whole or not at all."""
+    used = index.arena.used
+    segments = [segment for segment in index if segment.kind != "stream" and segment.pieces]
+    header = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "orders": ORDERS,
+        "used": used,
+        "clock": index.clock,
+        "heads": [len(table.heads) for table in index.tables],
+        "holes": _holes(index, segments),
+        "segments": [_packed(segment) for segment in segments],
+    }
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        for array in [index.tokens, *(table.previous for table in index.tables)]:
+            array[:used].tofile(file)
+        for table in index.tables:
+            table.heads.tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load(index: PositionIndex, path: Path, fingerprint: str) -> bool:
+    """Fill an empty index from a file; False (and an empty index) if it does not fit."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.readline())
+            if not _fits(header, index, fingerprint):
+                return False
+            used = header["used"]
+            arrays = [index.tokens, *(table.previous for table in index.tables)]
+            sizes = [used * 4] * len(arrays) + [count * 4 for count in header["heads"]]
+            if path.stat().st_size != file.tell() + sum(sizes):
+                return False
+            for array in arrays:
+                file.readinto(array[:used].data)
+            for table, count in zip(index.tables, header["heads"], strict=True):
+                table.set_heads(np.fromfile(file, np.int32, count))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    index.arena.used = used
+    index.clock = header["clock"]
+    for start, stop in header["holes"]:
+        index.arena.give(start, stop)
+    for packed in header["segments"]:
+        _restore(index, packed)
+    return True
+
+
+def _fits(header: dict[str, Any], index: PositionIndex, fingerprint: str) -> bool:
+    return bool(
+        header["format"] == FORMAT
+        and header["fingerprint"] == fingerprint
+        and tuple(header["orders"]) == ORDERS
+        and header["used"] <= index.arena.capacity
+    )
+
+
+def _holes(index: PositionIndex, kept: list[Segment]) -> list[tuple[int, int]]:
+    """What is free once only the kept segments live: the gaps between their runs."""
+    runs = sorted((run.start, run.stop) for segment in kept for run in segment.runs)
+    holes, at = [], 0
+    for start, stop in [*runs, (index.arena.used, index.arena.used)]:
+        if start > at:
+            holes.append((at, start))
+        at = stop
+    return holes
+
+
+def _packed(segment: Segment) -> list[Any]:
+    return [
+        segment.name,
+        segment.repository,
+        segment.kind,
+        segment.language,
+        segment.generation,
+        segment.updated,
+        segment.credit,
+        [[piece.start, piece.stop] for piece in segment.pieces],
+        [[run.start, run.stop] for run in segment.runs],
+    ]
+
+
+def _restore(index: PositionIndex, packed: list[Any]) -> None:
+    segment = Segment(*packed[:7])
+    segment.set_pieces([Piece(start, stop) for start, stop in packed[7]])
+    for start, stop in packed[8]:
+        run = Run(start, stop, segment, len(index.runs))
+        index.runs.append(run)
+        index.run_of[start:stop] = run.number
+        segment.runs.append(run)
+    index.segments[segment.repository, segment.name] = segment

@@ -1,0 +1,355 @@
+"""The segmented position index: everything that can be drafted from, found by its last tokens.
+
+Tokens of all segments lie in one arena that is written once per place. ``NgramTable`` chains lead
+from the last 3, 6, 12 and 24 tokens to the places where they stood; a place is extended backwards
+to its true match length. Edits add the changed window, deletion empties a list of pieces, and what
+is stale is noticed when it is met.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from atlasd.draft.arena import Arena
+from atlasd.draft.drafter import Int32
+from atlasd.draft.ngrams import ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
+from atlasd.draft.segments import Piece, Run, Segment
+
+MAX_MATCH = 64
+"""Matches are measured up to this many tokens; so much text is repeated before an edit."""
+
+_BYTES_PER_TOKEN = 40  # token, run, four links, and heads at one slot per one to two positions
+_WALK = 24
+_CANDIDATES = 6
+_TAIL = 256
+_MAX_PIECES = 16
+
+
+class Match(NamedTuple):
+    """A place whose last tokens are the context's last ``length`` tokens."""
+
+    length: int
+    position: int
+    segment: Segment
+
+
+class Context(NamedTuple):
+    """The end of a stream as lookups want it."""
+
+    packed: int
+    """The last ``length`` tokens as one little-endian number, newest in the highest 32 bits."""
+    length: int
+    last: int
+    prefix: list[int]
+    """Prefix hashes of at least the last 24 tokens (fewer where the stream is shorter)."""
+
+
+def context_of(tokens: list[int], prefix: list[int]) -> Context:
+    """The context that ``tokens`` end in."""
+    tail = array("i", tokens[-MAX_MATCH:])
+    return Context(int.from_bytes(tail.tobytes(), "little"), len(tail), tokens[-1], prefix)
+
+
+class PositionIndex:
+    """Segments under a byte budget. Not thread-safe."""
+
+    def __init__(self, budget_bytes: int = 512 << 20) -> None:
+        capacity = max(1 << 12, budget_bytes // _BYTES_PER_TOKEN)
+        self.arena = Arena(capacity)
+        self.tokens = np.empty(capacity, np.int32)
+        self.run_of = np.empty(capacity, np.int32)
+        self.tables = [NgramTable(order, capacity) for order in ORDERS]
+        self.segments: dict[tuple[str | None, str], Segment] = {}
+        self.runs: list[Run | None] = []
+        self.free_runs: list[int] = []
+        self.clock = 0
+        self.attach()
+
+    def attach(self) -> None:
+        """Refresh the views after the arrays were replaced (restoring)."""
+        self._token_view = self.tokens.data
+        self._token_bytes = self.tokens.data.cast("B")
+        self._run_view = self.run_of.data
+
+    # Writing
+
+    def put(
+        self,
+        name: str,
+        repository: str | None,
+        kind: str,
+        tokens: Int32,
+        language: str | None = None,
+    ) -> Segment:
+        """Add a segment or replace its text; only the changed window is written."""
+        key = (repository, name)
+        segment = self.segments.get(key)
+        if segment is None:
+            segment = self.segments[key] = Segment(name, repository, kind, language)
+        if len(tokens) > self.arena.capacity // 4:
+            tokens = tokens[: self.arena.capacity // 4]
+        self.clock += 1
+        if segment.pieces:
+            self._edit(segment, tokens)
+        else:
+            segment.set_pieces(self._write(segment, tokens, 0, len(tokens)))
+            segment.updated = self.clock
+        return segment
+
+    def append(self, segment: Segment, tokens: list[int], prefix: list[int]) -> None:
+        """Let a segment grow by verified tokens; ``prefix`` are its stream's prefix hashes, to
+        which the new tokens' are appended."""
+        for token in tokens:
+            extend_prefix_hashes(prefix, (token,))
+            piece = segment.pieces[-1] if segment.pieces else None
+            run = segment.runs[-1] if segment.runs else None
+            if piece is None or run is None or not run.start <= piece.stop < run.stop:
+                piece = self._grow(segment)
+            position = piece.stop
+            self._token_view[position] = token
+            piece.stop += 1
+            segment.length += 1
+            known = len(prefix) - 1
+            for index, table in enumerate(self.tables):
+                if known < table.order:
+                    break
+                table.insert(key_of(prefix, index), position)
+
+    def close(self, segment: Segment) -> None:
+        """The segment will not grow any more: hand back what was reserved for that."""
+        if segment.pieces and segment.runs:
+            run, piece = segment.runs[-1], segment.pieces[-1]
+            if run.start <= piece.stop < run.stop:
+                self.arena.give(piece.stop, run.stop)
+                run.stop = piece.stop
+
+    def drop(self, name: str, repository: str | None) -> None:
+        """Forget a segment: its positions are stale from now on."""
+        segment = self.segments.pop((repository, name), None)
+        if segment is not None:
+            self._clear(segment)
+
+    def drop_repository(self, repository: str | None) -> None:
+        """Forget all segments of a repository (None: everything)."""
+        for key in [k for k in self.segments if repository is None or k[0] == repository]:
+            self._clear(self.segments.pop(key))
+
+    def read(self, segment: Segment) -> Int32:
+        """The segment's text."""
+        parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def bytes_used(self) -> int:
+        """Bytes that hold something, tables included."""
+        per_position = 8 + 4 * len(self.tables)
+        return self.arena.used * per_position + sum(t.heads.nbytes for t in self.tables)
+
+    def _edit(self, segment: Segment, tokens: Int32) -> None:
+        old = self.read(segment)
+        prefix = _common(old, tokens)
+        shorter = min(len(old), len(tokens)) - prefix
+        suffix = _common(old[::-1][:shorter], tokens[::-1][:shorter])
+        if prefix == len(old) == len(tokens):
+            return
+        segment.generation += 1
+        segment.updated = self.clock
+        # What follows the window is repeated for MAX_MATCH tokens: so the text before any live
+        # position is, as far back as matches are measured, the text of this version.
+        kept = max(0, suffix - MAX_MATCH)
+        held = sum(run.stop - run.start for run in segment.runs)
+        if len(segment.pieces) > _MAX_PIECES or held > 2 * len(tokens) + 4096:
+            self._clear(segment)
+            segment.set_pieces(self._write(segment, tokens, 0, len(tokens)))
+            return
+        before = segment.clip(0, prefix)
+        after = segment.clip(len(old) - kept, len(old))
+        window = self._write(segment, tokens, prefix, len(tokens) - kept)
+        segment.set_pieces(before + window + after)
+
+    def _write(self, segment: Segment, text: Int32, begin: int, end: int) -> list[Piece]:
+        """Write text[begin:end], preceded by what stood before it, and index it."""
+        if begin >= end:
+            return []
+        context = min(begin, MAX_MATCH)
+        size = context + end - begin
+        start = self._take(size, segment)
+        if start is None:
+            middle = (begin + end) // 2
+            left = self._write(segment, text, begin, middle)
+            return left + self._write(segment, text, middle, end)
+        self._new_run(segment, start, start + size)
+        written = text[begin - context : end]
+        self.tokens[start : start + size] = written
+        for table, keys in zip(self.tables, keys_of(written), strict=True):
+            table.reserve(self.arena.used)
+            skip = max(context, table.order - 1)
+            if skip < size:
+                table.insert_many(keys[skip:], start + skip)
+        return [Piece(start + context, start + size)]
+
+    def _grow(self, segment: Segment) -> Piece:
+        """A fresh last piece for an appending segment, with the text before it repeated."""
+        context = self.read_tail(segment, MAX_MATCH)
+        size = len(context) + _TAIL
+        start = self._take(size, segment)
+        assert start is not None, "a tail is small enough to be made room for"
+        for table in self.tables:
+            table.reserve(self.arena.used)
+        self._new_run(segment, start, start + size)
+        self.tokens[start : start + len(context)] = context
+        piece = Piece(start + len(context), start + len(context))
+        segment.set_pieces([*segment.pieces, piece])
+        return piece
+
+    def read_tail(self, segment: Segment, count: int) -> Int32:
+        """The segment's last ``count`` tokens."""
+        pieces = segment.clip(max(0, segment.length - count), segment.length)
+        parts = [self.tokens[piece.start : piece.stop] for piece in pieces]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def _take(self, size: int, owner: Segment) -> int | None:
+        """Room for ``size`` adjacent positions; None if a long text has to be cut up for it."""
+        if self.arena.free < size:
+            self._evict(size + self.arena.capacity // 16, owner)
+        start = self.arena.take(size)
+        if start is None and size <= 2 * _TAIL:
+            while start is None:
+                self._evict(self.arena.free + size, owner)
+                start = self.arena.take(size)
+        return start
+
+    def _evict(self, wanted: int, keep: Segment) -> None:
+        """Drop the segments of least credit, oldest first, until ``wanted`` positions are free."""
+        order = sorted(self.segments.values(), key=lambda s: (s.credit, s.updated))
+        for segment in order:
+            if self.arena.free >= wanted:
+                break
+            if segment is not keep and segment.kind != "stream":
+                self.drop(segment.name, segment.repository)
+        else:
+            for segment in order:
+                if self.arena.free < wanted and segment is not keep and segment.kind == "stream":
+                    self._clear(segment)
+        for segment in self.segments.values():
+            segment.credit /= 2
+
+    def _new_run(self, segment: Segment, start: int, stop: int) -> None:
+        run = Run(start, stop, segment)
+        if self.free_runs:
+            number = self.free_runs.pop()
+            self.runs[number] = run
+        else:
+            number = len(self.runs)
+            self.runs.append(run)
+        run.number = number
+        self.run_of[start:stop] = number
+        segment.runs.append(run)
+
+    def _clear(self, segment: Segment) -> None:
+        segment.generation += 1
+        for run in segment.runs:
+            self.arena.give(run.start, run.stop)
+            self.runs[run.number] = None
+            self.free_runs.append(run.number)
+        segment.runs = []
+        segment.set_pieces([])
+
+    # Reading
+
+    def find(self, context: Context, minimum: int = ORDERS[0]) -> list[Match]:
+        """The most recent live places that agree with the context on at least ``minimum`` tokens:
+        those of the longest order that has any, in chain order (newest first)."""
+        found: list[Match] = []
+        known = len(context.prefix) - 1
+        for index in range(len(ORDERS) - 1, -1, -1):
+            order = ORDERS[index]
+            if order > known or order > context.length:
+                continue
+            if order < minimum:
+                break
+            table = self.tables[index]
+            position = table.newest(key_of(context.prefix, index))
+            steps = 0
+            while position >= 0 and steps < _WALK:
+                match = self.match_at(position, context)
+                if match is not None and match.length >= order:
+                    found.append(match)
+                    if len(found) == _CANDIDATES:
+                        break
+                older = table.before(position)
+                if older >= position and steps > 2:  # re-used places can form rings
+                    break
+                position = older
+                steps += 1
+            if found:
+                break
+        return found
+
+    def match_at(self, position: int, context: Context) -> Match | None:
+        """How far back the text at a live place that has a continuation agrees with the context;
+        None where it is stale, ends there, or differs in the last token."""
+        if self._token_view[position] != context.last:
+            return None
+        run = self.runs[self._run_view[position]]
+        if run is None:
+            return None
+        segment = run.segment
+        index = segment.piece_at(position)
+        if index < 0 or (
+            index == len(segment.pieces) - 1 and position + 1 == segment.pieces[index].stop
+        ):
+            return None
+        count = min(context.length, position + 1 - run.start, MAX_MATCH)
+        raw = self._token_bytes[4 * (position + 1 - count) : 4 * (position + 1)]
+        packed = context.packed >> (32 * (context.length - count))
+        differing = int.from_bytes(raw, "little") ^ packed
+        if differing:
+            count -= (differing.bit_length() + 31) // 32
+        return Match(count, position, segment)
+
+    def continuation(self, segment: Segment, position: int, limit: int) -> list[int]:
+        """At most ``limit`` tokens of the segment that follow an arena position of it."""
+        index = segment.piece_at(position)
+        if index < 0:
+            return []
+        stop = segment.pieces[index].stop
+        first = position + 1
+        if stop - first >= limit:
+            return self._token_view[first : first + limit].tolist()
+        tokens = self._token_view[first:stop].tolist()
+        for piece in segment.pieces[index + 1 :]:
+            missing = limit - len(tokens)
+            if missing <= 0:
+                break
+            tokens += self._token_view[
+                piece.start : min(piece.stop, piece.start + missing)
+            ].tolist()
+        return tokens
+
+    def advance(self, segment: Segment, position: int, count: int) -> int:
+        """The arena position ``count`` tokens after ``position`` in reading order, or -1."""
+        index = segment.piece_at(position)
+        while index >= 0:
+            room = segment.pieces[index].stop - 1 - position
+            if count <= room:
+                return position + count
+            count -= room + 1
+            index += 1
+            if index >= len(segment.pieces):
+                return -1
+            position = segment.pieces[index].start
+        return -1
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments.values())
+
+
+def _common(one: Int32, other: Int32) -> int:
+    """How many leading tokens two texts share."""
+    count = min(len(one), len(other))
+    differs = one[:count] != other[:count]
+    return int(differs.argmax()) if differs.any() else count

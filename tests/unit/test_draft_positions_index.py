@@ -1,0 +1,236 @@
+"""The position index against a list of lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlasd.draft.arena import Arena
+from atlasd.draft.ngrams import LONGEST, ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
+from atlasd.draft.positions_index import MAX_MATCH, Context, PositionIndex, context_of
+from atlasd.draft.segments import Segment
+
+# Few distinct tokens make long and ambiguous matches; many make short and unique ones.
+TEXT = st.integers(2, 40).flatmap(lambda top: st.lists(st.integers(0, top), max_size=300))
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+
+
+def context(tokens: list[int]) -> Context:
+    prefix = [0]
+    extend_prefix_hashes(prefix, tokens[-LONGEST:])
+    return context_of(tokens, prefix)
+
+
+def ids(tokens: list[int]) -> np.ndarray:
+    return np.array(tokens, np.int32)
+
+
+def offset_of(segment: Segment, position: int) -> int:
+    offset = 0
+    for piece in segment.pieces:
+        if piece.start <= position < piece.stop:
+            return offset + position - piece.start
+        offset += piece.stop - piece.start
+    raise AssertionError("position is not live")
+
+
+def common_suffix(one: list[int], other: list[int]) -> int:
+    count = 0
+    while count < min(len(one), len(other), MAX_MATCH) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return count
+
+
+def check_lookup(index: PositionIndex, model: dict[str, list[int]], query: list[int]) -> None:
+    """Whatever is found is there as described, and the longest match is found."""
+    found = index.find(context(query))
+    for match in found:
+        text = model[match.segment.name]
+        offset = offset_of(match.segment, match.position)
+        assert match.length == common_suffix(text[: offset + 1], query)
+        assert index.continuation(match.segment, match.position, 20) == text[offset + 1 :][:20]
+    truth = [
+        common_suffix(text[: end + 1], query)
+        for text in model.values()
+        for end in range(len(text) - 1)
+    ]
+    longest = max(truth, default=0)
+    if longest >= ORDERS[0]:
+        order = max(o for o in ORDERS if o <= longest)
+        if sum(length >= order for length in truth) <= 4:  # within the walk
+            assert max(match.length for match in found) == longest
+    else:
+        assert found == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(NAMES, TEXT), min_size=1, max_size=6), TEXT)
+def test_finds_the_longest_match_that_a_scan_finds(
+    texts: list[tuple[str, list[int]]], query: list[int]
+) -> None:
+    index = PositionIndex(1 << 20)
+    model = {}
+    for name, text in texts:
+        index.put(name, "r", "file", ids(text))
+        model[name] = text
+    for text in [query, *(t[: len(t) // 2] for t in model.values())]:
+        if text:
+            check_lookup(index, model, text)
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> list[tuple[str, str, int, int, list[int]]]:
+    step = st.tuples(
+        st.sampled_from(["edit", "edit", "edit", "put", "drop", "append"]),
+        NAMES,
+        st.integers(0, 300),
+        st.integers(0, 40),
+        st.lists(st.integers(0, 30), max_size=60),
+    )
+    return draw(st.lists(step, max_size=25))
+
+
+@settings(max_examples=80, deadline=None)
+@given(TEXT, edits())
+def test_edits_appends_and_deletions_keep_text_and_lookups_right(
+    start: list[int], steps: list[tuple[str, str, int, int, list[int]]]
+) -> None:
+    index = PositionIndex(1 << 20)
+    model = {"a": start}
+    index.put("a", "r", "file", ids(start))
+    for action, name, at, removed, added in steps:
+        old = model.get(name, [])
+        if action == "drop":
+            index.drop(name, "r")
+            model.pop(name, None)
+            continue
+        if action == "put":
+            text = added
+        elif action == "edit":
+            text = old[:at] + added + old[at + removed :]
+        else:
+            segment = index.put(name, "r", "file", ids(old))
+            prefix = [0]
+            extend_prefix_hashes(prefix, old[-LONGEST:])
+            index.append(segment, added, prefix)
+            model[name] = old + added
+            assert segment.length == len(model[name])
+            continue
+        index.put(name, "r", "file", ids(text))
+        model[name] = text
+    for name, text in model.items():
+        segment = index.segments["r", name]
+        assert index.read(segment).tolist() == text
+        for end in {len(text), len(text) // 2, len(text) // 3}:
+            if end:
+                check_lookup(index, model, text[:end])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 500), min_size=50, max_size=900), max_size=25))
+def test_stays_under_its_budget_and_keeps_what_earned_credit(texts: list[list[int]]) -> None:
+    index = PositionIndex(1)  # the least it works with: 4,096 positions
+    star = index.put("star", "r", "file", ids(list(range(600, 900))))
+    star.credit = 1e9
+    for number, text in enumerate(texts):
+        index.put(str(number), "r", "file", ids(text))
+    assert index.arena.used <= index.arena.capacity
+    assert index.read(star).tolist() == list(range(600, 900))
+    if texts:
+        last = index.segments["r", str(len(texts) - 1)]
+        assert index.read(last).tolist() == texts[-1]
+
+
+def test_an_edit_writes_the_window_and_not_the_file() -> None:
+    index = PositionIndex(8 << 20)
+    text = list(range(20_000))
+    segment = index.put("file", "r", "file", ids(text))
+    before = index.arena.used
+    index.put("file", "r", "file", ids([*text[:9000], 7, 7, 7, *text[9100:]]))
+    assert index.arena.used - before <= 3 + 2 * MAX_MATCH
+    assert segment.generation == 1
+
+
+def test_a_deleted_repository_is_not_found_any_more() -> None:
+    index = PositionIndex(1 << 20)
+    text = list(range(100))
+    index.put("one", "r", "file", ids(text))
+    index.put("one", "s", "file", ids(text))
+    index.drop_repository("r")
+    assert {m.segment.repository for m in index.find(context(text[:50]))} == {"s"}
+    index.drop_repository(None)
+    assert index.find(context(text[:50])) == []
+
+
+def test_advancing_walks_over_pieces() -> None:
+    index = PositionIndex(1 << 20)
+    text = list(range(1000))
+    segment = index.put("f", None, "file", ids(text))
+    text[500:510] = [1, 2, 3]
+    index.put("f", None, "file", ids(text))
+    start = segment.pieces[0].start
+    for count in (0, 499, 500, 503, 900):
+        position = index.advance(segment, start, count)
+        assert offset_of(segment, position) == count
+    assert index.advance(segment, start, len(text)) == -1
+
+
+@given(st.lists(st.integers(0, 1 << 20), min_size=1, max_size=100))
+def test_rolling_and_bulk_keys_are_the_same(tokens: list[int]) -> None:
+    bulk = keys_of(ids(tokens))
+    prefix = [0]
+    for at, token in enumerate(tokens):
+        extend_prefix_hashes(prefix, (token,))
+        for index, order in enumerate(ORDERS):
+            if at + 1 >= order:
+                assert key_of(prefix, index) == int(bulk[index][at])
+
+
+@given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 50))
+def test_bulk_insertion_gives_the_chains_of_single_insertion(keys: list[int], cut: int) -> None:
+    single, bulk = NgramTable(3, 300, bits=4), NgramTable(3, 300, bits=4)
+    for position, key in enumerate(keys):
+        single.insert(key, position)
+    for start in range(0, len(keys), cut):
+        bulk.insert_many(np.array(keys[start : start + cut], np.uint64), start)
+    assert single.heads.tolist() == bulk.heads.tolist()
+    assert single.previous[: len(keys)].tolist() == bulk.previous[: len(keys)].tolist()
+
+
+def test_a_table_that_doubles_still_reaches_everything() -> None:
+    table = NgramTable(3, 5000, bits=4)
+    rng = np.random.default_rng(1)
+    keys = rng.integers(0, 1 << 32, 4000)
+    for position, key in enumerate(keys.tolist()):
+        table.reserve(position + 1)
+        table.insert(key, position)
+    for position, key in enumerate(keys.tolist()):
+        at = table.newest(key)
+        while at > position:
+            at = table.before(at)
+        assert at == position
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=60))
+def test_the_arena_never_hands_out_a_position_twice(steps: list[tuple[bool, int]]) -> None:
+    arena = Arena(100)
+    taken: list[tuple[int, int]] = []
+    for take, number in steps:
+        if take:
+            start = arena.take(number)
+            if start is not None:
+                taken.append((start, start + number))
+        elif taken:
+            arena.give(*taken.pop(number % len(taken)))
+        covered = [p for start, stop in taken for p in range(start, stop)]
+        assert len(covered) == len(set(covered))
+        assert arena.free == 100 - len(covered)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_very_short_texts_are_fine(size: int) -> None:
+    index = PositionIndex(1 << 20)
+    index.put("f", None, "file", ids([5] * size))
+    assert index.find(context([5] * 10)) == []
