@@ -1,0 +1,306 @@
+"""The long-running process: owns the HTTP server, the workspace and the store, and supervises the
+engine process. Health answers before any model is looked for. No torch here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from atlasd import __version__
+from atlasd.config import Config
+from atlasd.engine.client import EngineClient
+from atlasd.engine.protocol import DropRepository, SetDrafting
+from atlasd.errors import StoreError
+from atlasd.listeners import Lock, Running, listen_on_socket, listen_on_tcp
+from atlasd.paths import Paths
+from atlasd.server.app import make_app
+from atlasd.server.auth import Access, check_bind, host_names, secret_token
+from atlasd.server.meter import Meter
+from atlasd.server.services import Serving
+from atlasd.store.database import Store
+from atlasd.supervisor import Supervisor
+from atlasd.workspace.workspace import IndexProgress, Workspace
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+"""How long answers in progress may take once the daemon has been told to stop."""
+
+PROGRESS_POLL_S = 0.1
+
+
+class Daemon:
+    """Everything the server asks for; see ``server.services.Services``."""
+
+    def __init__(self, config: Config, paths: Paths, engine: EngineClient | None = None) -> None:
+        self.config = config
+        self.paths = paths
+        self.meter = Meter()
+        self.access: Access | None = None
+        self.engine = engine or EngineClient()
+        self.supervisor = Supervisor(config, paths, self.meter, self.engine)
+        self.store: Store | None = None
+        self.workspace: Workspace | None = None
+        self._port: int | None = None
+        self._runner: web.AppRunner | None = None
+        self._stopping = asyncio.Event()
+        self._idle: asyncio.Task[None] | None = None
+
+    # Life
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises AtlasdError when it cannot start."""
+        self.paths.create()
+        lock = Lock(self.paths)
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+            await self._listen()
+            await self._open()
+            self.supervisor.start()
+            self._idle = asyncio.create_task(self.supervisor.watch_idleness())
+            await self._stopping.wait()
+        finally:
+            # A second signal ends the process at once.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
+            await self._close()
+            lock.release()
+
+    async def _listen(self) -> None:
+        settings = self.config.server
+        check_bind(settings.host, settings.token)
+        token = secret_token(self.paths.data / "token", self.paths.token)
+        listeners = [listen_on_socket(self.paths.socket)]
+        if settings.port:
+            exactly = "server.port" in self.config.explicit
+            tcp = listen_on_tcp(settings.host, settings.port, exactly=exactly)
+            listeners += tcp
+            self._port = tcp[0].getsockname()[1]
+            if self._port != settings.port:
+                log.warning("Port %d is taken; using %d", settings.port, self._port)
+            self.access = Access(
+                token=token,
+                token_required=settings.token,
+                hosts=host_names(settings.host, self._port, settings.allowed_hosts),
+                origins=settings.allowed_origins,
+            )
+        self._runner = web.AppRunner(
+            make_app(self), access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_S
+        )
+        await self._runner.setup()
+        for listener in listeners:
+            await web.SockSite(self._runner, listener).start()
+        Running(
+            pid=os.getpid(),
+            version=__version__,
+            model=self.config.model.name,
+            host=settings.host if self._port else None,
+            port=self._port,
+            socket=str(self.paths.socket),
+            started=time.time(),
+        ).write(self.paths)
+        log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self._port)
+
+    async def _open(self) -> None:
+        try:
+            self.store = await Store.open(self.paths.database)
+        except StoreError as error:
+            # Completions work without a memory; `atlasd doctor` and the status say what is wrong.
+            log.error("%s", error)
+        self.workspace = Workspace(
+            send=self.engine.send,
+            busy=lambda: self.supervisor.in_use > 0,
+            store=self.store,
+            cache=self.paths.cache,
+        )
+        self.supervisor.attach(self.store, self.workspace)
+
+    async def _close(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._runner is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self.paths.socket.unlink()
+            await self._runner.cleanup()
+        await self.supervisor.stop()
+        if self.workspace is not None:
+            await self.workspace.stop()
+        if self.store is not None:
+            await self.store.close()
+        if self._runner is not None:
+            self.paths.daemon_json.unlink(missing_ok=True)
+        log.info("atlasd has stopped")
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    # The model
+
+    @property
+    def state(self) -> str:
+        return self.supervisor.state
+
+    @property
+    def model_name(self) -> str:
+        return self.supervisor.model_name
+
+    @property
+    def serving(self) -> Serving | None:
+        return self.supervisor.serving
+
+    def use(self) -> contextlib.AbstractAsyncContextManager[Serving]:
+        return self.supervisor.use()
+
+    def progress(self) -> dict[str, Any]:
+        return self.supervisor.progress()
+
+    async def watch_progress(self) -> AsyncIterator[dict[str, Any]]:
+        said: dict[str, Any] | None = None
+        while True:
+            now = self.progress()
+            if now != said:
+                said = now
+                yield now
+            await asyncio.sleep(PROGRESS_POLL_S)
+
+    async def pause(self) -> None:
+        await self.supervisor.pause()
+
+    async def resume(self) -> None:
+        await self.supervisor.resume()
+
+    async def set_drafting(self, on: bool) -> None:
+        self.engine.send(SetDrafting(on))
+
+    async def engine_status(self) -> dict[str, Any] | None:
+        status = await self.engine.status()
+        return None if status is None else msgspec.to_builtins(status)
+
+    async def status(self) -> dict[str, Any]:
+        ready = self.engine.ready_info
+        said = self.progress()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": said["state"],
+            "stage": said["stage"],
+            "fraction": said["fraction"],
+            "error": said.get("error"),
+            "hint": said.get("hint"),
+            "model": {"name": self.model_name}
+            | (msgspec.to_builtins(ready) if ready is not None else {}),
+            "drafting": self.engine.load.drafting,
+            "engine": await self.engine_status(),
+            "engine_pid": self.engine.pid,
+            "repositories": self.repositories(),
+            "served": self._served(),
+            "store": self.store is not None,
+            "uptime_s": round(time.time() - self.meter.started, 1),
+            "http": {"host": self.config.server.host, "port": self._port},
+            "socket": str(self.paths.socket),
+        }
+
+    def _served(self) -> dict[str, Any]:
+        """What was answered since the start, for ``atlasd status`` and ``atlasd top``."""
+        meter = self.meter
+        return {
+            "requests": sum(meter.requests.values()),
+            "in_flight": meter.in_flight,
+            "prompt_tokens": meter.prompt_tokens,
+            "cached_tokens": meter.cached_tokens,
+            "output_tokens": meter.output_tokens,
+            "decode_s": round(meter.decode_s, 3),
+            "drafted": dict(meter.drafted),
+            "accepted": dict(meter.accepted),
+            "engine_restarts": meter.engine_restarts,
+            "completions": self.serving.completer.stats if self.serving else {},
+        }
+
+    async def why(self, id: str | None) -> dict[str, Any] | None:
+        if self.serving is None:
+            return None
+        found = self.serving.completer.why(id)
+        if found is None:
+            return None
+        stream = found.get("stream")
+        steps = await self.engine.explain(stream) if isinstance(stream, int) else []
+        return {**found, "steps": steps}
+
+    async def fate(self, id: str, fate: str, accepted_length: int | None) -> None:
+        if self.serving is not None:
+            await self.serving.completer.fate(id, fate, accepted_length)
+
+    # The workspace
+
+    async def open_workspaces(self, opened: list[tuple[Path, bool]], closed: list[Path]) -> None:
+        if self.workspace is not None:
+            for root, trusted in opened:
+                await self.workspace.open(root, trusted)
+            for root in closed:
+                await self.workspace.close(root)
+
+    def repositories(self) -> list[dict[str, Any]]:
+        opened = self.workspace.repositories if self.workspace is not None else []
+        return [
+            {
+                "root": str(one.root),
+                "files": len(one.files),
+                "tokens": one.tokens,
+                "state": one.state,
+                "trusted": one.trusted,
+            }
+            for one in opened
+        ]
+
+    def note_edit(self, path: str, text: str) -> None:
+        if self.workspace is not None:
+            self.workspace.note_edit(path, text)
+
+    async def index(self, path: Path) -> AsyncIterator[dict[str, Any]]:
+        if self.workspace is None:
+            return
+        steps: asyncio.Queue[IndexProgress] = asyncio.Queue()
+        indexing = asyncio.create_task(self.workspace.index(path, steps.put_nowait))
+        try:
+            while not indexing.done() or not steps.empty():
+                with contextlib.suppress(TimeoutError):
+                    step = await asyncio.wait_for(steps.get(), PROGRESS_POLL_S)
+                    if not step.done:
+                        yield {"files": step.files, "total": step.total, "tokens": step.tokens,
+                               "path": step.path}  # fmt: skip
+            last = await indexing
+            yield {"done": True, "files": last.files, "tokens": last.tokens,
+                   "seconds": last.seconds}  # fmt: skip
+        finally:
+            indexing.cancel()
+
+    # The store
+
+    def _opened_store(self) -> Store:
+        if self.store is None:
+            raise StoreError("The database could not be opened.", "See: atlasd doctor")
+        return self.store
+
+    async def stored(self, repository: str | None) -> dict[str, Any]:
+        return await self._opened_store().summary(repository)
+
+    async def export(self, repository: str | None) -> AsyncIterator[dict[str, Any]]:
+        async for row in self._opened_store().export(repository):
+            yield row
+
+    async def purge(self, repository: str | None) -> dict[str, int]:
+        self.engine.send(DropRepository(repository))
+        if self.serving is not None:
+            self.serving.completer.clear()
+        return await self._opened_store().purge(repository)

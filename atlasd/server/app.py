@@ -1,0 +1,155 @@
+"""The aiohttp application: which path is answered by what, and what stands before every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from atlasd.server import (
+    data,
+    health,
+    infill,
+    internal,
+    manage,
+    metrics,
+    models,
+    openai_chat,
+    openai_completions,
+)
+from atlasd.server.auth import check_content_type, check_peer, check_tcp, on_socket
+from atlasd.server.errors import HTTPError, error_response, from_exception
+from atlasd.server.services import SERVICES, Services
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PUBLIC: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/health", health.health),
+    ("GET", "/v1/health", health.health),
+    ("GET", "/metrics", metrics.metrics),
+    ("GET", "/v1/models", models.list_models),
+    ("GET", "/v1/models/{model:.+}", models.get_model),
+    ("POST", "/v1/completions", openai_completions.completions),
+    ("POST", "/v1/chat/completions", openai_chat.chat_completions),
+    ("POST", "/infill", infill.infill),
+)
+"""Served on the socket and on TCP, there also below ``/t/TOKEN``."""
+
+SOCKET_ONLY: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/atlasd/v1/complete", internal.complete),
+    ("POST", "/atlasd/v1/fate", internal.fate),
+    ("POST", "/atlasd/v1/workspace", internal.workspace),
+    ("POST", "/atlasd/v1/edited", internal.edited),
+    ("POST", "/atlasd/v1/index", internal.index),
+    ("GET", "/atlasd/v1/status", manage.status),
+    ("GET", "/atlasd/v1/progress", manage.progress),
+    ("GET", "/atlasd/v1/why", manage.why),
+    ("POST", "/atlasd/v1/pause", manage.pause),
+    ("POST", "/atlasd/v1/resume", manage.resume),
+    ("POST", "/atlasd/v1/drafting", manage.drafting),
+    ("POST", "/atlasd/v1/stop", manage.stop),
+    ("GET", "/atlasd/v1/data", data.show),
+    ("GET", "/atlasd/v1/data/export", data.export),
+    ("POST", "/atlasd/v1/data/purge", data.purge),
+)
+"""The bridge's and the CLI's: they steer the daemon and show stored code."""
+
+
+def make_app(daemon: Services) -> web.Application:
+    """The application; it is the same on the socket and on TCP, the guard tells them apart."""
+    size = int(daemon.config.server.max_body_mb * 1024 * 1024)
+    app = web.Application(client_max_size=size, middlewares=[_answering, _guard])
+    app[SERVICES] = daemon
+    for method, path, handler in (*PUBLIC, *SOCKET_ONLY):
+        app.router.add_route(method, path, handler)
+    for method, path, handler in PUBLIC:
+        app.router.add_route(method, "/t/{token}" + path, handler)
+    app.on_response_prepare.append(_cors)
+    return app
+
+
+def plain_path(request: web.Request) -> str:
+    """The path without the token prefix."""
+    if request.path.startswith("/t/"):
+        return "/" + request.path.split("/", 3)[-1] if request.path.count("/") > 2 else "/"
+    return request.path
+
+
+@web.middleware
+async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn exceptions into answers and count them. A client that left cancels the handler."""
+    daemon = request.app[SERVICES]
+    resource = request.match_info.route.resource
+    route = resource.canonical.removeprefix("/t/{token}") if resource else "other"
+    daemon.meter.in_flight += 1
+    started = time.perf_counter()
+    status = 499
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    except asyncio.CancelledError:
+        raise
+    except ConnectionError:
+        raise
+    except Exception as error:
+        problem = from_exception(error)
+        status = problem.status
+        if status == 500:
+            log.exception("%s %s failed", request.method, route)
+        return error_response(problem, plain_path(request))
+    finally:
+        daemon.meter.in_flight -= 1
+        daemon.meter.requests[route, status] += 1
+        # The path of a request may hold the token; the route never does.
+        log.debug("%s %s %d %.1f ms", request.method, route, status,
+                  (time.perf_counter() - started) * 1000)  # fmt: skip
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Nobody gets past here who may not."""
+    daemon = request.app[SERVICES]
+    path = plain_path(request)
+    if on_socket(request):
+        check_peer(request)
+    elif daemon.access is None:
+        raise HTTPError(403, "This listener has no rules.", code="forbidden")
+    else:
+        check_tcp(request, daemon.access, path)
+        if path.startswith("/atlasd/"):
+            raise HTTPError(403, "This is served on the UNIX socket only.", code="socket_only")
+        if request.method == "OPTIONS":
+            return _preflight(request)
+    check_content_type(request)
+    if (request.content_length or 0) > request.client_max_size:
+        raise HTTPError(413, "The request body is too large.", code="request_too_large")
+    return await handler(request)
+
+
+def _preflight(request: web.Request) -> web.Response:
+    """The question a browser asks first; only listed origins come this far."""
+    if hdrs.ORIGIN not in request.headers:
+        raise HTTPError(405, "OPTIONS is for browsers.", code="method_not_allowed")
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Api-Key",
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+async def _cors(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    access = request.app[SERVICES].access
+    origin = request.headers.get("Origin")
+    if origin is not None and access is not None and access.allows_origin(origin):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"

@@ -1,0 +1,54 @@
+"""Requests in, answers out: typed JSON bodies with errors that name the key, and compact JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from atlasd.server.errors import invalid
+
+T = TypeVar("T")
+
+_PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+async def read(request: web.Request, kind: type[T]) -> T:
+    """The JSON body as ``kind``; unknown keys are ignored. Raises a 400 that names the key."""
+    raw = await request.read()
+    if not raw.strip():
+        raise invalid("The body is empty; a JSON object is needed.")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        message, param = explain(str(error))
+        raise invalid(message, param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise invalid("The body is nested too deeply.") from None
+
+
+def explain(message: str) -> tuple[str, str | None]:
+    """A sentence and the key it is about, from msgspec's message."""
+    place = _PLACE.search(message)
+    param = place["path"] if place else ""
+    text = _PLACE.sub("", message)
+    if missing := _MISSING.search(text):
+        param = f"{param}.{missing['field']}".lstrip(".")
+        return f"{param} is required.", param
+    text = text.replace("`", "")
+    return (f"{param}: {text}." if param else f"{text}."), param or None
+
+
+def compact(value: Any) -> bytes:
+    """JSON on one line without spaces."""
+    return msgspec.json.encode(value)
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(status=status, body=compact(value), content_type="application/json")

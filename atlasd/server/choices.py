@@ -1,0 +1,130 @@
+"""Several generations of one request, read as one: which choice said what, and what it all cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from atlasd.completion.generate import Chunk, Generation
+from atlasd.engine.protocol import StreamStats
+from atlasd.server.errors import HTTPError
+from atlasd.server.meter import Meter
+
+
+class Choices:
+    """The ``n`` choices of a request. Leaving the ``async with`` block ends every stream."""
+
+    def __init__(self, generations: Sequence[Generation], meter: Meter) -> None:
+        self._generations = generations
+        self._meter = meter
+
+    async def __aenter__(self) -> Choices:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for generation in self._generations:
+            await generation.aclose()
+            self._meter.add(generation.stats, generation.finish_reason)
+
+    async def chunks(self) -> AsyncIterator[tuple[int, Chunk | None]]:
+        """``(choice, chunk)`` as they come; ``None`` when a choice is finished."""
+        if len(self._generations) == 1:
+            async for chunk in self._generations[0]:
+                yield 0, chunk
+            yield 0, None
+            return
+        queue: asyncio.Queue[tuple[int, Chunk | None]] = asyncio.Queue()
+
+        async def read(index: int, generation: Generation) -> None:
+            async for piece in generation:
+                queue.put_nowait((index, piece))
+            queue.put_nowait((index, None))
+
+        async with asyncio.TaskGroup() as readers:
+            tasks = [
+                readers.create_task(read(index, generation))
+                for index, generation in enumerate(self._generations)
+            ]
+            open_choices = len(tasks)
+            try:
+                while open_choices:
+                    index, chunk = await queue.get()
+                    open_choices -= chunk is None
+                    yield index, chunk
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def finish_reason(self, index: int) -> str:
+        """``stop`` or ``length``. Raises where the stream was ended from elsewhere (``pause``)."""
+        reason = self._generations[index].finish_reason
+        if reason == "cancelled":
+            raise HTTPError(503, "The model was unloaded meanwhile.", code="model_unloaded")
+        return "length" if reason == "length" else "stop"
+
+    @property
+    def stats(self) -> list[StreamStats]:
+        return [generation.stats for generation in self._generations]
+
+
+def usage(stats: Sequence[StreamStats]) -> dict[str, Any]:
+    """OpenAI's ``usage``. The prompt counts once however many choices there are."""
+    prompt = max((one.prompt_tokens for one in stats), default=0)
+    output = sum(one.output_tokens for one in stats)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {
+            "cached_tokens": min(prompt, max((one.cached_tokens for one in stats), default=0))
+        },
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": sum(one.prediction_accepted for one in stats),
+            "rejected_prediction_tokens": sum(one.prediction_rejected for one in stats),
+        },
+    }
+
+
+def timings(stats: Sequence[StreamStats]) -> dict[str, Any]:
+    """llama.cpp's ``timings`` with its drafting counts, and what atlasd knows beyond them."""
+    total = _total(stats)
+    prompt_ms, predicted_ms = total.prefill_ms, total.decode_ms
+    return {
+        "cache_n": total.cached_tokens,
+        "prompt_n": total.prefilled_tokens,
+        "prompt_ms": round(prompt_ms, 3),
+        "prompt_per_token_ms": _ratio(prompt_ms, total.prefilled_tokens),
+        "prompt_per_second": _ratio(1000 * total.prefilled_tokens, prompt_ms),
+        "predicted_n": total.output_tokens,
+        "predicted_ms": round(predicted_ms, 3),
+        "predicted_per_token_ms": _ratio(predicted_ms, total.output_tokens),
+        "predicted_per_second": _ratio(1000 * total.output_tokens, predicted_ms),
+        "draft_n": sum(total.drafted.values()),
+        "draft_n_accepted": sum(total.accepted.values()),
+        "queue_ms": round(total.queue_ms, 3),
+        "steps": total.steps,
+        "drafted": total.drafted,
+        "accepted": total.accepted,
+    }
+
+
+def _total(stats: Sequence[StreamStats]) -> StreamStats:
+    if len(stats) == 1:
+        return stats[0]
+    numbers = ("queue_ms", "prefill_ms", "decode_ms", "draft_ms", "prompt_tokens", "cached_tokens",
+               "prefilled_tokens", "output_tokens", "steps", "rows")  # fmt: skip
+    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in stats) for name in numbers}
+    for name in ("drafted", "accepted"):
+        merged: dict[str, int] = {}
+        for one in stats:
+            for source, count in getattr(one, name).items():
+                merged[source] = merged.get(source, 0) + count
+        sums[name] = merged
+    return msgspec.convert(sums, StreamStats)
+
+
+def _ratio(amount: float, count: float) -> float:
+    return round(amount / count, 3) if count else 0.0

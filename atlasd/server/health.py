@@ -1,0 +1,25 @@
+"""``GET /health``: answers at once, also while the model loads, in llama.cpp's way."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from atlasd.server.body import answer
+from atlasd.server.errors import HTTPError, llamacpp_body
+from atlasd.server.services import services
+
+_NOT_READY = {
+    "loading": "Loading model",
+    "failed": "The model could not be loaded; see: atlasd status",
+    "paused": "atlasd is paused; see: atlasd resume",
+}
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 when requests are answered, a model that was unloaded for idleness included; 503 with
+    the reason otherwise."""
+    state = services(request).state
+    if state not in _NOT_READY:
+        return answer({"status": "ok"})
+    body = llamacpp_body(HTTPError(503, _NOT_READY[state]))
+    return answer({"status": state, **body}, status=503)

@@ -1,0 +1,171 @@
+"""What the bridge speaks on the socket: completions at the cursor, their fate, open workspaces.
+
+Described in docs/internal-api.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from atlasd.completion.completer import Superseded
+from atlasd.completion.request import Completion, CompletionRequest
+from atlasd.engine.protocol import Sampling
+from atlasd.server.body import answer, compact, read
+from atlasd.server.choices import timings
+from atlasd.server.errors import error_body, from_exception, invalid
+from atlasd.server.sampling import SEVERAL_TEMPERATURE, check_choices
+from atlasd.server.services import services
+
+Fate = Literal["shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded"]
+
+
+class CompleteRequest(msgspec.Struct):
+    """A cursor in an open document."""
+
+    prefix: str
+    suffix: str = ""
+    path: str | None = None
+    language: str | None = None
+    repository: str | None = None
+    trusted: bool = True
+    client: str = ""
+    document: str | None = None
+    version: int | None = None
+    trigger: Literal["automatic", "invoked"] = "automatic"
+    choices: int = 1
+    max_tokens: int | None = None
+    indent: dict[str, Any] | None = None
+
+
+class FateRequest(msgspec.Struct):
+    id: str
+    fate: Fate
+    accepted_length: int | None = None
+
+
+class OpenedRoot(msgspec.Struct):
+    root: str
+    trusted: bool = False
+
+
+class WorkspaceRequest(msgspec.Struct):
+    open: list[OpenedRoot] = []
+    close: list[str] = []
+
+
+class EditedRequest(msgspec.Struct):
+    path: str
+    text: str
+    repository: str | None = None
+
+
+class IndexRequest(msgspec.Struct):
+    path: str
+
+
+async def complete(request: web.Request) -> web.Response:
+    """Suggestions for a cursor; none while paused, and none for a request that was overtaken."""
+    asked = await read(request, CompleteRequest)
+    count = check_choices(asked.choices, "choices")
+    daemon = services(request)
+    if daemon.state == "paused":
+        return answer({"items": [], "paused": True})
+    started = time.perf_counter()
+    async with daemon.use() as serving:
+        cursor = _cursor(asked, daemon.config.completion.max_tokens, count)
+        try:
+            if count > 1:
+                found = await serving.completer.choices(cursor, count)
+            else:
+                one = await serving.completer.complete(cursor)
+                found = [] if one is None else [one]
+        except Superseded:
+            return answer({"items": [], "superseded": True})
+    daemon.meter.add_completions(found)
+    total_ms = round((time.perf_counter() - started) * 1000, 3)
+    return answer({"items": [_item(one, total_ms) for one in found]})
+
+
+def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> CompletionRequest:
+    several = Sampling(temperature=SEVERAL_TEMPERATURE, seed=secrets.randbits(63))
+    return CompletionRequest(
+        prefix=asked.prefix,
+        suffix=asked.suffix,
+        path=asked.path,
+        language=asked.language,
+        repository=asked.repository,
+        max_tokens=max(1, min(asked.max_tokens or most_tokens, 4096)),
+        sampling=several if choices > 1 else Sampling(),
+        client=asked.client,
+        trusted=asked.trusted,
+        document=asked.document,
+    )
+
+
+def _item(done: Completion, total_ms: float) -> dict[str, Any]:
+    return {
+        "id": done.id,
+        "text": done.text,
+        "replace_right": done.replace_right,
+        "source": done.source,
+        "finish_reason": done.finish_reason,
+        "trimmed_by": list(done.trimmed_by),
+        "stats": {**msgspec.to_builtins(done.stats), "timings": timings([done.stats])},
+        "total_ms": total_ms,
+    }
+
+
+async def fate(request: web.Request) -> web.Response:
+    """What became of a suggestion."""
+    told = await read(request, FateRequest)
+    await services(request).fate(told.id, told.fate, told.accepted_length)
+    return answer({})
+
+
+async def workspace(request: web.Request) -> web.Response:
+    """Open and close roots; indexing goes on behind."""
+    asked = await read(request, WorkspaceRequest)
+    opened = [(_root(one.root), one.trusted) for one in asked.open]
+    await services(request).open_workspaces(opened, [_root(root) for root in asked.close])
+    return answer({"repositories": [one["root"] for one in services(request).repositories()]})
+
+
+def _root(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise invalid(f"{text!r} is not an absolute path.", "root")
+    return path
+
+
+async def edited(request: web.Request) -> web.Response:
+    """An open buffer changed and has not been saved."""
+    asked = await read(request, EditedRequest)
+    path = Path(asked.path)
+    if not path.is_absolute() and asked.repository:
+        path = Path(asked.repository) / path
+    services(request).note_edit(str(path), asked.text)
+    return answer({})
+
+
+async def index(request: web.Request) -> web.StreamResponse:
+    """Index a folder; a line of JSON per piece of progress."""
+    path = _root((await read(request, IndexRequest)).path)
+    if not path.is_dir():
+        raise invalid(f"{path} is not a folder.", "path")
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        async for progress in services(request).index(path):
+            await response.write(compact(progress) + b"\n")
+    except ConnectionError:
+        pass
+    except Exception as error:
+        # The status line is out: the last line tells what went wrong.
+        await response.write(compact(error_body(from_exception(error), request.path)) + b"\n")
+    return response

@@ -1,0 +1,136 @@
+"""The request keys that decide how tokens are chosen, shared by every API that generates."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from atlasd.completion.ports import TextTokenizer
+from atlasd.engine.protocol import Sampling
+from atlasd.server.errors import invalid
+from atlasd.server.services import Serving
+
+SEVERAL_TEMPERATURE = 0.8
+"""Temperature where several choices are asked for and none is given: at 0 all would be equal."""
+
+MOST_CHOICES = 16
+
+Fraction = Annotated[float, Meta(gt=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class SamplingFields(msgspec.Struct, kw_only=True):
+    """OpenAI's sampling keys and llama.cpp's further ones. ``None`` is the same as unset."""
+
+    temperature: Annotated[float, Meta(ge=0, le=10)] | None = None
+    top_p: Fraction | None = None
+    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    seed: int | None = None
+
+    def sampling(self, vocab_size: int, choices: int = 1) -> list[Sampling]:
+        """One way of sampling per choice. Greedy unless a temperature is given, because that is
+        what suits code; without a seed every request draws its own."""
+        bias = self.logit_bias or {}
+        if wrong := [token for token in bias if not 0 <= token < vocab_size]:
+            raise invalid(
+                f"logit_bias: token {wrong[0]} is not in the vocabulary (0 to {vocab_size - 1}).",
+                "logit_bias",
+            )
+        default = SEVERAL_TEMPERATURE if choices > 1 else 0.0
+        seed = secrets.randbits(63) if self.seed is None else self.seed & (2**63 - 1)
+        shared = Sampling(
+            temperature=default if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(0, self.top_k or 0),
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=bias,
+            seed=seed,
+        )
+        return [msgspec.structs.replace(shared, choice=index) for index in range(choices)]
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class TextPart(msgspec.Struct):
+    """A part of a message. Only text parts can be read by the models served here."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+class Prediction(msgspec.Struct):
+    """OpenAI's ``prediction``: text that the answer is expected to resemble."""
+
+    content: str | list[TextPart]
+    type: str = "content"
+
+
+def predicted_tokens(prediction: Prediction | None, tokenizer: TextTokenizer) -> list[int]:
+    """The tokens to draft from; none without a prediction."""
+    if prediction is None:
+        return []
+    if prediction.type != "content":
+        raise invalid('prediction.type: only "content" is known.', "prediction.type")
+    return tokenizer.encode(joined(prediction.content, "prediction.content"))
+
+
+def joined(content: str | list[TextPart] | None, param: str) -> str:
+    """The text of a content that may come in parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    for index, part in enumerate(content):
+        if part.type not in ("text", "input_text") or part.text is None:
+            raise invalid(
+                f"{param}[{index}]: only text parts can be read, not {part.type}.",
+                f"{param}[{index}]",
+            )
+    return "".join(part.text or "" for part in content)
+
+
+def stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Stop strings as a tuple; empty ones mean nothing."""
+    several = [stop] if isinstance(stop, str) else stop or []
+    return tuple(one for one in several if one)
+
+
+def room(serving: Serving, prompt_tokens: int, wanted: int | None, param: str = "prompt") -> int:
+    """How many tokens may be generated after the prompt: what is wanted, within the slot."""
+    left = serving.slot_tokens - prompt_tokens
+    if left < 1:
+        raise invalid(
+            f"The prompt has {prompt_tokens} tokens; {serving.name} takes at most"
+            f" {serving.slot_tokens - 1} here.",
+            param,
+            "context_length_exceeded",
+        )
+    return left if wanted is None else min(wanted, left)
+
+
+def check_choices(count: int | None, param: str = "n") -> int:
+    """The number of choices, within bounds."""
+    if count is None:
+        return 1
+    if not 1 <= count <= MOST_CHOICES:
+        raise invalid(f"{param}: 1 to {MOST_CHOICES} choices can be asked for.", param)
+    return count
+
+
+def refuse(given: dict[str, Any]) -> None:
+    """Keys that would change the answer and cannot be honoured are refused, never ignored."""
+    for param, value in given.items():
+        if value:
+            raise invalid(f"{param} is not supported by this server.", param, "not_supported")

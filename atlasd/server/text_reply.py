@@ -1,0 +1,102 @@
+"""OpenAI's ``text_completion``: choices and their log-probabilities, whole or as events."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from atlasd.completion.generate import ScoredToken
+from atlasd.server.body import answer
+from atlasd.server.choices import Choices, timings, usage
+from atlasd.server.sse import event_stream
+
+
+class TextReply:
+    """One answer in the making. ``echoes`` are what each choice's text begins with."""
+
+    def __init__(self, model: str, told: Choices, echoes: Sequence[str], scored: bool) -> None:
+        self._told = told
+        self._echoes = echoes
+        self._scored = scored
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    async def whole(self) -> web.StreamResponse:
+        """All choices in one body."""
+        texts = list(self._echoes)
+        scores: list[list[ScoredToken]] = [[] for _ in texts]
+        async for index, chunk in self._told.chunks():
+            if chunk is not None:
+                texts[index] += chunk.text
+                scores[index].extend(chunk.scores)
+        choices = [
+            self._choice(index, text, self._told.finish_reason(index), scores[index])
+            for index, text in enumerate(texts)
+        ]
+        stats = self._told.stats
+        return answer(
+            {**self._head, "choices": choices, "usage": usage(stats), "timings": timings(stats)}
+        )
+
+    async def stream(
+        self, request: web.Request, path: str, *, with_usage: bool
+    ) -> web.StreamResponse:
+        """An event per piece of text."""
+        # With usage asked for, every event has the key, and only the last one a value.
+        tail = {"usage": None} if with_usage else {}
+        async with event_stream(request, path) as events:
+            async for choice in self._pieces():
+                await events.send({**self._head, "choices": [choice], **tail})
+            if with_usage:
+                ending = {"usage": usage(self._told.stats), "timings": timings(self._told.stats)}
+                await events.send({**self._head, "choices": [], **ending})
+            await events.done()
+        return events.response
+
+    async def _pieces(self) -> AsyncIterator[dict[str, Any]]:
+        offsets = [0] * len(self._echoes)
+        for index, echo in enumerate(self._echoes):
+            if echo:
+                yield self._choice(index, echo, None, ())
+        async for index, chunk in self._told.chunks():
+            if chunk is None:
+                yield self._choice(index, "", self._told.finish_reason(index), ())
+            else:
+                yield self._choice(index, chunk.text, None, chunk.scores, offsets[index])
+                offsets[index] += len(chunk.text)
+
+    def _choice(
+        self,
+        index: int,
+        text: str,
+        reason: str | None,
+        scores: Sequence[ScoredToken],
+        offset: int = 0,
+    ) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": _logprobs(scores, offset) if self._scored and scores else None,
+            "finish_reason": reason,
+        }
+
+
+def _logprobs(scores: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
+    offsets = []
+    for token in scores:
+        offsets.append(offset)
+        offset += len(token.text)
+    return {
+        "tokens": [token.text for token in scores],
+        "token_logprobs": [token.logprob for token in scores],
+        "top_logprobs": [{other.text: other.logprob for other in token.top} for token in scores],
+        "text_offset": offsets,
+    }
