@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from atlasd_kernels.cpu import packing
+from atlasd_kernels.cpu.library import Config, Profile, check, native
 from atlasd_kernels.spec import DecoderSpec
 
 Int32 = npt.NDArray[np.int32]
@@ -48,7 +51,60 @@ class CpuDecoder:
         say) in the cache in ``cache_dir``; without either of the two nothing is cached.
         ``threads`` None: measured. ``isa`` forces one of ``instruction_sets()``.
         """
-        raise NotImplementedError
+        self.spec = spec
+        self.weight_format = weight_format
+        self.vocab_size = spec.vocab_size
+        self.slots = slots
+        self.slot_tokens = min(slot_tokens, spec.max_positions)
+        self.threads = threads if threads is not None else measure_threads()
+        self._handle = ctypes.c_void_p()
+        self._reduced: Int32 | None = None
+        layout, self._blob, kind = packing.load_packed(
+            spec,
+            tensors,
+            weight_format,
+            threads=self.threads,
+            cache_dir=cache_dir,
+            identity=identity,
+        )
+        cos, sin = rope_tables(spec, self.slot_tokens)
+        windows = np.array([w or 0 for w in spec.sliding_window or [0] * spec.layers], np.int32)
+        offsets = np.array(layout.offsets, np.int64)
+        config = Config(
+            vocab=spec.vocab_size,
+            hidden=spec.hidden_size,
+            layers=spec.layers,
+            heads=spec.heads,
+            kv_heads=spec.kv_heads,
+            head_dim=spec.head_dim,
+            intermediate=spec.intermediate_size,
+            slots=slots,
+            slot_tokens=self.slot_tokens,
+            threads=self.threads,
+            qk_norm=spec.qk_norm,
+            half_cache=weight_format != "fp32",
+            format=packing.FORMATS[weight_format],
+            head_format=packing.FORMATS[packing.HEAD_FORMATS[weight_format]],
+            embedding_source=kind,
+            rms_eps=spec.rms_eps,
+            isa=isa.encode() if isa else None,
+            windows=windows.ctypes.data,
+            cos=cos.ctypes.data,
+            sin=sin.ctypes.data,
+            weights=self._blob.ctypes.data,
+            offsets=offsets.ctypes.data,
+        )
+        check(native().create(ctypes.byref(config), ctypes.byref(self._handle)))
+        self._logits_ld: int = native().logits_ld(self._handle)
+        self._logits = np.empty((0, self._logits_ld), np.float32)
+        self.isa: str = native().isa_of(self._handle).decode()
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The native decoder, for the other native calls; raises once it is closed."""
+        if not self._handle:
+            raise RuntimeError("the decoder is closed")
+        return self._handle
 
     def bucket(self, rows: int) -> int:
         """The row count that ``rows`` are padded to; any number is its own bucket here."""
@@ -69,20 +125,84 @@ class CpuDecoder:
         so a row sees the earlier rows of its slot in the same call. The array is valid until the
         next call. ``prefill`` changes nothing here: the bits are the same either way.
         """
-        raise NotImplementedError
+        tokens, slots, positions = (
+            np.ascontiguousarray(a, np.int32) for a in (tokens, slots, positions)
+        )
+        if not tokens.shape == slots.shape == positions.shape == (len(tokens),):
+            raise ValueError("tokens, slots and positions must be of one length")
+        wanted = np.ascontiguousarray(logits_rows, np.int32)
+        inverse = None
+        if len(wanted) > 1 and not (np.diff(wanted) > 0).all():
+            wanted, inverse = np.unique(wanted, return_inverse=True)
+        if len(self._logits) < len(wanted):
+            self._logits = np.empty((len(wanted), self._logits_ld), np.float32)
+        check(
+            native().forward(
+                self.handle,
+                tokens.ctypes.data,
+                slots.ctypes.data,
+                positions.ctypes.data,
+                len(tokens),
+                wanted.ctypes.data,
+                len(wanted),
+                self._logits.ctypes.data,
+            )
+        )
+        logits = self._logits[: len(wanted), : self.vocab_size]
+        return logits if inverse is None else logits[inverse]
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of positions [0, length) from one slot to another."""
-        raise NotImplementedError
+        if not (0 <= source < self.slots and 0 <= target < self.slots):
+            raise ValueError("slot out of range")
+        if not 0 <= length <= self.slot_tokens:
+            raise ValueError("length out of range")
+        native().copy_prefix(self.handle, source, target, length)
+
+    def reduce_head(self, tokens: Int32) -> None:
+        """Keep a second head of these tokens only, for drafting; the last one given stays."""
+        if self._reduced is tokens:
+            return
+        ids = np.ascontiguousarray(tokens, np.int32)
+        if not len(ids) or ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise ValueError("head tokens out of range")
+        check(native().reduce_head(self.handle, ids.ctypes.data, len(ids)))
+        self._reduced = tokens
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by purpose: ``weights``, ``slots``, ``scratch``."""
-        raise NotImplementedError
+        return {
+            "weights": self._blob.nbytes,
+            "slots": native().slot_bytes(self.handle),
+            "scratch": native().scratch_bytes(self.handle) + self._logits.nbytes,
+        }
+
+    def profile(self) -> dict[str, float]:
+        """Seconds spent since the start in ``matmul``, ``attention`` and ``other``."""
+        profile = Profile()
+        native().profile(self.handle, ctypes.byref(profile))
+        return {name: getattr(profile, name) * 1e-9 for name, _ in Profile._fields_}
 
     def close(self) -> None:
         """Free everything; the decoder cannot be used afterwards."""
+        if self._handle:
+            native().destroy(self._handle)
+            self._handle = ctypes.c_void_p()
+            self._blob = np.empty(0, np.uint8)
+            self._logits = np.empty((0, self._logits_ld), np.float32)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self.close()
+
+
+def rope_tables(spec: DecoderSpec, positions: int) -> tuple[Float32, Float32]:
+    """cos and sin [positions, head_dim / 2], rounded as transformers rounds them."""
+    angles = np.arange(positions, dtype=np.float32)[:, None] * spec.inv_freq.astype(np.float32)
+    factor = np.float32(spec.attention_factor)
+    return np.cos(angles) * factor, np.sin(angles) * factor
 
 
 def measure_threads() -> int:
     """The thread count to use on this machine now: measured, at most the number of free cores."""
-    raise NotImplementedError
+    return 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from atlasd_kernels.cpu.decoder import CpuDecoder
+from atlasd_kernels.cpu.library import Noise, check, native
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -42,4 +44,24 @@ def draft_chain(
     below ``stop_probability``; that token is not returned. ``head_tokens`` restricts the head to
     these ids. Keys and values of every row that ran stay in the slot.
     """
-    raise NotImplementedError
+    if head_tokens is not None:
+        decoder.reduce_head(head_tokens)
+    tokens = np.empty(limit, np.int32)
+    probabilities = np.empty(limit, np.float32)
+    drafted = ctypes.c_int64()
+    check(
+        native().draft(
+            decoder.handle,
+            last_token,
+            slot,
+            position,
+            limit,
+            stop_probability,
+            ctypes.byref(Noise(temperature, seed, choice, output_index)),
+            int(head_tokens is not None),
+            tokens.ctypes.data,
+            probabilities.ctypes.data,
+            ctypes.byref(drafted),
+        )
+    )
+    return DraftedChain(tokens[: drafted.value], probabilities[: drafted.value])

@@ -1,13 +1,157 @@
-"""Finding and loading the native library."""
+"""Finding and loading the native library, and its C interface as ctypes declares it."""
 
 from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+
+
+class Config(ctypes.Structure):
+    """Mirrors ``Config`` in decoder.h."""
+
+    _fields_ = [  # noqa: RUF012 (ctypes wants a list)
+        *[
+            (name, c_int32)
+            for name in (
+                "vocab hidden layers heads kv_heads head_dim intermediate slots slot_tokens "
+                "threads qk_norm half_cache format head_format embedding_source"
+            ).split()
+        ],
+        ("rms_eps", c_float),
+        ("isa", c_char_p),
+        ("windows", c_void_p),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("weights", c_void_p),
+        ("offsets", c_void_p),
+    ]
+
+
+class Packing(ctypes.Structure):
+    """Mirrors ``Packing`` in pack.h."""
+
+    _fields_ = [  # noqa: RUF012
+        ("format", c_int32),
+        ("source", c_int32),
+        ("values", c_void_p),
+        ("rows", c_int64),
+        ("k", c_int64),
+        ("data", c_void_p),
+        ("start", c_int64),
+        ("paired", c_int32),
+    ]
+
+
+class Noise(ctypes.Structure):
+    """Mirrors ``Noise`` in kernels.h."""
+
+    _fields_ = [  # noqa: RUF012
+        ("temperature", c_float),
+        ("seed", c_uint64),
+        ("choice", c_uint32),
+        ("output_index", c_uint32),
+    ]
+
+
+class Profile(ctypes.Structure):
+    """Mirrors ``Profile`` in decoder.h: nanoseconds since the decoder was made."""
+
+    _fields_ = [("matmul", c_int64), ("attention", c_int64), ("other", c_int64)]  # noqa: RUF012
+
+
+Array = c_void_p
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "version": (c_int32, []),
+    "isa": (c_char_p, [c_int32]),
+    "create": (c_char_p, [POINTER(Config), POINTER(c_void_p)]),
+    "destroy": (None, [c_void_p]),
+    "forward": (c_char_p, [c_void_p, Array, Array, Array, c_int64, Array, c_int64, Array]),
+    "draft": (
+        c_char_p,
+        [c_void_p, c_int32, c_int32, c_int32, c_int64, c_float, POINTER(Noise), c_int32]
+        + [Array, Array, POINTER(c_int64)],
+    ),
+    "reduce_head": (c_char_p, [c_void_p, Array, c_int64]),
+    "copy_prefix": (None, [c_void_p, c_int32, c_int32, c_int32]),
+    "slot_bytes": (c_int64, [c_void_p]),
+    "scratch_bytes": (c_int64, [c_void_p]),
+    "logits_ld": (c_int64, [c_void_p]),
+    "isa_of": (c_char_p, [c_void_p]),
+    "profile": (None, [c_void_p, POINTER(Profile)]),
+    "panel_bytes": (c_int64, [c_int32, c_int64]),
+    "pack": (None, [POINTER(Packing), c_int32]),
+    "checksum": (c_uint64, [Array, c_int64]),
+    "choose": (None, [Array, c_int64, c_int64, c_int64, POINTER(Noise), Array]),
+    "top_k": (None, [Array, c_int64, c_int64, c_int64, c_int32, Array, Array, Array]),
+}
+
+
+class NativeLibrary:
+    """The loaded library; its functions are attributes without the ``atlasd_`` prefix."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in SIGNATURES.items():
+            function = getattr(self._library, f"atlasd_{name}")
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+def check(error: bytes | None) -> None:
+    """Raise what a native call returned as text."""
+    if error is not None:
+        raise ValueError(error.decode())
+
+
+def _candidates() -> list[Path]:
+    if forced := os.environ.get("ATLASD_NATIVE_LIBRARY"):
+        return [Path(forced)]
+    here = Path(__file__).parent
+    return [p for p in sorted(here.glob("_native*.so")) if "sanitized" not in p.name]
+
+
+@cache
+def _load() -> tuple[NativeLibrary | None, str]:
+    reason = "it was not built: no C++ compiler when atlasd was installed"
+    for path in _candidates():
+        try:
+            library = NativeLibrary(path)
+        except (OSError, AttributeError) as error:
+            reason = f"{path.name} does not load: {error}"
+            continue
+        if (found := library.version()) == VERSION:
+            return library, ""
+        reason = f"{path.name} is version {found}, this package needs {VERSION}: build it again"
+    return None, reason
 
 
 def available() -> tuple[bool, str]:
     """Whether the native library loads here, and the reason if it does not."""
-    return False, "not built yet"
+    library, reason = _load()
+    return library is not None, reason
+
+
+def native() -> NativeLibrary:
+    """The native library; raises RuntimeError with the reason where there is none."""
+    library, reason = _load()
+    if library is None:
+        raise RuntimeError(f"the CPU kernels cannot be used: {reason}")
+    return library
 
 
 def instruction_sets() -> list[str]:
     """Code paths this processor can run, best first; the last is always ``portable``."""
-    return []
+    library, names = native(), []
+    while (name := library.isa(len(names))) is not None:
+        names.append(name.decode())
+    return names

@@ -1,0 +1,125 @@
+// The C interface that ctypes loads. Errors come back as text, valid until the thread's next call.
+#include <cstring>
+#include <exception>
+#include <string>
+
+#include "decoder.h"
+
+#define ATLASD_API extern "C" __attribute__((visibility("default")))
+
+using namespace atlasd;
+
+namespace {
+
+thread_local std::string last_error;
+
+template <class F>
+const char* guarded(F&& body) {
+  try {
+    const char* problem = body();
+    if (!problem) return nullptr;
+    last_error = problem;
+  } catch (const std::exception& e) {
+    last_error = e.what();
+  }
+  return last_error.c_str();
+}
+
+}  // namespace
+
+ATLASD_API int32_t atlasd_version() { return 1; }
+
+ATLASD_API const char* atlasd_isa(int32_t index) {
+  const Kernels* const* list = available_kernels();
+  for (int32_t i = 0; list[i]; i++)
+    if (i == index) return list[i]->name;
+  return nullptr;
+}
+
+ATLASD_API const char* atlasd_create(const Config* config, Decoder** out) {
+  return guarded([&]() -> const char* {
+    *out = new Decoder(*config);
+    return nullptr;
+  });
+}
+
+ATLASD_API void atlasd_destroy(Decoder* decoder) { delete decoder; }
+
+ATLASD_API const char* atlasd_forward(Decoder* decoder, const int32_t* tokens,
+                                      const int32_t* slots, const int32_t* positions, int64_t rows,
+                                      const int32_t* wanted, int64_t count, float* logits) {
+  return guarded([&]() -> const char* {
+    const RowBatch batch{tokens, slots, positions, rows};
+    if (const char* problem = decoder->check(batch, wanted, count)) return problem;
+    decoder->forward(batch, wanted, count, logits);
+    return nullptr;
+  });
+}
+
+ATLASD_API const char* atlasd_draft(Decoder* decoder, int32_t token, int32_t slot,
+                                    int32_t position, int64_t limit, float stop,
+                                    const Noise* noise, int32_t reduced, int32_t* tokens,
+                                    float* probabilities, int64_t* drafted) {
+  return guarded([&]() -> const char* {
+    if (const char* problem = decoder->check({&token, &slot, &position, 1}, nullptr, 0))
+      return problem;
+    *drafted = decoder->draft(token, slot, position, limit, stop, *noise, reduced != 0, tokens,
+                              probabilities);
+    return nullptr;
+  });
+}
+
+ATLASD_API const char* atlasd_reduce_head(Decoder* decoder, const int32_t* tokens, int64_t count) {
+  return guarded([&]() -> const char* {
+    decoder->reduce_head(tokens, count);
+    return nullptr;
+  });
+}
+
+ATLASD_API void atlasd_copy_prefix(Decoder* decoder, int32_t source, int32_t target,
+                                   int32_t length) {
+  decoder->copy_prefix(source, target, length);
+}
+
+ATLASD_API int64_t atlasd_slot_bytes(const Decoder* decoder) { return decoder->slot_bytes(); }
+ATLASD_API int64_t atlasd_scratch_bytes(const Decoder* decoder) { return decoder->scratch_bytes(); }
+ATLASD_API int64_t atlasd_logits_ld(const Decoder* decoder) { return decoder->logits_ld(); }
+ATLASD_API const char* atlasd_isa_of(const Decoder* decoder) { return decoder->kernels().name; }
+ATLASD_API void atlasd_profile(const Decoder* decoder, Profile* out) { *out = decoder->profile(); }
+
+ATLASD_API int64_t atlasd_panel_bytes(int32_t format, int64_t k) {
+  return panel_bytes(static_cast<Format>(format), k);
+}
+
+ATLASD_API void atlasd_pack(const Packing* packing, int32_t threads) {
+  Pool pool(threads);
+  const long chunks = (packing->rows + 31) / 32;
+  // 32 rows fill whole panels, except where panels are shared by gate and up: 16 and 16
+  for (long first = 0; first < chunks; first += 65535) {
+    const long n = chunks - first < 65535 ? chunks - first : 65535;
+    pool.run(n, [&](long c) {
+      const long begin = (first + c) * 32;
+      pack_rows(*packing, begin, begin + 32 < packing->rows ? begin + 32 : packing->rows);
+    });
+  }
+}
+
+ATLASD_API uint64_t atlasd_checksum(const uint8_t* data, int64_t bytes) {
+  return checksum(data, bytes);
+}
+
+// logits: [rows, ld], of which `vocab` count.
+ATLASD_API void atlasd_choose(const float* logits, int64_t rows, int64_t ld, int64_t vocab,
+                              const Noise* noise, int32_t* tokens) {
+  const Kernels* kernels = find_kernels(nullptr);
+  for (int64_t r = 0; r < rows; r++) tokens[r] = kernels->choose(logits + r * ld, vocab, noise[r]);
+}
+
+ATLASD_API void atlasd_top_k(const float* logits, int64_t rows, int64_t ld, int64_t vocab,
+                             int32_t k, int32_t* ids, float* values, float* totals) {
+  const Kernels* kernels = find_kernels(nullptr);
+  for (int64_t r = 0; r < rows; r++) {
+    kernels->top_k(logits + r * ld, vocab, k, ids + r * k, values + r * k);
+    totals[r] = kernels->log_sum_exp(logits + r * ld, vocab);
+  }
+}

@@ -1,0 +1,116 @@
+// A Llama-family decoder: packed weights, slots, and one step over any rows.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "pack.h"
+#include "pool.h"
+
+namespace atlasd {
+
+// Mirrored by ctypes in library.py: keep both in step.
+struct Config {
+  int32_t vocab, hidden, layers, heads, kv_heads, head_dim, intermediate;
+  int32_t slots, slot_tokens, threads;
+  int32_t qk_norm, half_cache;
+  int32_t format, head_format;
+  int32_t embedding_source;   // a Source; -1: tied, tokens are columns of the head
+  float rms_eps;
+  const char* isa;            // null: the best
+  const int32_t* windows;     // [layers], 0: all positions
+  const float* cos;           // [slot_tokens, head_dim / 2]
+  const float* sin;
+  const uint8_t* weights;
+  const int64_t* offsets;     // into weights: see Weights in decoder.cpp
+};
+
+struct Layer {
+  const float* input_norm;
+  const float* post_norm;
+  const float* q_norm;
+  const float* k_norm;
+  const float* qkv_bias;
+  Matrix qkv, output, gate_up, down;
+  int32_t window;
+};
+
+// Where the time of a step went, in nanoseconds on the calling thread.
+struct Profile {
+  int64_t matmul, attention, other;
+};
+
+struct RowBatch {
+  const int32_t* tokens;
+  const int32_t* slots;
+  const int32_t* positions;
+  long count;
+};
+
+// Everything is [rows, ld]; what lies behind the last column stays zero.
+struct Scratch {
+  float *x, *normed, *qkv, *attended, *middle;
+  long x_ld, qkv_ld, attended_ld, middle_ld;
+  int8_t* quantised;
+  float* scales;
+  int32_t* offsets;
+  Rows rows;   // what the next matmul reads
+};
+
+class Decoder {
+ public:
+  explicit Decoder(const Config& config);   // throws std::runtime_error
+
+  // Null, or what is wrong with these rows.
+  const char* check(const RowBatch& rows, const int32_t* wanted, long count) const;
+  // logits: [count, logits_ld()] of the rows in `wanted`
+  void forward(const RowBatch& rows, const int32_t* wanted, long count, float* logits);
+  void copy_prefix(int source, int target, int length);
+
+  // A head of these tokens only, for drafting; replaces the one before. Empty: none.
+  void reduce_head(const int32_t* tokens, long count);
+  // Drafts greedily or with noise; returns how many tokens were drafted.
+  long draft(int32_t token, int slot, int position, long limit, float stop, const Noise& noise,
+             bool reduced, int32_t* tokens, float* probabilities);
+
+  long logits_ld() const { return padded(config_.vocab, kPanel); }
+  long slot_bytes() const { return cache_.bytes(); }
+  long scratch_bytes() const { return scratch_.bytes() + reduced_memory_.bytes(); }
+  const Kernels& kernels() const { return *kernels_; }
+  Pool& pool() { return *pool_; }
+  const Profile& profile() const { return profile_; }
+
+ private:
+  Scratch scratch(long rows);
+  void block(const RowBatch& rows, const std::vector<int32_t>& wanted);
+  void embed(int32_t token, float* out) const;
+  void multiply(const Matrix& m, const Rows& x, long rows, const Output& out);
+  void normalise(const float* x, const float* weight, long rows, Format format, Scratch& s);
+  void quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s);
+  void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
+  void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
+  void head(const Matrix& m, long rows, Scratch& s, float* logits, long ld);
+  uint8_t* keys(int layer, int slot, int head) const;
+  uint8_t* values(int layer, int slot, int head) const;
+  template <class F>
+  void each_row(long rows, F&& body);
+
+  Config config_;
+  const Kernels* kernels_;
+  std::unique_ptr<Pool> pool_;
+  std::vector<Layer> layers_;
+  std::vector<float> cos_, sin_;
+  const uint8_t* embedding_ = nullptr;
+  const float* final_norm_;
+  Matrix head_, reduced_head_{};
+  std::vector<int32_t> reduced_tokens_;
+  Memory reduced_memory_, cache_, scratch_;
+  long scratch_rows_ = 0;
+  long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
+  std::vector<float> draft_logits_, draft_full_;
+  Profile profile_{};
+};
+
+}  // namespace atlasd

@@ -1,0 +1,54 @@
+// A drafter's whole lookahead: forward one row, choose, repeat.
+#include <cmath>
+
+#include "decoder.h"
+
+namespace atlasd {
+
+void Decoder::reduce_head(const int32_t* tokens, long count) {
+  reduced_tokens_.assign(tokens, tokens + count);
+  const long panels = padded(count, kPanel) / kPanel;
+  reduced_memory_ = Memory(panels * head_.panel_bytes);
+  reduced_head_ = head_;
+  reduced_head_.panels = panels;
+  reduced_head_.data = reduced_memory_.as<uint8_t>();
+  for (long i = 0; i < count; i++)
+    copy_column(head_.format, head_.data, tokens[i], reduced_memory_.as<uint8_t>(), i, head_.k);
+}
+
+long Decoder::draft(int32_t token, int slot, int position, long limit, float stop,
+                    const Noise& noise, bool reduced, int32_t* tokens, float* probabilities) {
+  const Matrix& head_matrix = reduced ? reduced_head_ : head_;
+  const long width = head_matrix.panels * kPanel;
+  const long count = reduced ? static_cast<long>(reduced_tokens_.size()) : config_.vocab;
+  draft_logits_.resize(width);
+  if (reduced) draft_full_.assign(config_.vocab, -INFINITY);
+  float reach = 1.0f;
+  long drafted = 0;
+  for (; drafted < limit && position < config_.slot_tokens; drafted++, position++) {
+    block({&token, &slot, &position, 1}, {0});
+    Scratch s = scratch(1);
+    head(head_matrix, 1, s, draft_logits_.data(), width);
+    const float total = kernels_->log_sum_exp(draft_logits_.data(), count);
+    Noise here = noise;
+    here.output_index += static_cast<uint32_t>(drafted);
+    const float* logits = draft_logits_.data();
+    if (reduced && noise.temperature > 0) {
+      // noise is keyed by the token's own id, so the few logits go to their places
+      for (long i = 0; i < count; i++) draft_full_[reduced_tokens_[i]] = logits[i];
+      token = kernels_->choose(draft_full_.data(), config_.vocab, here);
+      logits = draft_full_.data();
+      probabilities[drafted] = std::exp(logits[token] - total);
+    } else {
+      const int32_t best = kernels_->choose(logits, count, here);
+      probabilities[drafted] = std::exp(logits[best] - total);
+      token = reduced ? reduced_tokens_[best] : best;
+    }
+    reach *= probabilities[drafted];
+    if (reach < stop) break;
+    tokens[drafted] = token;
+  }
+  return drafted;
+}
+
+}  // namespace atlasd

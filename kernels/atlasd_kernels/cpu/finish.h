@@ -1,0 +1,36 @@
+// What happens to a row's 32 finished columns.
+#pragma once
+
+namespace {
+
+using namespace atlasd;
+
+inline void finish(const Output& out, long row, long panel, V low, V high) {
+  const long column = panel * kPanel;
+  if (out.bias) {
+    low = low + load(out.bias + column);
+    high = high + load(out.bias + column + 16);
+  }
+  float* p = out.data + row * out.ld;
+  switch (out.finish) {
+    case Finish::store:
+      store(p + column, low);
+      store(p + column + 16, high);
+      break;
+    case Finish::add:
+      store(p + column, load(p + column) + low);
+      store(p + column + 16, load(p + column + 16) + high);
+      break;
+    case Finish::silu_mul:
+      store(p + column / 2, silu(low) * high);
+      break;
+  }
+}
+
+// Rows in equal blocks of at most `most`: 16 rows go as 8 + 8, not as 12 + 4.
+inline long block_rows(long rows, long most) {
+  const long blocks = (rows + most - 1) / most;
+  return (rows + blocks - 1) / blocks;
+}
+
+}  // namespace

@@ -1,0 +1,30 @@
+// All kernels of one instruction set; a file per set includes its vectors, then this.
+#pragma once
+#include "kernels.h"
+#include "vector_math.h"
+// order matters: each uses what stands above
+#include "finish.h"
+#include "matmul_float.h"
+#include "matmul_integer.h"
+#include "row_kernels.h"
+#include "attention.h"
+#include "sampling_kernels.h"
+
+namespace {
+
+void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
+                const Output& out) {
+  switch (m.format) {
+    case Format::fp32: return float_matmul<Fp32>(m, x, rows, begin, end, out);
+    case Format::bf16: return float_matmul<Bf16>(m, x, rows, begin, end, out);
+    case Format::int8: return integer_matmul<Int8>(m, x, rows, begin, end, out);
+    case Format::int4: return integer_matmul<Int4>(m, x, rows, begin, end, out);
+  }
+}
+
+constexpr Kernels make_kernels(const char* name) {
+  return {name,       matmul_any, quantise_row,    rms_norm_row, rope_head,
+          attend_row, choose_row, log_sum_exp_row, top_k_row};
+}
+
+}  // namespace

@@ -1,0 +1,83 @@
+// What one instruction set provides: the kernels of a step, as plain function pointers.
+// Every kernel treats its rows one by one in a fixed order, so a row's bits never depend on
+// how many rows there are or which thread runs them.
+#pragma once
+#include <cstdint>
+
+namespace atlasd {
+
+enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
+
+constexpr int kPanel = 32;       // columns of a weight panel
+constexpr int kBlock = 64;       // positions of a KV block
+constexpr int kMaxQueries = 4;   // queries that share one pass over a KV block
+
+// Weights [columns, k] cut into panels of 32 columns, k ascending inside a panel (see pack.h).
+struct Matrix {
+  Format format;
+  const uint8_t* data;
+  long panels;
+  long k;            // padded to a multiple of 64
+  long panel_bytes;
+};
+
+// Activations [rows, k]; the quantised part is there for integer weights only.
+struct Rows {
+  const float* values;
+  long ld;
+  const int8_t* quantised;   // [rows, ld]
+  const float* scales;       // [rows, groups]
+  const int32_t* offsets;    // [rows, groups]: minus the weights' zero point times the sum
+  long groups;
+};
+
+enum class Finish : int { store = 0, add = 1, silu_mul = 2 };
+
+// Where a matmul's columns go. silu_mul: a panel is 16 gate and 16 up columns, 16 come out.
+struct Output {
+  float* data;
+  long ld;
+  Finish finish;
+  const float* bias;   // null: none
+};
+
+// Up to four query heads of one row over one slot's keys and values of one KV head.
+// keys: blocks of [head_dim, 64 positions]; values: [position, head_dim]; fp32 or bf16.
+struct Attention {
+  const float* queries;   // [count, head_dim], already scaled
+  float* out;             // [count, head_dim]
+  int count;
+  int head_dim;
+  const void* keys;
+  const void* values;
+  int begin, end;         // positions [begin, end)
+  bool half;              // bf16 cache
+};
+
+struct Noise {
+  float temperature;      // 0: argmax, no noise
+  uint64_t seed;
+  uint32_t choice, output_index;
+};
+
+struct Kernels {
+  const char* name;
+  void (*matmul)(const Matrix&, const Rows&, long rows, long panel_begin, long panel_end,
+                 const Output&);
+  // One row: int8 values, a scale and an offset per group; k is a multiple of group.
+  void (*quantise)(const float* x, long k, int group, int zero_point, int8_t* values,
+                   float* scales, int32_t* offsets);
+  void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
+  void (*rope)(float* head, const float* cos, const float* sin, int half);
+  void (*attend)(const Attention&);
+  int32_t (*choose)(const float* logits, long n, const Noise&);
+  float (*log_sum_exp)(const float* logits, long n);
+  // ids (best first, ties to the lowest id) and logits of the k largest
+  void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
+};
+
+// Best first; null-terminated. Only those this processor can run.
+const Kernels* const* available_kernels();
+const Kernels* find_kernels(const char* name);   // null name: the best
+
+}  // namespace atlasd

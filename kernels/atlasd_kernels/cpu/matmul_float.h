@@ -1,0 +1,87 @@
+// Float weights: per output one chain of fused multiply-adds, k ascending. Blocks of rows and
+// panels share loads, never an accumulator, so a row's bits are the same in every block.
+#pragma once
+
+namespace {
+
+struct Fp32 {
+  static constexpr long bytes = 4;
+  static void load_panel(const uint8_t* w, V& low, V& high) {
+    const float* p = reinterpret_cast<const float*>(w);
+    low = load(p);
+    high = load(p + 16);
+  }
+};
+
+struct Bf16 {
+  static constexpr long bytes = 2;
+  static void load_panel(const uint8_t* w, V& low, V& high) {
+    load_bf16_pairs(reinterpret_cast<const uint16_t*>(w), low, high);
+  }
+};
+
+constexpr long kAhead = 1024;   // bytes; the hardware prefetcher does the rest
+
+template <class Weights, int R, int P>
+void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
+                 const Output& out) {
+  constexpr long step = kPanel * Weights::bytes;
+  V low[R][P], high[R][P];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) low[r][p] = high[r][p] = zero();
+  const uint8_t* w = m.data + panel * m.panel_bytes;
+#pragma GCC unroll 2
+  for (long k = 0; k < m.k; k++) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+      V a, b;
+      const uint8_t* wp = w + p * m.panel_bytes + k * step;
+      Weights::load_panel(wp, a, b);
+      prefetch(wp + kAhead);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const V xr = set1(x[r * ld + k]);
+        low[r][p] = fma(xr, a, low[r][p]);
+        high[r][p] = fma(xr, b, high[r][p]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) finish(out, row + r, panel + p, low[r][p], high[r][p]);
+}
+
+// One row is bound by the latency of its chains: two panels at a time give four of them.
+template <class Weights>
+void float_row(const Matrix& m, const float* x, long ld, long row, long begin, long end,
+               const Output& out) {
+  long panel = begin;
+  for (; panel + 2 <= end; panel += 2) float_block<Weights, 1, 2>(m, panel, x, ld, row, out);
+  if (panel < end) float_block<Weights, 1, 1>(m, panel, x, ld, row, out);
+}
+
+template <class Weights, int R>
+void float_rows(int rows, const Matrix& m, long panel, const float* x, long ld, long row,
+                const Output& out) {
+  if constexpr (R >= 1) {
+    if (rows == R) return float_block<Weights, R, 1>(m, panel, x, ld, row, out);
+    float_rows<Weights, R - 1>(rows, m, panel, x, ld, row, out);
+  }
+}
+
+template <class Weights>
+void float_matmul(const Matrix& m, const Rows& x, long rows, long begin, long end,
+                  const Output& out) {
+  if (rows == 1) return float_row<Weights>(m, x.values, x.ld, 0, begin, end, out);
+  const long block = block_rows(rows, kFloatRows);
+  for (long panel = begin; panel < end; panel++)
+    for (long row = 0; row < rows; row += block) {
+      const int count = static_cast<int>(rows - row < block ? rows - row : block);
+      float_rows<Weights, kFloatRows>(count, m, panel, x.values + row * x.ld, x.ld, row, out);
+    }
+}
+
+}  // namespace

@@ -1,0 +1,119 @@
+// Integer weights with a scale per group of k and column. Inside a group the sum is exact; the
+// groups are added in ascending order with one fused multiply-add each.
+#pragma once
+
+namespace {
+
+// A panel's group: [group / 4][32 columns][4] unsigned bytes, then 32 bf16 scales in pairs.
+struct Int8 {
+  static constexpr int group = 64;
+  static constexpr long bytes = kPanel * group + 2 * kPanel;
+  static constexpr int scales = kPanel * group;
+  static constexpr int loads = group / 4;
+  static constexpr int quads = 1;   // activation quads that one load of weights meets
+  static I unpack(I weights, int) { return weights; }
+};
+
+// Two quads share a byte: low nibbles hold the first, high nibbles the second.
+struct Int4 {
+  static constexpr int group = 32;
+  static constexpr long bytes = kPanel * group / 2 + 2 * kPanel;
+  static constexpr int scales = kPanel * group / 2;
+  static constexpr int loads = group / 8;
+  static constexpr int quads = 2;
+  static I unpack(I weights, int quad) {
+    return (quad ? shift_right<4>(weights) : weights) & iset1(0x0F0F0F0F);
+  }
+};
+
+inline int32_t load_quad(const int8_t* p) {
+  int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return quad;
+}
+
+template <class Weights, int R>
+void integer_block(const Matrix& m, long panel, const Rows& x, long row, const Output& out) {
+  V low[R], high[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) low[r] = high[r] = zero();
+  const uint8_t* w = m.data + panel * m.panel_bytes;
+  const int8_t* q = x.quantised + row * x.ld;
+  const long groups = m.k / Weights::group;
+  for (long g = 0; g < groups; g++, w += Weights::bytes, q += Weights::group) {
+    I a[R], b[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) a[r] = b[r] = iset1(x.offsets[(row + r) * x.groups + g]);
+#pragma GCC unroll 16
+    for (int i = 0; i < Weights::loads; i++) {
+      const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
+      prefetch(w + i * 128 + 2048);
+      prefetch(w + i * 128 + 2112);
+#pragma GCC unroll 2
+      for (int quad = 0; quad < Weights::quads; quad++) {
+        const I wa = Weights::unpack(first, quad), wb = Weights::unpack(second, quad);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const int32_t xr = load_quad(q + r * x.ld + 4 * (i * Weights::quads + quad));
+          a[r] = dot4(a[r], wa, xr);
+          b[r] = dot4(b[r], wb, xr);
+        }
+      }
+    }
+    V sa, sb;
+    load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const V xs = set1(x.scales[(row + r) * x.groups + g]);
+      low[r] = fma(to_float(a[r]), sa * xs, low[r]);
+      high[r] = fma(to_float(b[r]), sb * xs, high[r]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) finish(out, row + r, panel, low[r], high[r]);
+}
+
+template <class Weights, int R>
+void integer_rows(int rows, const Matrix& m, long panel, const Rows& x, long row,
+                  const Output& out) {
+  if constexpr (R >= 1) {
+    if (rows == R) return integer_block<Weights, R>(m, panel, x, row, out);
+    integer_rows<Weights, R - 1>(rows, m, panel, x, row, out);
+  }
+}
+
+template <class Weights>
+void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long end,
+                    const Output& out) {
+  const long block = block_rows(rows, kIntegerRows);
+  for (long panel = begin; panel < end; panel++)
+    for (long row = 0; row < rows; row += block) {
+      const int count = static_cast<int>(rows - row < block ? rows - row : block);
+      integer_rows<Weights, kIntegerRows>(count, m, panel, x, row, out);
+    }
+}
+
+// x = scale * values + rounding, per group; offset = -zero_point * sum of the group's values.
+void quantise_row(const float* x, long k, int group, int zero_point, int8_t* values,
+                  float* scales, int32_t* offsets) {
+  for (long g = 0; g < k / group; g++, x += group, values += group) {
+    V most = zero();
+    for (int i = 0; i < group; i += 16) most = max(most, abs(load(x + i)));
+    const float largest = max_lanes(most);
+    const V inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+    I sum = iset1(0);
+    for (int i = 0; i < group; i += 16) {
+      const I rounded = to_int(load(x + i) * inverse);
+      store_int8(values + i, rounded);
+      sum = sum + rounded;
+    }
+    alignas(64) int32_t lane[16];
+    istore(lane, sum);
+    int32_t total = 0;
+    for (int i = 0; i < 16; i++) total += lane[i];
+    scales[g] = largest / 127.0f;
+    offsets[g] = -zero_point * total;
+  }
+}
+
+}  // namespace

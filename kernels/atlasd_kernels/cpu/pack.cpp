@@ -1,0 +1,198 @@
+#include "pack.h"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace atlasd {
+namespace {
+
+float from_bits(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+
+uint16_t to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+float from_fp16(uint16_t half) {
+  const uint32_t sign = uint32_t{half & 0x8000u} << 16, rest = half & 0x7FFFu;
+  if (rest >= 0x7C00) return from_bits(sign | 0x7F800000 | (rest & 0x3FF) << 13);
+  const float value = from_bits(rest << 13) * 0x1p112f;   // right for denormals too
+  return std::copysign(value, from_bits(sign | 0x3F800000));
+}
+
+constexpr int group_of(Format f) { return f == Format::int8 ? 64 : 32; }
+
+// Where inside a panel the scale of (group, column) lies.
+long scale_offset(Format f, long group, long column) {
+  const long values = f == Format::int8 ? kPanel * 64 : kPanel * 16;
+  return group * (values + 2 * kPanel) + values + ((column % 16) * 2 + column / 16) * 2;
+}
+
+// The byte that holds (k, column); for int4 the low nibble if (k / 4) is even.
+long value_offset(Format f, long k, long column) {
+  const long group = group_of(f), g = k / group, i = k % group;
+  if (f == Format::int8) return g * (kPanel * 64 + 64) + (i / 4) * 128 + column * 4 + i % 4;
+  return g * (kPanel * 16 + 64) + (i / 8) * 128 + column * 4 + i % 4;
+}
+
+// The scale with the least squared error among a few around the largest value's.
+float best_scale(const float* x, int n, int levels) {
+  float most = 0;
+  for (int i = 0; i < n; i++) {
+    if (std::fabs(x[i]) > std::fabs(most)) most = x[i];
+  }
+  if (most == 0) return 0;
+  // the range is [-levels, levels - 1]: give the side with the largest value the extra step
+  float best = 0, least = INFINITY;
+  for (int step = -6; step <= 4; step++) {
+    const float scale =
+        from_bits(uint32_t{to_bf16(most / -(static_cast<float>(levels) + 0.1f * step))} << 16);
+    if (scale == 0) continue;
+    float error = 0;
+    for (int i = 0; i < n; i++) {
+      float q = std::rint(x[i] / scale);
+      q = std::fmin(std::fmax(q, -static_cast<float>(levels)), static_cast<float>(levels - 1));
+      const float d = q * scale - x[i];
+      error += d * d;
+    }
+    if (error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+float plain_scale(const float* x, int n) {
+  float most = 0;
+  for (int i = 0; i < n; i++) most = std::fmax(most, std::fabs(x[i]));
+  return from_bits(uint32_t{to_bf16(most / 127.0f)} << 16);
+}
+
+void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column) {
+  const int group = group_of(f), levels = f == Format::int8 ? 128 : 8;
+  float buffer[64];
+  for (long g = 0; g * group < k; g++) {
+    for (int i = 0; i < group; i++) buffer[i] = g * group + i < k ? x[g * group + i] : 0.0f;
+    const float scale =
+        f == Format::int8 ? plain_scale(buffer, group) : best_scale(buffer, group, levels);
+    const uint16_t stored = to_bf16(scale);
+    memcpy(panel + scale_offset(f, g, column), &stored, 2);
+    for (int i = 0; i < group; i++) {
+      float q = scale == 0 ? 0 : std::rint(buffer[i] / scale);
+      q = std::fmin(std::fmax(q, -static_cast<float>(levels)), static_cast<float>(levels - 1));
+      const uint8_t value = static_cast<uint8_t>(static_cast<int>(q) + levels);
+      uint8_t& byte = panel[value_offset(f, g * group + i, column)];
+      if (f == Format::int8) byte = value;
+      else if (i / 4 % 2 == 0) byte = static_cast<uint8_t>((byte & 0xF0) | value);
+      else byte = static_cast<uint8_t>((byte & 0x0F) | value << 4);
+    }
+  }
+}
+
+}  // namespace
+
+long panel_bytes(Format f, long k) {
+  const long columns = kPanel * padded(k, kGroupPadding);
+  switch (f) {
+    case Format::fp32: return columns * 4;
+    case Format::bf16: return columns * 2;
+    case Format::int8: return columns + columns / 32;
+    case Format::int4: return columns / 2 + columns / 16;
+  }
+  return 0;
+}
+
+void widen(Source source, const void* values, long offset, long count, float* out) {
+  if (source == Source::fp32) {
+    memcpy(out, static_cast<const float*>(values) + offset, count * 4);
+    return;
+  }
+  const uint16_t* p = static_cast<const uint16_t*>(values) + offset;
+  if (source == Source::bf16)
+    for (long i = 0; i < count; i++) out[i] = from_bits(uint32_t{p[i]} << 16);
+  else
+    for (long i = 0; i < count; i++) out[i] = from_fp16(p[i]);
+}
+
+void pack_rows(const Packing& p, long begin, long end) {
+  std::vector<float> row(p.k);
+  const long size = panel_bytes(p.format, p.k);
+  for (long i = begin; i < end; i++) {
+    const long c = p.paired ? i / 16 * 32 + i % 16 + p.start : p.start + i;
+    uint8_t* panel = p.data + c / kPanel * size;
+    const long column = c % kPanel;
+    widen(p.source, p.values, i * p.k, p.k, row.data());
+    if (p.format == Format::fp32) {
+      float* out = reinterpret_cast<float*>(panel) + column;
+      for (long k = 0; k < p.k; k++) out[k * kPanel] = row[k];
+    } else if (p.format == Format::bf16) {
+      uint16_t* out = reinterpret_cast<uint16_t*>(panel) + (column % 16) * 2 + column / 16;
+      for (long k = 0; k < p.k; k++) out[k * kPanel] = to_bf16(row[k]);
+    } else {
+      pack_integer(p.format, row.data(), p.k, panel, column);
+    }
+  }
+}
+
+void unpack_column(Format f, const uint8_t* data, long k, long c, long count, float* out) {
+  const uint8_t* panel = data + c / kPanel * panel_bytes(f, k);
+  const long column = c % kPanel;
+  for (long i = 0; i < count; i++) {
+    if (f == Format::fp32) {
+      out[i] = reinterpret_cast<const float*>(panel)[i * kPanel + column];
+    } else if (f == Format::bf16) {
+      const uint16_t* p = reinterpret_cast<const uint16_t*>(panel);
+      out[i] = from_bits(uint32_t{p[i * kPanel + (column % 16) * 2 + column / 16]} << 16);
+    } else {
+      uint16_t scale;
+      memcpy(&scale, panel + scale_offset(f, i / group_of(f), column), 2);
+      int q = panel[value_offset(f, i, column)];
+      if (f == Format::int8) q -= 128;
+      else q = ((i % 32 / 4 % 2 == 0) ? q & 15 : q >> 4) - 8;
+      out[i] = static_cast<float>(q) * from_bits(uint32_t{scale} << 16);
+    }
+  }
+}
+
+void copy_column(Format f, const uint8_t* from, long from_column, uint8_t* to, long to_column,
+                 long k) {
+  from += from_column / kPanel * panel_bytes(f, k);
+  to += to_column / kPanel * panel_bytes(f, k);
+  const long a = from_column % kPanel, b = to_column % kPanel;
+  if (f == Format::fp32 || f == Format::bf16) {
+    const long size = f == Format::fp32 ? 4 : 2;
+    const auto place = [&](long c) { return f == Format::fp32 ? c : c % 16 * 2 + c / 16; };
+    for (long i = 0; i < k; i++)
+      memcpy(to + (i * kPanel + place(b)) * size, from + (i * kPanel + place(a)) * size, size);
+    return;
+  }
+  for (long g = 0; g * group_of(f) < k; g++)
+    memcpy(to + scale_offset(f, g, b), from + scale_offset(f, g, a), 2);
+  for (long i = 0; i < k; i += 4)   // a quad is 4 bytes; int4 quads that share them go twice
+    memcpy(to + value_offset(f, i, b), from + value_offset(f, i, a), 4);
+}
+
+uint64_t checksum(const uint8_t* data, long bytes) {
+  uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  long i = 0;
+  for (; i + 64 <= bytes; i += 64)
+    for (int j = 0; j < 8; j++) {
+      uint64_t word;
+      memcpy(&word, data + i + 8 * j, 8);
+      lane[j] = (lane[j] ^ word) * 0x9E3779B97F4A7C15u;
+      lane[j] ^= lane[j] >> 29;
+    }
+  uint64_t hash = static_cast<uint64_t>(bytes);
+  for (; i < bytes; i++) hash = (hash ^ data[i]) * 0x100000001B3u;
+  for (uint64_t l : lane) hash = (hash ^ l) * 0x9E3779B97F4A7C15u, hash ^= hash >> 32;
+  return hash;
+}
+
+}  // namespace atlasd

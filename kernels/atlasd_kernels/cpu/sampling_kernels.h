@@ -1,0 +1,136 @@
+// Choosing a token from one row of logits; n need not be a multiple of 16.
+#pragma once
+
+namespace {
+
+constexpr float kLowest = -__builtin_inff();
+
+// The last vector of a row, filled up with -inf.
+inline V load_tail(const float* p, long count) {
+  alignas(64) float lane[16];
+  for (int i = 0; i < 16; i++) lane[i] = i < count ? p[i] : kLowest;
+  return load(lane);
+}
+
+inline V load_part(const float* p, long i, long n) {
+  return i + 16 <= n ? load(p + i) : load_tail(p + i, n - i);
+}
+
+inline float largest(const float* logits, long n) {
+  V most[4] = {set1(kLowest), set1(kLowest), set1(kLowest), set1(kLowest)};
+  long i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (int j = 0; j < 4; j++) most[j] = max(most[j], load(logits + i + 16 * j));
+  for (; i < n; i += 16) most[0] = max(most[0], load_part(logits, i, n));
+  return max_lanes(max(max(most[0], most[1]), max(most[2], most[3])));
+}
+
+int32_t argmax_row(const float* logits, long n) {
+  const float most = largest(logits, n);
+  for (long i = 0; i < n; i++)
+    if (logits[i] == most) return static_cast<int32_t>(i);
+  return 0;
+}
+
+float log_sum_exp_row(const float* logits, long n) {
+  const float most = largest(logits, n);
+  V sums[2] = {zero(), zero()};
+  for (long i = 0; i < n; i += 16) {
+    const V x = load_part(logits, i, n) - set1(most);
+    const V e = exp(x);
+    sums[(i / 16) % 2] = sums[(i / 16) % 2] + e;
+  }
+  return most + __builtin_logf(sum_lanes(sums[0] + sums[1]));
+}
+
+// Philox4x32-10: counters (block, output_index, choice, 0) for sixteen blocks of four tokens.
+inline void philox(I block, const Noise& noise, I word[4]) {
+  word[0] = block;
+  word[1] = iset1(static_cast<int32_t>(noise.output_index));
+  word[2] = iset1(static_cast<int32_t>(noise.choice));
+  word[3] = iset1(0);
+  uint32_t key0 = static_cast<uint32_t>(noise.seed);
+  uint32_t key1 = static_cast<uint32_t>(noise.seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    I high0, low0, high1, low1;
+    multiply_wide(word[0], iset1(static_cast<int32_t>(0xD2511F53u)), high0, low0);
+    multiply_wide(word[2], iset1(static_cast<int32_t>(0xCD9E8D57u)), high1, low1);
+    word[0] = high1 ^ word[1] ^ iset1(static_cast<int32_t>(key0));
+    word[1] = low1;
+    word[2] = high0 ^ word[3] ^ iset1(static_cast<int32_t>(key1));
+    word[3] = low0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+}
+
+inline V gumbel(I random) {
+  const V u = fma(to_float(shift_right<9>(random)), set1(0x1p-23f), set1(0x1p-24f));
+  return set1(0.0f) - log(set1(0.0f) - log(u));
+}
+
+// No noise exceeds 17 (u is at most 1 - 2^-24), so tokens far below the best need none.
+constexpr float kMostNoise = 17.0f;
+
+int32_t sample_row(const float* logits, long n, const Noise& noise) {
+  const V inverse = set1(1.0f / noise.temperature);
+  alignas(64) float lane[64];
+  alignas(64) int32_t random[4][16];
+  alignas(64) int32_t counter[16];
+  float best = kLowest;
+  int32_t token = 0;
+  bool any = false;
+  for (long i = 0; i < n; i += 64) {
+    bool worth = !any;
+    const V bar = set1(best - kMostNoise);
+    V scaled[4];
+    for (int j = 0; j < 4; j++) {
+      scaled[j] = i + 16 * j < n ? load_part(logits, i + 16 * j, n) * inverse : set1(kLowest);
+      worth |= any_greater(scaled[j], bar);
+    }
+    if (!worth) continue;
+    for (int j = 0; j < 16; j++) counter[j] = static_cast<int32_t>(i / 4) + j;
+    I word[4];
+    philox(iload(counter), noise, word);
+    for (int j = 0; j < 4; j++) istore(random[j], word[j]);
+    alignas(64) int32_t ordered[64];
+    for (int j = 0; j < 64; j++) ordered[j] = random[j % 4][j / 4];
+    for (int j = 0; j < 4; j++)
+      store(lane + 16 * j, scaled[j] + gumbel(iload(ordered + 16 * j)));
+    for (int j = 0; j < 64 && i + j < n; j++)
+      if (lane[j] > best) {
+        best = lane[j];
+        token = static_cast<int32_t>(i + j);
+        any = true;
+      }
+  }
+  return token;
+}
+
+int32_t choose_row(const float* logits, long n, const Noise& noise) {
+  return noise.temperature > 0.0f ? sample_row(logits, n, noise) : argmax_row(logits, n);
+}
+
+// Insertion into a sorted list of k; a vector without a candidate is skipped at once.
+void top_k_row(const float* logits, long n, int k, int32_t* ids, float* values) {
+  for (int j = 0; j < k; j++) {
+    ids[j] = -1;
+    values[j] = kLowest;
+  }
+  for (long i = 0; i < n; i += 16) {
+    if (ids[k - 1] >= 0 && !any_greater(load_part(logits, i, n), set1(values[k - 1]))) continue;
+    for (long c = i; c < n && c < i + 16; c++) {
+      if (ids[k - 1] >= 0 && !(logits[c] > values[k - 1])) continue;
+      int place = k - 1;
+      while (place > 0 && (ids[place - 1] < 0 || logits[c] > values[place - 1])) {
+        ids[place] = ids[place - 1];
+        values[place] = values[place - 1];
+        place--;
+      }
+      ids[place] = static_cast<int32_t>(c);
+      values[place] = logits[c];
+    }
+  }
+}
+
+}  // namespace

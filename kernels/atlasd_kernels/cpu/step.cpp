@@ -1,0 +1,244 @@
+// One step: all layers over a block of rows.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "decoder.h"
+
+namespace atlasd {
+namespace {
+
+constexpr long kStepRows = 256;       // longer calls are cut; the bits are the same
+constexpr long kRowsPerThread = 4;    // below, rows are not worth sharing out
+constexpr long kChunksPerThread = 6;
+
+int64_t now() {
+  const auto t = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(t).count();
+}
+
+class Timer {
+ public:
+  explicit Timer(int64_t& total) : total_(total), begin_(now()) {}
+  ~Timer() { total_ += now() - begin_; }
+
+ private:
+  int64_t& total_;
+  int64_t begin_;
+};
+
+constexpr int group_of(Format f) { return f == Format::int8 ? 64 : f == Format::int4 ? 32 : 0; }
+constexpr int zero_point_of(Format f) { return f == Format::int8 ? 128 : 8; }
+
+uint16_t to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+}  // namespace
+
+Scratch Decoder::scratch(long rows) {
+  const Config& c = config_;
+  Scratch s{};
+  s.x_ld = padded(c.hidden, 64);
+  s.qkv_ld = padded(long{c.heads + 2 * c.kv_heads} * c.head_dim, 64);
+  s.attended_ld = padded(long{c.heads} * c.head_dim, 64);
+  s.middle_ld = padded(c.intermediate, 64);
+  const long widest = std::max({s.x_ld, s.attended_ld, s.middle_ld});
+  long size = 0;
+  const auto place = [&](long bytes) {
+    const long offset = size;
+    size += padded(bytes, 64);
+    return offset;
+  };
+  const auto lay_out = [&](long n) {
+    size = 0;
+    const long x = place(n * s.x_ld * 4), normed = place(n * s.x_ld * 4);
+    const long qkv = place(n * s.qkv_ld * 4), attended = place(n * s.attended_ld * 4);
+    const long middle = place(n * s.middle_ld * 4), quantised = place(n * widest);
+    const long scales = place(n * widest / 32 * 4), offsets = place(n * widest / 32 * 4);
+    if (size > scratch_.bytes()) scratch_ = Memory(size);
+    s.x = scratch_.as<float>(x);
+    s.normed = scratch_.as<float>(normed);
+    s.qkv = scratch_.as<float>(qkv);
+    s.attended = scratch_.as<float>(attended);
+    s.middle = scratch_.as<float>(middle);
+    s.quantised = scratch_.as<int8_t>(quantised);
+    s.scales = scratch_.as<float>(scales);
+    s.offsets = scratch_.as<int32_t>(offsets);
+  };
+  // one layout per size that was ever needed, so that padding once zero stays zero
+  if (rows > scratch_rows_) {
+    scratch_rows_ = std::min(kStepRows, std::max<long>(16, 2 * rows));
+    scratch_ = Memory();
+  }
+  lay_out(scratch_rows_);
+  return s;
+}
+
+template <class F>
+void Decoder::each_row(long rows, F&& body) {
+  if (rows < kRowsPerThread * pool_->threads()) {
+    for (long r = 0; r < rows; r++) body(r);
+    return;
+  }
+  const long chunks = std::min<long>(rows, kChunksPerThread * pool_->threads());
+  pool_->run(chunks, [&](long c) {
+    for (long r = rows * c / chunks; r < rows * (c + 1) / chunks; r++) body(r);
+  });
+}
+
+void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& out) {
+  const Timer timer(profile_.matmul);
+  const int threads = pool_->threads();
+  // panels in pairs: one row reads two at a time
+  const long pairs = (m.panels + 1) / 2;
+  const long chunks = threads == 1 ? 1 : std::min(pairs, kChunksPerThread * threads);
+  pool_->run(chunks, [&](long c) {
+    const long begin = 2 * (pairs * c / chunks), end = 2 * (pairs * (c + 1) / chunks);
+    kernels_->matmul(m, x, rows, begin, std::min(end, m.panels), out);
+  });
+}
+
+void Decoder::quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s) {
+  const int group = group_of(format);
+  s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0};
+  if (!group) return;
+  s.rows.groups = ld / group;
+  each_row(rows, [&](long r) {
+    kernels_->quantise(x + r * ld, padded(k, kGroupPadding), group, zero_point_of(format),
+                       s.quantised + r * ld, s.scales + r * s.rows.groups,
+                       s.offsets + r * s.rows.groups);
+  });
+}
+
+void Decoder::normalise(const float* x, const float* weight, long rows, Format format,
+                        Scratch& s) {
+  const Timer timer(profile_.other);
+  each_row(rows, [&](long r) {
+    kernels_->rms_norm(x + r * s.x_ld, weight, config_.rms_eps, config_.hidden,
+                       s.normed + r * s.x_ld);
+  });
+  quantise(s.normed, s.x_ld, config_.hidden, rows, format, s);
+}
+
+void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
+  const Timer timer(profile_.other);
+  const Config& c = config_;
+  const long dim = c.head_dim, half = dim / 2;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  each_row(rows.count, [&](long r) {
+    const int position = rows.positions[r];
+    const float* cos = cos_.data() + position * half;
+    const float* sin = sin_.data() + position * half;
+    float* q = s.qkv + r * s.qkv_ld;
+    for (int h = 0; h < c.heads + c.kv_heads; h++) {
+      float* head = q + h * dim;
+      const float* norm = h < c.heads ? layer.q_norm : layer.k_norm;
+      if (norm) kernels_->rms_norm(head, norm, c.rms_eps, dim, head);
+      kernels_->rope(head, cos, sin, static_cast<int>(half));
+    }
+    for (long i = 0; i < c.heads * dim; i++) q[i] *= scale;
+    for (int h = 0; h < c.kv_heads; h++) {
+      const float* k = q + (c.heads + h) * dim;
+      const float* v = k + c.kv_heads * dim;
+      const long key = (position / kBlock * dim) * kBlock + position % kBlock;
+      uint8_t* key_base = keys(index, rows.slots[r], h);
+      uint8_t* value_base = values(index, rows.slots[r], h);
+      if (c.half_cache) {
+        uint16_t* ko = reinterpret_cast<uint16_t*>(key_base) + key;
+        uint16_t* vo = reinterpret_cast<uint16_t*>(value_base) + position * dim;
+        for (long d = 0; d < dim; d++) ko[d * kBlock] = to_bf16(k[d]);
+        for (long d = 0; d < dim; d++) vo[d] = to_bf16(v[d]);
+      } else {
+        float* ko = reinterpret_cast<float*>(key_base) + key;
+        float* vo = reinterpret_cast<float*>(value_base) + position * dim;
+        for (long d = 0; d < dim; d++) ko[d * kBlock] = k[d];
+        memcpy(vo, v, dim * 4);
+      }
+    }
+  });
+}
+
+void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
+  const Timer timer(profile_.attention);
+  const Config& c = config_;
+  const int group = c.heads / c.kv_heads;
+  pool_->run(rows.count * c.kv_heads, [&](long i) {
+    const long r = i / c.kv_heads;
+    const int h = static_cast<int>(i % c.kv_heads);
+    const int end = rows.positions[r] + 1;
+    const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
+    for (int q = 0; q < group; q += kMaxQueries) {
+      const long offset = long{h * group + q} * c.head_dim;
+      kernels_->attend({s.qkv + r * s.qkv_ld + offset, s.attended + r * s.attended_ld + offset,
+                        std::min(group - q, kMaxQueries), c.head_dim,
+                        keys(index, rows.slots[r], h), values(index, rows.slots[r], h), begin,
+                        end, c.half_cache != 0});
+    }
+  });
+}
+
+// Runs a block of rows through all layers; rows `wanted` of s.x are then in places 0, 1, ...
+void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
+  const Config& c = config_;
+  const Format format = static_cast<Format>(c.format);
+  Scratch s = scratch(all.count);
+  RowBatch rows = all;
+  std::vector<int32_t> slots, positions;
+  {
+    const Timer timer(profile_.other);
+    each_row(rows.count, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
+  }
+  for (int i = 0; i < c.layers; i++) {
+    const Layer& layer = layers_[i];
+    normalise(s.x, layer.input_norm, rows.count, format, s);
+    multiply(layer.qkv, s.rows, rows.count, {s.qkv, s.qkv_ld, Finish::store, layer.qkv_bias});
+    write_cache(layer, i, rows, s);
+    if (i + 1 == c.layers) {
+      // behind the last cache write only rows that somebody wants to see matter
+      for (size_t w = 0; w < wanted.size(); w++) {
+        const long r = wanted[w];
+        memmove(s.x + w * s.x_ld, s.x + r * s.x_ld, s.x_ld * 4);
+        memmove(s.qkv + w * s.qkv_ld, s.qkv + r * s.qkv_ld, s.qkv_ld * 4);
+        slots.push_back(rows.slots[r]);
+        positions.push_back(rows.positions[r]);
+      }
+      rows = {nullptr, slots.data(), positions.data(), static_cast<long>(wanted.size())};
+      if (rows.count == 0) return;
+    }
+    attend(layer, i, rows, s);
+    quantise(s.attended, s.attended_ld, c.heads * c.head_dim, rows.count, format, s);
+    multiply(layer.output, s.rows, rows.count, {s.x, s.x_ld, Finish::add, nullptr});
+    normalise(s.x, layer.post_norm, rows.count, format, s);
+    multiply(layer.gate_up, s.rows, rows.count,
+             {s.middle, s.middle_ld, Finish::silu_mul, nullptr});
+    quantise(s.middle, s.middle_ld, c.intermediate, rows.count, format, s);
+    multiply(layer.down, s.rows, rows.count, {s.x, s.x_ld, Finish::add, nullptr});
+  }
+}
+
+void Decoder::head(const Matrix& m, long rows, Scratch& s, float* logits, long ld) {
+  normalise(s.x, final_norm_, rows, m.format, s);
+  multiply(m, s.rows, rows, {logits, ld, Finish::store, nullptr});
+}
+
+void Decoder::forward(const RowBatch& rows, const int32_t* wanted, long count, float* logits) {
+  const long ld = logits_ld();
+  std::vector<int32_t> here;
+  for (long begin = 0, next = 0; begin < rows.count; begin += kStepRows) {
+    const long n = std::min(kStepRows, rows.count - begin);
+    const long first = next;
+    here.clear();
+    for (; next < count && wanted[next] < begin + n; next++)
+      here.push_back(static_cast<int32_t>(wanted[next] - begin));
+    block({rows.tokens + begin, rows.slots + begin, rows.positions + begin, n}, here);
+    if (here.empty()) continue;
+    Scratch s = scratch(n);
+    head(head_, static_cast<long>(here.size()), s, logits + first * ld, ld);
+  }
+}
+
+}  // namespace atlasd

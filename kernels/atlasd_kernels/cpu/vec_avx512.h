@@ -1,0 +1,83 @@
+// Sixteen floats in one AVX-512 register, and the VNNI dot product.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+constexpr int kFloatRows = 12;   // rows whose accumulators fit the register file, 32 columns each
+constexpr int kIntegerRows = 6;
+
+struct V {
+  __m512 v;
+};
+struct I {
+  __m512i v;
+};
+
+inline V zero() { return {_mm512_setzero_ps()}; }
+inline V set1(float x) { return {_mm512_set1_ps(x)}; }
+inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, V a) { _mm512_storeu_ps(p, a.v); }
+inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline V operator*(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline V operator/(V a, V b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline V abs(V a) { return {_mm512_abs_ps(a.v)}; }
+inline bool any_greater(V a, V b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+
+inline V load_bf16(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+}
+
+// 32 bf16 stored as pairs (column c, column c + 16): two floats vectors from one load.
+inline void load_bf16_pairs(const uint16_t* p, V& low, V& high) {
+  const __m512i pairs = _mm512_loadu_si512(p);
+  low.v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  high.v = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)));
+}
+
+// Round to nearest even.
+inline I to_int(V a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline V to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I bits(V a) { return {_mm512_castps_si512(a.v)}; }
+inline V from_bits(I a) { return {_mm512_castsi512_ps(a.v)}; }
+
+inline I iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I iload(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void istore(void* p, I a) { _mm512_storeu_si512(p, a.v); }
+inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I operator-(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I operator&(I a, I b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline I operator|(I a, I b) { return {_mm512_or_si512(a.v, b.v)}; }
+inline I operator^(I a, I b) { return {_mm512_xor_si512(a.v, b.v)}; }
+template <int N>
+inline I shift_left(I a) { return {_mm512_slli_epi32(a.v, N)}; }
+template <int N>
+inline I shift_right(I a) { return {_mm512_srli_epi32(a.v, N)}; }
+
+// High and low halves of the 32 x 32 bit unsigned product.
+inline void multiply_wide(I a, I b, I& high, I& low) {
+  const __m512i even = _mm512_mul_epu32(a.v, b.v);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
+  high.v = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+  low.v = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+}
+
+// sum + four products u8 (weights, 16 columns) x s8 (one activation quad for all columns).
+inline I dot4(I sum, I weights, int32_t quad) {
+  return {_mm512_dpbusd_epi32(sum.v, weights.v, _mm512_set1_epi32(quad))};
+}
+
+inline void store_int8(int8_t* p, I a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a.v));
+}
+
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace
