@@ -4,6 +4,7 @@ the functions that transformers gives such templates."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -15,6 +16,7 @@ import jinja2.sandbox
 from jinja2 import nodes
 from jinja2.parser import Parser
 
+from atlasd.completion.ports import TextTokenizer
 from atlasd.errors import RequestError
 
 Message = Mapping[str, Any]
@@ -51,7 +53,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt text of a conversation; encode it with ``special=True``."""
+        """The prompt text of a conversation; ``tokens`` encodes it safely."""
         try:
             return self._template.render(
                 messages=[_plain_content(message) for message in messages],
@@ -64,6 +66,48 @@ class ChatTemplate:
             raise RequestError(
                 f"The model's chat template refuses this conversation: {error}."
             ) from error
+
+    def tokens(
+        self,
+        tokenizer: TextTokenizer,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """The prompt's tokens. Control tokens count where the template writes them; where the
+        conversation spells one, it is ordinary text."""
+        text = self.render(
+            [_marked(message, tokenizer) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            **variables,
+        )
+        tokens: list[int] = []
+        for index, piece in enumerate(_MARKED.split(text)):
+            # Odd pieces are what was marked.
+            if piece:
+                tokens += tokenizer.encode(piece, special=index % 2 == 0)
+        return tokens
+
+
+_BEGIN, _END = "\ue0f0", "\ue0f1"
+_MARKED = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
+_CONTROL = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+
+
+def _marked(message: Message, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """The message with private-use characters around control tokens that its content spells."""
+
+    def mark(found: re.Match[str]) -> str:
+        token = tokenizer.token_id(found.group())
+        steers = token is not None and not tokenizer.token_bytes(token)
+        return f"{_BEGIN}{found.group()}{_END}" if steers else found.group()
+
+    plain = _plain_content(message)
+    content = str(plain["content"]).replace(_BEGIN, "").replace(_END, "")
+    return {**plain, "content": _CONTROL.sub(mark, content)}
 
 
 def _plain_content(message: Message) -> dict[str, Any]:

@@ -1,38 +1,40 @@
 """What completion needs of its neighbours: tokenizer, engine, workspace and store, as protocols,
-so that tests can script them and nothing here imports an implementation."""
+so that tests can script them and nothing here depends on an implementation."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from atlasd.engine.protocol import Priority, Sampling, StreamStats, Tokens
+from atlasd.engine.protocol import Priority, Sampling, StreamStats, ToEngine, Tokens
+
+if TYPE_CHECKING:
+    from atlasd.store.rows import Fate, StoredCompletion
+    from atlasd.workspace.repository import Definition, Edit
 
 
 class TextTokenizer(Protocol):
     """The part of ``models.tokenizer.Tokenizer`` that is used here."""
 
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def eos_ids(self) -> Sequence[int]: ...
-
-    @property
-    def chat_template(self) -> str | None: ...
+    vocab_size: int
+    eos_ids: list[int]
+    prefix_ids: list[int]
+    chat_template: str | None
 
     def encode(self, text: str, special: bool = False) -> list[int]: ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def token_bytes(self, id: int) -> bytes: ...
 
-    def token_bytes(self, token: int, /) -> bytes: ...
-
-    def token_id(self, text: str, /) -> int | None: ...
+    def token_id(self, text: str) -> int | None: ...
 
 
 class EngineStream(Protocol):
     """A stream being decoded: iterate for verified tokens; ``stats`` and ``reason`` are there
-    once the iteration has ended."""
+    once the iteration has ended. Iterating raises EngineError if the stream failed."""
+
+    @property
+    def stream(self) -> int: ...
 
     @property
     def stats(self) -> StreamStats | None: ...
@@ -55,86 +57,50 @@ class Engine(Protocol):
         tokens: Sequence[int],
         *,
         max_tokens: int,
-        sampling: Sampling = ...,
-        stop_tokens: Sequence[int] = ...,
-        priority: Priority = ...,
-        repository: str | None = ...,
-        language: str | None = ...,
-        prediction: Sequence[int] = ...,
-        logprobs: int = ...,
-        drafting: bool = ...,
-        learn: bool = ...,
+        sampling: Sampling | None = None,
+        stop_tokens: Sequence[int] = (),
+        priority: Priority = Priority.COMPLETION,
+        repository: str | None = None,
+        language: str | None = None,
+        prediction: Sequence[int] = (),
+        logprobs: int = -1,
+        drafting: bool = True,
+        learn: bool = True,
     ) -> EngineStream: ...
 
-    def send(self, message: Any, /) -> None: ...
-
-
-class Definition(Protocol):
-    """Where a name is defined in a repository, with the text of the definition."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def line(self) -> int: ...
-
-    @property
-    def text(self) -> str: ...
-
-
-class Edit(Protocol):
-    """A region that was edited recently."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def at(self) -> float: ...
+    def send(self, message: ToEngine) -> None: ...
 
 
 class Repository(Protocol):
     """The part of ``workspace.Repository`` that is used here; paths are relative to ``root``."""
 
-    @property
-    def root(self) -> Any: ...
+    root: Path
+    name: str
+    trusted: bool
 
     @property
-    def name(self) -> str: ...
+    def files(self) -> list[str]: ...
 
-    @property
-    def trusted(self) -> bool: ...
+    def text(self, path: str) -> str | None: ...
 
-    @property
-    def files(self) -> Any: ...
+    def defining(self, names: Iterable[str], limit: int = 8) -> list[Definition]: ...
 
-    def text(self, path: str, /) -> str | None: ...
-
-    def defining(self, names: Sequence[str], /) -> Sequence[Definition]: ...
-
-    def recent(self, limit: int, /) -> Sequence[Edit]: ...
+    def recent(self, limit: int = 8) -> list[Edit]: ...
 
     def similar(
-        self, identifiers: Sequence[str], exclude: Any, limit: int
-    ) -> Sequence[tuple[str, float]]: ...
+        self, identifiers: Iterable[str], exclude: Iterable[str] = (), limit: int = 4
+    ) -> list[tuple[str, float]]: ...
 
 
 class Workspace(Protocol):
     """The part of ``workspace.Workspace`` that is used here."""
 
-    def repository_of(self, path: str, /) -> Repository | None: ...
+    def repository_of(self, path: str | Path) -> Repository | None: ...
 
 
 class Store(Protocol):
-    """Where completions and their fate are kept."""
+    """The part of ``store.Store`` that is used here."""
 
-    async def add_completion(self, row: Mapping[str, object], /) -> None: ...
+    async def add_completion(self, completion: StoredCompletion) -> None: ...
 
-    async def set_fate(
-        self, completion_id: str, fate: str, accepted_length: int | None = None
-    ) -> None: ...
+    async def set_fate(self, id: str, fate: Fate, accepted_length: int | None = None) -> str: ...

@@ -1,0 +1,119 @@
+"""From a request to a prompt: context gathered, cut to the token budget, put into the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from atlasd.completion.context import Context
+from atlasd.completion.languages import Language, language_of
+from atlasd.completion.ports import Repository, TextTokenizer, Workspace
+from atlasd.completion.request import CompletionRequest, Piece
+from atlasd.completion.templates import Prompt, Surroundings, Template
+from atlasd.completion.window import prefix_window, suffix_window
+
+MOST_TOKENS = 4096
+"""Longer prompts cost more time than they bring quality."""
+LEAST_TOKENS = 64
+OVERHEAD = 32
+"""Tokens that templates and file names may add."""
+SUFFIX_SHARE = 0.25
+CONTEXT_SHARE = 0.4
+CHARACTERS_PER_TOKEN = 3.0
+
+
+@dataclass(frozen=True)
+class Built:
+    """A prompt and what it was built from."""
+
+    prompt: Prompt
+    language: Language
+    repository: Repository | None
+
+
+class PromptBuilder:
+    """Builds prompts for one model. ``slot_tokens`` bounds prompt and answer together."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        template: Template,
+        workspace: Workspace | None,
+        slot_tokens: int,
+    ) -> None:
+        self.template = template
+        self._tokenizer = tokenizer
+        self._workspace = workspace
+        self._slot_tokens = slot_tokens
+        self._context = Context()
+
+    def build(self, request: CompletionRequest) -> Built:
+        """Everything in the order that keeps most of it cached while somebody types."""
+        language = language_of(request.language, request.path)
+        repository, path = self._locate(request)
+        budget = self._budget(request.max_tokens)
+        pieces = self._pieces(request, repository, path, language, budget)
+        spent = sum(self._length(piece) for piece in pieces)
+        suffix = self._suffix(request.suffix, int(budget * SUFFIX_SHARE))
+        spent += len(self._tokenizer.encode(suffix))
+        prefix = prefix_window(self._tokenizer, request.prefix, max(budget - spent, budget // 4))
+        around = Surroundings(
+            prefix=prefix,
+            suffix=suffix,
+            language=language,
+            path=path,
+            repository=repository.name if repository else None,
+            pieces=pieces,
+        )
+        return Built(self.template.prompt(around), language, repository)
+
+    def clear(self) -> None:
+        self._context.clear()
+
+    def _budget(self, answer: int) -> int:
+        room = self._slot_tokens - answer - OVERHEAD
+        return max(LEAST_TOKENS, min(room, MOST_TOKENS))
+
+    def _locate(self, request: CompletionRequest) -> tuple[Repository | None, str | None]:
+        """The open repository of a document, and the path to show: relative to it, or the name."""
+        if request.path is None:
+            return None, None
+        path = PurePosixPath(request.path)
+        if not path.is_absolute() and request.repository:
+            path = PurePosixPath(request.repository) / path
+        repository = None
+        if self._workspace is not None and path.is_absolute():
+            repository = self._workspace.repository_of(str(path))
+        root = str(repository.root) if repository else request.repository
+        if root and path.is_relative_to(root):
+            return repository, str(path.relative_to(root))
+        return repository, path.name if path.is_absolute() else str(path)
+
+    def _pieces(
+        self,
+        request: CompletionRequest,
+        repository: Repository | None,
+        path: str | None,
+        language: Language,
+        budget: int,
+    ) -> tuple[Piece, ...]:
+        characters = int(budget * CONTEXT_SHARE * CHARACTERS_PER_TOKEN)
+        brought = []
+        for piece in request.pieces:
+            if (size := len(piece.text) + len(piece.path)) <= characters:
+                brought.append(piece)
+                characters -= size
+        readable = request.gather and request.trusted and repository and repository.trusted
+        if not readable or repository is None or path is None:
+            return tuple(brought)
+        found = self._context.gather(
+            repository, path, request.prefix, request.suffix, language, characters
+        )
+        known = {piece.text.strip() for piece in brought}
+        return (*brought, *(piece for piece in found if piece.text.strip() not in known))
+
+    def _suffix(self, suffix: str, budget: int) -> str:
+        return suffix_window(self._tokenizer, suffix, budget) if self.template.uses_suffix else ""
+
+    def _length(self, piece: Piece) -> int:
+        return len(self._tokenizer.encode(f"{piece.path}\n{piece.text}\n")) + 1

@@ -1,0 +1,109 @@
+"""Rule 6: a suggestion completes the block it stands in and ends where that block ends."""
+
+from __future__ import annotations
+
+import re
+
+from atlasd.completion.trim.place import Place, columns
+
+_DIRECTIVE = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif|define|undef|pragma|include)\b")
+
+
+def ends_scope(place: Place, lines: list[str]) -> int | None:
+    """How many lines to keep once the newest line leaves the scope; None while it is inside.
+
+    Where a statement is being completed, the scope is that statement with its block; on a new
+    line, it is the lines that are indented at least as far. A line that closes the block belongs
+    to it unless the file below closes it already.
+    """
+    newest = lines[-1]
+    if len(lines) == 1 or not newest.strip() or _is_free(place, lines):
+        return None
+    start = next(index for index, line in enumerate(lines) if (_whole(place, lines, index)).strip())
+    if start == len(lines) - 1:
+        return _begins_outside(place, newest, lines)
+    first = _whole(place, lines, start)
+    statement = place.before if start == 0 and not place.on_blank_line else None
+    if statement is not None and not lines[0].strip():
+        start = next((i for i, line in enumerate(lines[1:], 1) if line.strip()), 0)
+        if start == len(lines) - 1:
+            return _begins_outside(place, newest, lines)
+        first = lines[start]
+        if columns(first) <= columns(statement):
+            statement = None
+    if _starts_another(place, lines, start, first):
+        return _without_leads(place, lines)
+    base = columns(statement if statement is not None else first)
+    # In a statement that is being completed, only what is indented deeper is part of it.
+    inside = columns(newest) > base if statement is not None else columns(newest) >= base
+    if inside:
+        return None
+    return _outside(place, lines, base, statement is not None or _opens(place, first))
+
+
+def _outside(place: Place, lines: list[str], base: int, opened: bool) -> int | None:
+    newest = lines[-1]
+    previous = next(line for line in reversed(lines[:-1]) if line.strip() or line is lines[0])
+    if opened and columns(newest) == base and place.language.continues.match(newest):
+        return None if not _closed_below(place, newest) else len(lines) - 1
+    if place.is_closer(newest) and not place.is_closer(previous) and columns(newest) < base:
+        return len(lines) - 1 if _closed_below(place, newest) else len(lines)
+    return len(lines) - 1
+
+
+def _begins_outside(place: Place, newest: str, lines: list[str]) -> int | None:
+    """The first line that says something stands left of the cursor's own indentation."""
+    if columns(newest) >= columns(place.before) or not place.before:
+        return None
+    if place.language.continues.match(newest) and not _closed_below(place, newest):
+        return None
+    return 0
+
+
+def _closed_below(place: Place, line: str) -> bool:
+    """Whether the file goes on with a line that closes this block, or stands inside it."""
+    if not place.lines_below:
+        return False
+    below = place.lines_below[0]
+    if columns(below) > columns(line):
+        return True
+    return columns(below) == columns(line) and bool(place.language.continues.match(below))
+
+
+def _starts_another(place: Place, lines: list[str], start: int, first: str) -> bool:
+    """Whether the newest line begins another definition beside the one, or the statements, that
+    the suggestion is about."""
+    newest = lines[-1]
+    language = place.language
+    if columns(newest) > columns(first) or not language.definition.match(newest):
+        return False
+    return any(
+        line.strip() and not language.leads.match(line) for line in [first, *lines[start + 1 : -1]]
+    )
+
+
+def _without_leads(place: Place, lines: list[str]) -> int:
+    keep = len(lines) - 1
+    while keep > 1 and (not lines[keep - 1].strip() or place.language.leads.match(lines[keep - 1])):
+        keep -= 1
+    return keep
+
+
+def _opens(place: Place, line: str) -> bool:
+    return place.opens_block(line) or bool(place.language.definition.match(line))
+
+
+def _whole(place: Place, lines: list[str], index: int) -> str:
+    return place.before + lines[0] if index == 0 else lines[index]
+
+
+def _is_free(place: Place, lines: list[str]) -> bool:
+    """Lines that may stand anywhere: the inside of long strings, and preprocessor lines."""
+    if place.language.id in ("c", "cpp") and _DIRECTIVE.match(lines[-1].lstrip()):
+        return True
+    text = "\n".join([*place.above, place.before]) + "\n".join(lines[:-1])
+    if place.language.id == "python":
+        return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
+    if "`" in place.language.quotes:
+        return text.count("`") % 2 == 1
+    return False
