@@ -1,0 +1,365 @@
+"""The step loop: prefill in chunks, plan, draft, verify, accept, hand out.
+
+One ``step`` is one forward pass: a chunk of one stream's prefill, or one step of all decoding
+streams together. Nothing here knows text, sockets or threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+
+from atlasd.draft.drafter import EMPTY
+from atlasd.engine.batch import Batch, Part
+from atlasd.engine.costs import StepCosts
+from atlasd.engine.counters import Counters
+from atlasd.engine.framing import pack_tokens
+from atlasd.engine.planning import Planning
+from atlasd.engine.protocol import Finished, Priority, StreamStats, Submit, Tokens
+from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
+from atlasd.engine.slots import Slots
+from atlasd.engine.streams import Phase, Stream, new_stream
+from atlasd.errors import AtlasdError
+from atlasd.models.decoder import Decoder, Float32
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[Tokens | Finished], None]
+
+MAX_STREAMS = 16
+"""Streams that decode together."""
+
+JOIN_ROWS = 16
+"""A prompt of which only this many tokens are missing skips prefill and joins a decoding step,
+where its rows cost little and the first draft rides along."""
+
+PATIENCE_S = 0.25
+"""A prefill that must give way to more urgent streams gets a turn after this long all the same."""
+
+
+class Engine:
+    """A decoder, its slots and the streams in them. Not thread-safe.
+
+    ``emit`` is given every ``Tokens`` and ``Finished`` message. ``poll`` is called between the
+    drafting and the forward pass of a step, so that a cancel which arrives while a slow drafter
+    works takes effect before the pass is paid for.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        emit: Emit,
+        *,
+        planning: Planning | None = None,
+        costs: StepCosts | None = None,
+        choose: ChooseRow = choose_row,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.decoder = decoder
+        self.slots = Slots(
+            decoder.slots, decoder.slot_tokens, decoder.prefill_chunk, decoder.copy_prefix
+        )
+        self.costs = costs or StepCosts(decoder.bucket)
+        self.planning = planning
+        self.counters = Counters()
+        self._emit = emit
+        self._choose = choose
+        self._poll = poll
+        self._streams: dict[int, Stream] = {}
+        self._arrivals = 0
+        self._prefill_turn = True
+        self._prefilled_at = 0.0
+
+    # Requests
+
+    def submit(self, submit: Submit) -> None:
+        """Take on a stream; what is wrong with the request is told by its ``Finished``."""
+        self._arrivals += 1
+        try:
+            stream = new_stream(
+                submit,
+                self._arrivals,
+                vocab_size=self.decoder.vocab_size,
+                slot_tokens=self.decoder.slot_tokens,
+                choose=self._choose,
+            )
+        except AtlasdError as error:
+            stats = StreamStats(prompt_tokens=len(submit.tokens) // 4)
+            self.counters.end_of_stream("error", stats)
+            self._emit(Finished(submit.stream, "error", stats, str(error)))
+        else:
+            self._streams[submit.stream] = stream
+
+    def cancel(self, number: int) -> None:
+        """End a stream now; its slot is free for the next step. Unknown numbers are ignored."""
+        if stream := self._streams.get(number):
+            self._end(stream, "cancelled")
+
+    def promote(self, number: int, priority: Priority) -> None:
+        """Give a stream another priority from now on."""
+        if stream := self._streams.get(number):
+            stream.priority = priority
+
+    @property
+    def streams(self) -> int:
+        """Streams that have a slot."""
+        return len(self._streams) - self.queued
+
+    @property
+    def queued(self) -> int:
+        """Streams that wait for one."""
+        return sum(stream.phase is Phase.QUEUED for stream in self._streams.values())
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._streams)
+
+    # The loop
+
+    def step(self) -> bool:
+        """Do one forward pass, or tell that there is nothing to do by returning False."""
+        if not self._streams:
+            return False
+        stream = self._next_prefill()
+        if stream is not None:
+            self._prefill(stream)
+            return True
+        batch = self._decoding()
+        if batch:
+            self._decode(batch)
+        return bool(self._streams)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if slots and streams contradict each other."""
+        self.slots.check_integrity()
+        held = [stream.slot for stream in self._streams.values() if stream.slot >= 0]
+        assert len(held) == len(set(held)) == self.decoder.slots - self.slots.free
+        for stream in self._streams.values():
+            assert stream.phase is not Phase.ENDED
+            assert (stream.slot >= 0) == (stream.phase is not Phase.QUEUED)
+            assert 0 <= stream.fed <= len(stream.tokens)
+
+    # Prefill
+
+    def _next_prefill(self) -> Stream | None:
+        """The stream whose prefill has the next turn, with a slot, if one has."""
+        waiting = [s for s in self._streams.values() if s.phase is not Phase.DECODE]
+        if not waiting:
+            return None
+        waiting.sort(key=lambda stream: stream.order)
+        decoding = [s.priority for s in self._streams.values() if s.phase is Phase.DECODE]
+        if decoding:
+            gives_way = waiting[0].priority > min(decoding)
+            if gives_way and perf_counter() - self._prefilled_at < PATIENCE_S:
+                return None
+            if not self._prefill_turn:
+                return None
+        for stream in waiting:
+            if stream.phase is Phase.QUEUED and not self._admit(stream):
+                continue
+            if stream.phase is Phase.PREFILL:
+                return stream
+        return None
+
+    def _admit(self, stream: Stream) -> bool:
+        """Find a slot with as much of the prompt as possible; False if there is none."""
+        if not self.slots.free and not self._preempt(stream):
+            return False
+        tokens = stream.prefix()
+        mixes = self.decoder.prefill_chunk == 1
+        fresh = len(tokens) == stream.view.prompt_length
+        # The row of the last prompt token is needed for its logits; after a preemption it is not,
+        # and what was decoded is fed again as it was before: by decoding.
+        stream.prefill_end = len(tokens) if mixes or fresh else stream.view.prompt_length
+        place = self.slots.acquire(tokens, stream.prefill_end - int(mixes or fresh))
+        assert place is not None
+        stream.slot, stream.fed = place.slot, place.reused
+        if not stream.stats.steps:
+            stream.stats.cached_tokens = min(place.reused, stream.view.prompt_length)
+        joins = mixes and stream.pending <= JOIN_ROWS
+        if joins:
+            stream.stats.prefilled_tokens += stream.pending
+        stream.enter(Phase.DECODE if joins or stream.fed == stream.prefill_end else Phase.PREFILL)
+        return True
+
+    def _preempt(self, urgent: Stream) -> bool:
+        """Send the least urgent stream back to the queue if ``urgent`` goes before it."""
+        held = [stream for stream in self._streams.values() if stream.slot >= 0]
+        victim = max(held, key=lambda stream: stream.order, default=None)
+        if victim is None or victim.priority <= urgent.priority:
+            return False
+        self._leave_slot(victim)
+        victim.enter(Phase.QUEUED)
+        self.counters.add("preempted")
+        return True
+
+    def _prefill(self, stream: Stream) -> None:
+        start = stream.fed
+        end = min(stream.prefill_end, start + self.decoder.prefill_rows)
+        last = end == stream.prefill_end == len(stream.tokens)
+        rows = np.arange(start, end, dtype=np.int32)
+        started = perf_counter()
+        try:
+            logits = self.decoder.forward(
+                np.array(stream.tokens[start:end], dtype=np.int32),
+                np.full_like(rows, stream.slot),
+                rows,
+                rows[-1:] - np.int32(start) if last else rows[:0],
+                prefill=True,
+            )
+            self._prefilled_at = perf_counter()
+            self._prefill_turn = False
+            self.counters.add("prefill_calls")
+            self.counters.add("forward_seconds", self._prefilled_at - started)
+            stream.fed = end
+            stream.stats.prefilled_tokens += end - start
+            self.slots.wrote(stream.slot, end)
+            if end == stream.prefill_end:
+                stream.enter(Phase.DECODE)
+            if last:
+                self._accept(Part(stream, EMPTY, 0, 1), logits, 0.0)
+        except Exception as error:
+            self._fail(stream, error)
+
+    # Decoding
+
+    def _decoding(self) -> list[Stream]:
+        """The streams of the next decoding step, most urgent first."""
+        streams = sorted(
+            (s for s in self._streams.values() if s.phase is Phase.DECODE), key=lambda s: s.order
+        )
+        if any(s.priority is Priority.COMPLETION for s in self._streams.values()):
+            asked_for = [s for s in streams if s.priority is not Priority.AHEAD]
+            # A completion that still waits for a slot must not stop what nobody else delays.
+            streams = asked_for or streams
+        return streams[:MAX_STREAMS]
+
+    def _decode(self, streams: list[Stream]) -> None:
+        self._prefill_turn = True
+        batch = self._plan(streams)
+        self._poll()
+        batch.parts = [part for part in batch.parts if part.stream.phase is Phase.DECODE]
+        if not batch.parts:
+            return
+        started = perf_counter()
+        try:
+            logits = self._forward(batch)
+        except Exception as error:
+            if len(batch.parts) == 1 and not batch.parts[0].draft.tokens:
+                self._fail(batch.parts[0].stream, error)
+            else:
+                log.exception("a step failed; its streams go on one by one")
+                for part in batch.parts:
+                    self._decode_alone(part.stream)
+            return
+        seconds = perf_counter() - started
+        self._book(batch, seconds)
+        at = 0
+        for part in batch.parts:
+            count = part.logits
+            try:
+                if count:
+                    self._accept(part, logits[at : at + count], seconds * 1e3)
+                else:
+                    part.stream.fed += part.rows
+            except Exception as error:
+                self._fail(part.stream, error)
+            at += count
+
+    def _decode_alone(self, stream: Stream) -> None:
+        """One plain step of one stream, after a step of several has failed."""
+        batch = Batch([Part.plain(stream, JOIN_ROWS)])
+        try:
+            logits = self._forward(batch)
+            if batch.parts[0].logits:
+                self._accept(batch.parts[0], logits, 0.0)
+            else:
+                stream.fed += batch.parts[0].rows
+        except Exception as error:
+            self._fail(stream, error)
+
+    def _plan(self, streams: list[Stream]) -> Batch:
+        parts = [Part.plain(stream, JOIN_ROWS) for stream in streams]
+        if self.planning is not None and self.planning.on:
+            started = perf_counter()
+            self.planning.plan(parts)
+            self.counters.add("draft_seconds", perf_counter() - started)
+        return Batch(parts)
+
+    def _forward(self, batch: Batch) -> Float32:
+        tokens, slots, positions, wanted = batch.arrays()
+        return self.decoder.forward(tokens, slots, positions, wanted)
+
+    def _book(self, batch: Batch, seconds: float) -> None:
+        rows = batch.rows
+        self.costs.observe(rows, batch.kv_tokens, seconds * 1e3)
+        self.counters.add("steps")
+        self.counters.add("rows", rows)
+        self.counters.add("forward_seconds", seconds)
+
+    def _accept(self, part: Part, logits: Float32, step_ms: float) -> None:
+        """Accept what the target agrees with, and go on to the stream's end if it is there."""
+        stream, draft = part.stream, part.draft
+        stats = stream.stats
+        chosen = stream.sampler.match(logits, draft.tokens)
+        tokens, reason = stream.take(chosen)
+        # A stop token is verified (and learned), but it is no output; what follows it is neither.
+        verified = chosen[: len(tokens) + (reason == "stop")]
+        accepted = min(len(chosen) - 1, len(verified))
+        scores = [
+            logprobs_of(row, token, stream.logprobs)
+            for row, token in zip(logits, tokens, strict=False)
+            if stream.logprobs >= 0
+        ]
+        stream.fed = min(stream.fed + part.pending + accepted, len(stream.tokens) + len(verified))
+        stream.view.tokens.extend(verified)
+        stream.sampler.accept(verified)
+        stats.output_tokens += len(tokens)
+        if step_ms:
+            stats.steps += 1
+            stats.rows += part.rows
+        if draft.tokens:
+            decided = min(len(draft.tokens), len(verified)) if reason else len(draft.tokens)
+            _count_draft(stats, draft.source, decided, accepted)
+        if tokens:
+            self._emit(Tokens(stream.number, pack_tokens(tokens), scores))
+        if part.planned and self.planning is not None:
+            self.planning.settle(part, accepted, verified, logits, step_ms)
+        if reason:
+            self._end(stream, reason)
+
+    # Endings
+
+    def _end(self, stream: Stream, reason: str, message: str = "") -> None:
+        del self._streams[stream.number]
+        if stream.slot >= 0:
+            self._leave_slot(stream)
+        stream.enter(Phase.ENDED)
+        if self.planning is not None:
+            self.planning.end(stream)
+        self.counters.end_of_stream(reason, stream.stats)
+        self._emit(Finished(stream.number, reason, stream.stats, message))
+
+    def _leave_slot(self, stream: Stream) -> None:
+        self.slots.release(stream.slot, stream.prefix(stream.fed), stream.fed)
+        stream.slot, stream.fed = -1, 0
+
+    def _fail(self, stream: Stream, error: Exception) -> None:
+        if stream.phase is Phase.ENDED:
+            log.error("after the end of a stream: %s", error, exc_info=error)
+            return
+        log.error("stream %d failed", stream.number, exc_info=error)
+        if not isinstance(error, AtlasdError):
+            error = AtlasdError(f"The engine failed on this request ({error}).", "See the log.")
+        self._end(stream, "error", str(error))
+
+
+def _count_draft(stats: StreamStats, source: str, decided: int, accepted: int) -> None:
+    stats.drafted[source] = stats.drafted.get(source, 0) + decided
+    stats.accepted[source] = stats.accepted.get(source, 0) + accepted
+    if source == "prediction":
+        stats.prediction_accepted += accepted
+        stats.prediction_rejected += decided - accepted

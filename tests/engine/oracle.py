@@ -1,0 +1,84 @@
+"""Drafting from the true continuation, corrupted at random: every depth of rejection happens."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
+from atlasd.draft.plan import Plan, StepRecord
+
+
+class OracleController:
+    """Proposes ``truth[stream]`` with a wrong token at a random depth. Has the interface of
+    ``draft.controller.Controller``."""
+
+    def __init__(
+        self,
+        truth: dict[int, list[int]],
+        vocab_size: int,
+        seed: int,
+        *,
+        longest: int = 15,
+        right: float = 0.3,
+    ) -> None:
+        self.truth = truth
+        self.rejected_at: Counter[int] = Counter()
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.observed: dict[int, list[int]] = {}
+        self._vocab_size = vocab_size
+        self._random = random.Random(seed)
+        self._longest = longest
+        self._right = right
+
+    def begin(self, stream: StreamView) -> None:
+        self.begun.append(stream.stream)
+        self.observed[stream.stream] = list(stream.tokens)
+
+    def plan(
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None
+    ) -> Plan:
+        drafts = []
+        for index, stream in enumerate(streams):
+            limit = min(room, limits[index] if limits is not None else room)
+            drafts.append(self._draft(stream, limit))
+            room -= len(drafts[-1].tokens)
+        lookahead = [len(draft.tokens) for draft in drafts]
+        record = StepRecord([s.stream for s in streams], [], [], lookahead, [])
+        return Plan(drafts, record)
+
+    def _draft(self, stream: StreamView, limit: int) -> Draft:
+        done = len(stream.tokens) - stream.prompt_length
+        length = min(limit, self._random.randint(0, self._longest))
+        tokens = self.truth.get(stream.stream, [])[done : done + length]
+        if not tokens:
+            return EMPTY
+        if self._random.random() > self._right:
+            at = self._random.randrange(len(tokens))
+            tokens[at] = (tokens[at] + 1 + self._random.randrange(self._vocab_size - 1)) % (
+                self._vocab_size
+            )
+        return Draft("oracle", tokens)
+
+    def settle(
+        self,
+        stream: StreamView,
+        draft: Draft,
+        accepted: int,
+        tokens: list[int],
+        rows: VerifiedRows | None,
+        step_ms: float,
+    ) -> None:
+        assert stream.tokens[-len(tokens) :] == tokens
+        assert tokens[:accepted] == draft.tokens[:accepted]
+        self.observed[stream.stream] += tokens
+        if accepted < len(draft.tokens):
+            self.rejected_at[accepted + 1] += 1
+        if rows is not None:
+            assert len(rows.after) == len(rows.top) == len(rows.top_logprobs)
+
+    def end(self, stream: StreamView) -> None:
+        assert self.observed[stream.stream] == stream.tokens
+        self.ended.append(stream.stream)
