@@ -131,7 +131,5 @@ def _parse(path: Path, reader: _Reader) -> GgufFile:
         found.append((name, shape[::-1], reader.scalar("I"), reader.scalar("Q")))
     alignment = int(metadata.get("general.alignment", 32))
     start = -(-reader.at // alignment) * alignment
-    tensors = {
-        name: GgufTensor(shape, kind, start + offset) for name, shape, kind, offset in found
-    }
+    tensors = {name: GgufTensor(shape, kind, start + offset) for name, shape, kind, offset in found}
     return GgufFile(path, metadata, tensors)

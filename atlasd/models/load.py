@@ -1,17 +1,38 @@
-"""From files to a decoder that serves: the native CPU kernels where they load, torch otherwise."""
+"""From files to a decoder that serves: the native CPU kernels where they load, torch otherwise.
+
+Where the native kernels serve, torch is never imported.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import psutil
+
+from atlasd.errors import ModelError
+from atlasd.models.config import ModelConfig, read_config
 from atlasd.models.decoder import Decoder
 from atlasd.models.locate import ModelFiles
+from atlasd.models.memory import plan_slots
+from atlasd.models.weights import open_weights
+from atlasd_kernels import cpu
+from atlasd_kernels.spec import DecoderSpec
+
+if TYPE_CHECKING:
+    from atlasd.models.llama import LlamaDecoder
 
 Progress = Callable[[str, float], None]
-WeightFormat = Literal["auto", "fp32", "bf16", "int8", "int4"]
+WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
+
+BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "int8": 1.15, "int4": 0.75}
+"""With scales, and with the head in a finer format where that is the rule."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +42,17 @@ class LoadOptions:
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
 
-    weight_format: WeightFormat = "auto"
-    """``auto`` keeps the checkpoint's own: fp32 stays fp32, bf16 bf16, fp16 and GGUF become bf16."""
+    weight_format: WeightFormat | Literal["auto"] = "auto"
+    """``auto``: float32 stays fp32, everything else is bf16."""
 
     slots: int = 0
     """0: as many as the memory budget holds, at most 16."""
 
     slot_tokens: int = 0
-    """Positions per slot; 0: what the model was trained for, at most 8192."""
+    """Positions per slot; 0: what the model was made for, at most 8192."""
 
     threads: int = 0
-    """0: measured once."""
+    """0: measured. Measure once, keep the number: rows are exact at one thread count."""
 
     memory_bytes: int = 0
     """Budget for weights and slots together; 0: three quarters of what is free now."""
@@ -47,15 +68,199 @@ class LoadedModel:
     """A decoder and what there is to say about it."""
 
     decoder: Decoder
+    config: ModelConfig
     backend: str
     """``cpu kernels``, ``torch cpu`` or ``torch cuda``."""
 
-    weight_format: str
+    weight_format: WeightFormat
     threads: int
 
 
 def load_decoder(
-    files: ModelFiles, options: LoadOptions, progress: Progress | None = None
+    files: ModelFiles, options: LoadOptions | None = None, progress: Progress | None = None
 ) -> LoadedModel:
     """Load a model. Raises ModelError for what cannot be served or does not fit in memory."""
-    raise ValueError("the decoders follow in a few minutes")
+    options = options or LoadOptions()
+    config = read_config(files)
+    chosen = options.weight_format
+    own: WeightFormat = "fp32" if config.dtype == "float32" else "bf16"
+    weight_format: WeightFormat = own if chosen == "auto" else chosen
+    device = _device(options)
+    native, reason = cpu.available()
+    if device == "cpu" and options.backend != "torch" and native:
+        return _load_native(files, config, weight_format, options, progress)
+    if options.backend == "native":
+        raise ModelError(f"The CPU kernels do not load here: {reason}.", "Use the torch backend.")
+    if weight_format not in ("fp32", "bf16"):
+        raise ModelError(
+            f"{weight_format} needs the CPU kernels, which do not serve here"
+            f" ({reason or 'the device is ' + device}).",
+            "Use fp32 or bf16.",
+        )
+    return _load_torch(files, config, weight_format, device, options, progress)
+
+
+def decoder_spec(config: ModelConfig) -> DecoderSpec:
+    """A configuration as the kernels know it."""
+    return DecoderSpec(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        intermediate_size=config.intermediate_size,
+        rms_eps=config.rms_eps,
+        inv_freq=config.rope.frequencies(),
+        attention_factor=config.rope.attention_factor,
+        tied=config.tied,
+        qkv_bias=config.qkv_bias,
+        qk_norm=config.qk_norm,
+        sliding_window=config.sliding_window,
+        max_positions=config.max_positions,
+    )
+
+
+def _load_native(
+    files: ModelFiles,
+    config: ModelConfig,
+    weight_format: WeightFormat,
+    options: LoadOptions,
+    progress: Progress | None,
+) -> LoadedModel:
+    weight_bytes = int(config.parameters * BYTES_PER_WEIGHT[weight_format])
+    plan = plan_slots(
+        files.name,
+        config,
+        weight_bytes,
+        options.memory_bytes or _free_memory(),
+        cache_item_bytes=4 if weight_format == "fp32" else 2,
+        slots=options.slots,
+        slot_tokens=options.slot_tokens,
+    )
+    if progress:
+        progress("packing weights", 0.0)
+    decoder = cpu.CpuDecoder(
+        decoder_spec(config),
+        open_weights(files, config),
+        weight_format=weight_format,
+        slots=plan.slots,
+        slot_tokens=plan.slot_tokens,
+        threads=options.threads or None,
+        cache_dir=options.cache_dir,
+        identity=files.identity,
+    )
+    if progress:
+        progress("packing weights", 1.0)
+    return LoadedModel(decoder, config, "cpu kernels", weight_format, decoder.threads)
+
+
+def _load_torch(
+    files: ModelFiles,
+    config: ModelConfig,
+    weight_format: WeightFormat,
+    device: str,
+    options: LoadOptions,
+    progress: Progress | None,
+) -> LoadedModel:
+    import torch
+
+    from atlasd.models.llama import LlamaDecoder
+    from atlasd.models.torch_weights import packed_bytes
+
+    precision = torch.float32 if weight_format == "fp32" else torch.bfloat16
+    # Without instructions for bf16, a library matmul of 8 rows is seven times slower in bf16 than
+    # in float32; the values stay those of bf16.
+    dtype = torch.float32 if device == "cpu" and not _multiplies_bf16() else precision
+    plan = plan_slots(
+        files.name,
+        config,
+        packed_bytes(config, dtype.itemsize),
+        options.memory_bytes or (_free_memory() if device == "cpu" else _free_cuda_memory()),
+        cache_item_bytes=4 if device == "cpu" else dtype.itemsize,
+        slots=options.slots,
+        slot_tokens=options.slot_tokens,
+    )
+    decoder = LlamaDecoder(
+        config,
+        open_weights(files, config),
+        precision=precision,
+        dtype=dtype,
+        device=device,
+        slots=plan.slots,
+        slot_tokens=plan.slot_tokens,
+        progress=progress,
+    )
+    threads = options.threads
+    if device == "cpu":
+        threads = threads or measure_threads(decoder)
+        torch.set_num_threads(threads)
+    return LoadedModel(decoder, config, f"torch {device}", weight_format, threads)
+
+
+def measure_threads(decoder: LlamaDecoder) -> int:
+    """The torch thread count with the fastest decode step now. A higher one must win clearly:
+    threads that wait for each other on busy cores cost more than they bring."""
+    import torch
+
+    row = np.zeros(1, np.int32)
+    best, best_seconds = 1, float("inf")
+    count = 1
+    while count <= len(os.sched_getaffinity(0)):
+        torch.set_num_threads(count)
+        seconds = []
+        for _ in range(6):
+            begin = time.perf_counter()
+            decoder.forward(row, row, row, row)
+            seconds.append(time.perf_counter() - begin)
+        # The median, not the best: a step that is slow every other time is slow.
+        median = sorted(seconds)[3]
+        if median < best_seconds * 0.9:
+            best, best_seconds = count, median
+        count *= 2
+    return best
+
+
+def _device(options: LoadOptions) -> str:
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"There is no device {options.device!r}.", "Use auto, cpu or cuda.")
+    if options.device == "cpu" or options.backend == "native":
+        return "cpu"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        if options.device == "cuda":
+            raise ModelError("No CUDA driver is installed.", "Use --device cpu.") from None
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if options.device == "cuda":
+        raise ModelError(
+            "This torch has no CUDA, or finds no GPU.", "Install a CUDA build, or use --device cpu."
+        )
+    return "cpu"
+
+
+def _multiplies_bf16() -> bool:
+    import torch
+
+    flags = torch.backends.cpu.get_cpu_capability()
+    if not flags.startswith("AVX512"):
+        return False
+    try:
+        known = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in known or "amx_bf16" in known
+
+
+def _free_memory() -> int:
+    return int(psutil.virtual_memory().available * 3 // 4)
+
+
+def _free_cuda_memory() -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0] * 9 // 10)

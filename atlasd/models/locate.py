@@ -142,7 +142,9 @@ def safetensors_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
         except (ValueError, KeyError, AttributeError) as error:
             raise ModelError(f"{index} cannot be read ({error}).", "Download it again.") from None
         missing = [shard for shard in shards if not (folder / shard).is_file()]
