@@ -1,10 +1,181 @@
-"""Confidence: the calibrated probability that the next drafted token is accepted."""
+"""Confidence: the calibrated probability that the next drafted token is accepted.
+
+Per source a logistic model over bucketed features, hashes of the drafted and the preceding token,
+and offsets for the language, the repository and the stream, which start at zero: where little is
+known of a repository its language speaks, then the whole. Every weight keeps the information it
+was learned from (a diagonal of the Hessian, capped), and a step is the gradient over it: an online
+Newton step whose cap is a half-life.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp
+
+_BUCKETS = 256
+_HASHED = 2048
+_WEIGHT_CAP = 300.0
+_FLOOR = 0.002
+
+
+@dataclass(slots=True)
+class _Offset:
+    """A learned offset that forgets; its rate adapts to whether its steps go one way (IDBD,
+    Sutton 1992)."""
+
+    value: float = 0.0
+    information: float = 4.0
+    trend: float = 0.0
+    cap: float = 60.0
+
+    def learn(self, error: float, curvature: float) -> None:
+        self.information += curvature
+        # Errors that keep one sign mean that what is remembered is out of date.
+        self.trend += 0.05 * (error - self.trend)
+        cap = self.cap / (1.0 + 40.0 * self.trend * self.trend)
+        if self.information > cap:
+            self.information = cap
+        self.value += 0.5 * error / self.information
+
+
+@dataclass(slots=True)
+class Scope:
+    """The offsets that apply to one stream, by source."""
+
+    repository: str | None
+    language: str | None
+    offsets: dict[str, tuple[_Offset, _Offset, _Offset]] = field(default_factory=dict)
+
+
+class _Source:
+    """Weights of one source; ``features`` tables of buckets, then the two token hashes."""
+
+    def __init__(self, features: int) -> None:
+        self.features = features
+        self.size = features * _BUCKETS + 2 * _HASHED
+        self.weights = [0.0] * self.size
+        self.information = [2.0] * self.size
+        self.bias = _Offset(cap=2000.0)
 
 
 class Confidence:
     """One online-learned map from a drafted token's features to its acceptance probability."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, _Source] = {}
+        self._local: dict[tuple[str, str, str], _Offset] = {}
+        self._changed: set[str | None] = set()
+
+    def scope(self, repository: str | None, language: str | None) -> Scope:
+        """What applies to a stream of this repository and language."""
+        return Scope(repository, language)
+
+    def predict(
+        self,
+        name: str,
+        scope: Scope,
+        previous: int,
+        tokens: Sequence[int],
+        features: Sequence[tuple[int, ...]],
+        least: float = 0.0,
+    ) -> list[float]:
+        """Per token the probability that it is accepted given that those before it are; ends
+        after the token whose reach falls below ``least``."""
+        if not tokens:
+            return []
+        source = self._source(name, len(features[0]))
+        language, repository, stream = self._offsets(name, scope)
+        base = source.bias.value + language.value + repository.value + stream.value
+        weights = source.weights
+        hashed = source.features * _BUCKETS
+        reach = 1.0
+        result = []
+        for token, buckets in zip(tokens, features, strict=False):
+            z = base + weights[hashed + token % _HASHED]
+            z += weights[hashed + _HASHED + previous % _HASHED]
+            at = 0
+            for bucket in buckets:
+                z += weights[at + bucket]
+                at += _BUCKETS
+            p = 1.0 / (1.0 + exp(-z)) if z > -30.0 else 0.0
+            if p < _FLOOR:
+                p = _FLOOR
+            result.append(p)
+            reach *= p
+            if reach < least:
+                break
+            previous = token
+        return result
+
+    def learn(
+        self,
+        name: str,
+        scope: Scope,
+        previous: int,
+        tokens: Sequence[int],
+        features: Sequence[tuple[int, ...]],
+        accepted: int,
+        decided: bool,
+    ) -> None:
+        """The first ``accepted`` tokens were the target's; if ``decided``, the next was not."""
+        count = min(accepted + decided, len(tokens))
+        if count == 0:
+            return
+        source = self._source(name, len(features[0]))
+        offsets = self._offsets(name, scope)
+        weights, information = source.weights, source.information
+        hashed = source.features * _BUCKETS
+        for at in range(count):
+            token = tokens[at]
+            indices = [hashed + token % _HASHED, hashed + _HASHED + previous % _HASHED]
+            table = 0
+            for bucket in features[at]:
+                indices.append(table + bucket)
+                table += _BUCKETS
+            z = source.bias.value
+            for offset in offsets:
+                z += offset.value
+            for index in indices:
+                z += weights[index]
+            p = 1.0 / (1.0 + exp(-z)) if z > -30.0 else 0.0
+            error = (1.0 if at < accepted else 0.0) - p
+            previous = token
+            if -0.003 < error < 0.003:
+                continue
+            curvature = p * (1.0 - p) + 0.01
+            for index in indices:
+                info = information[index] + curvature
+                if info > _WEIGHT_CAP:
+                    info = _WEIGHT_CAP
+                information[index] = info
+                weights[index] += 0.4 * error / info
+            source.bias.learn(error, curvature)
+            for offset in offsets:
+                offset.learn(error, curvature)
+
+    def _source(self, name: str, features: int) -> _Source:
+        source = self._sources.get(name)
+        if source is None or source.features != features:
+            source = self._sources[name] = _Source(features)
+        return source
+
+    def _offsets(self, name: str, scope: Scope) -> tuple[_Offset, _Offset, _Offset]:
+        offsets = scope.offsets.get(name)
+        if offsets is None:
+            offsets = scope.offsets[name] = (
+                self._kept(name, "language", scope.language, 200.0),
+                self._kept(name, "repository", scope.repository, 100.0),
+                _Offset(cap=20.0),
+            )
+        return offsets
+
+    def _kept(self, name: str, kind: str, value: str | None, cap: float) -> _Offset:
+        key = (name, kind, value or "")
+        offset = self._local.get(key)
+        if offset is None:
+            offset = self._local[key] = _Offset(cap=cap)
+        return offset
 
     def snapshot(self) -> dict[str | None, bytes]:
         """Learned state by repository (None: shared by all), for the store."""

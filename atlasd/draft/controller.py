@@ -9,23 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Protocol
 
 from atlasd.draft.confidence import Confidence
+from atlasd.draft.cut import Costs, CostTable, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, StreamView, VerifiedRows
 from atlasd.draft.plan import Candidate, Plan, StepRecord
+from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
-
-class Costs(Protocol):
-    """What a step costs on this machine with this model (``engine.costs.StepCosts``)."""
-
-    def ms(self, rows: int, kv_tokens: int) -> float:
-        """Milliseconds of a step of ``rows`` rows over ``kv_tokens`` cached tokens."""
-        ...
-
-    def bucket(self, rows: int) -> int:
-        """The row count ``rows`` is padded to: rows up to there are free."""
-        ...
+_NOTHING = Candidate("none", [], [])
+_CONTINUATIONS = 3
+_FIRST_LIMIT = 16
 
 
 class Controller:
@@ -34,10 +27,14 @@ class Controller:
     def __init__(self, drafters: Sequence[Drafter], confidence: Confidence, costs: Costs) -> None:
         self.drafters = list(drafters)
         self.confidence = confidence
-        self.costs = costs
+        self.costs = CostTable(costs)
+        self.tallies: dict[str, Tally] = {}
+        self._open: dict[int, OpenProposals] = {}
 
     def begin(self, stream: StreamView) -> None:
         """A stream starts; call before its first ``plan``."""
+        scope = self.confidence.scope(stream.repository, stream.language)
+        self._open[stream.stream] = OpenProposals(scope)
         for drafter in self.drafters:
             drafter.begin(stream)
 
@@ -50,23 +47,27 @@ class Controller:
         the longest draft that still makes sense (tokens left to generate minus one, slot space).
         """
         started = perf_counter()
-        drafts: list[Draft] = []
+        milliseconds = self.costs.for_step(
+            len(streams), room, sum([len(stream.tokens) for stream in streams])
+        )
+        candidates: list[list[Candidate]] = []
+        assembled: list[_Chain] = []
         for index, stream in enumerate(streams):
-            limit = min(room, limits[index] if limits is not None else room)
-            best = EMPTY
-            for drafter in self.drafters:
-                draft = drafter.propose(stream, [], limit) if limit > 0 else EMPTY
-                if len(draft.tokens) > len(best.tokens):
-                    best = draft
-            room -= len(best.tokens)
-            drafts.append(best)
-        chosen = [Candidate(d.source, d.tokens, [0.5] * len(d.tokens)) for d in drafts]
+            limit = room if limits is None else min(room, limits[index])
+            considered: list[Candidate] = []
+            assembled.append(self._assemble(stream, limit, considered))
+            candidates.append(considered)
+        lookahead, compared = cut([chain.reach for chain in assembled], milliseconds, room)
+        drafts = [
+            chain.draft(count) if count else EMPTY
+            for chain, count in zip(assembled, lookahead, strict=True)
+        ]
         record = StepRecord(
-            [s.stream for s in streams],
-            [[c] for c in chosen],
-            chosen,
-            [len(d.tokens) for d in drafts],
-            [],
+            [stream.stream for stream in streams],
+            candidates,
+            [chain.candidate() for chain in assembled],
+            lookahead,
+            compared,
             (perf_counter() - started) * 1e3,
         )
         return Plan(drafts, record)
@@ -86,12 +87,104 @@ class Controller:
         ``tokens`` what was verified (already appended to ``stream.tokens``), ``rows`` the target's
         top choices where they were computed, ``step_ms`` the time of the whole step.
         """
+        if draft.tokens:
+            for source, count in draft.by_source(len(draft.tokens)).items():
+                self.tallies.setdefault(source, Tally()).drafted += count
+            for source, count in draft.by_source(accepted).items():
+                self.tallies[source].accepted += count
+            if isinstance(draft.credit, _Chain):
+                draft.credit.settle(accepted)
+        opened = self._open[stream.stream]
+        if opened.waiting:
+            opened.settle(tokens, self.confidence, self.tallies)
         for drafter in self.drafters:
-            if drafter.name == draft.source:
-                drafter.settle(draft, accepted)
             drafter.observe(stream, tokens, rows)
 
     def end(self, stream: StreamView) -> None:
         """The stream is over, finished or cancelled."""
+        self._open.pop(stream.stream, None)
         for drafter in self.drafters:
             drafter.end(stream)
+
+    def _assemble(self, stream: StreamView, limit: int, considered: list[Candidate]) -> _Chain:
+        """The best chain for a stream: the most promising drafter's, continued by whoever has
+        something to say where it ends."""
+        chain = _Chain()
+        if limit <= 0 or not stream.tokens:
+            return chain
+        opened = self._open[stream.stream]
+        least = self.costs.least_reach
+        asked = 0
+        while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
+            best: tuple[float, Drafter, Draft, list[float]] | None = None
+            previous = chain.tokens[-1] if chain.tokens else stream.tokens[-1]
+            reach = chain.reach[-1] if chain.reach else 1.0
+            for drafter in self.drafters:
+                if not drafter.free:
+                    continue
+                draft = drafter.propose(
+                    stream, chain.tokens, min(limit - len(chain.tokens), _FIRST_LIMIT)
+                )
+                if not draft.tokens:
+                    continue
+                probabilities = self.confidence.predict(
+                    draft.source,
+                    opened.scope,
+                    previous,
+                    draft.tokens,
+                    draft.features,
+                    least / reach,
+                )
+                opened.waiting.append(Proposal(draft, previous, list(chain.tokens), probabilities))
+                expected, product = 0.0, 1.0
+                for probability in probabilities:
+                    product *= probability
+                    expected += product
+                considered.append(Candidate(draft.source, draft.tokens, probabilities))
+                if best is None or expected > best[0]:
+                    best = (expected, drafter, draft, probabilities)
+            if best is None:
+                break
+            chain.add(best[1], best[2], best[3])
+            if chain.reach[-1] < self.costs.worth_asking:
+                break
+            asked += 1
+        return chain
+
+
+class _Chain:
+    """A draft under assembly: parts of several drafters, with the reach of each token."""
+
+    __slots__ = ("parts", "probabilities", "reach", "tokens")
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Drafter, Draft, int]] = []
+        self.tokens: list[int] = []
+        self.probabilities: list[float] = []
+        self.reach: list[float] = []
+
+    def add(self, drafter: Drafter, draft: Draft, probabilities: list[float]) -> None:
+        reach = self.reach[-1] if self.reach else 1.0
+        for probability in probabilities:
+            reach *= probability
+            self.reach.append(reach)
+        self.probabilities += probabilities
+        self.tokens += draft.tokens[: len(probabilities)]
+        self.parts.append((drafter, draft, len(probabilities)))
+
+    def candidate(self) -> Candidate:
+        if not self.parts:
+            return _NOTHING
+        source = " + ".join(dict.fromkeys(draft.source for _, draft, _ in self.parts))
+        return Candidate(source, self.tokens, self.probabilities)
+
+    def draft(self, count: int) -> Draft:
+        """The first ``count`` tokens as one draft."""
+        parts = tuple((draft.source, size) for _, draft, size in self.parts)
+        return Draft(parts[0][0], self.tokens[:count], [], self, parts)
+
+    def settle(self, accepted: int) -> None:
+        """Tell each drafter how much of its part was accepted."""
+        for drafter, draft, size in self.parts:
+            drafter.settle(draft, max(0, min(accepted, size)))
+            accepted -= size

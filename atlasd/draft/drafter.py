@@ -46,6 +46,19 @@ class Draft:
     credit: object = None
     """Whatever the drafter wants back in ``settle`` (which segment it drafted from, say)."""
 
+    parts: tuple[tuple[str, int], ...] = ()
+    """Where a draft mixes sources: (source, count) in token order."""
+
+    def by_source(self, count: int) -> dict[str, int]:
+        """Of the first ``count`` tokens, how many each source proposed."""
+        found: dict[str, int] = {}
+        for source, size in self.parts or ((self.source, len(self.tokens)),):
+            taken = min(size, count)
+            if taken > 0:
+                found[source] = found.get(source, 0) + taken
+                count -= taken
+        return found
+
 
 EMPTY = Draft("none", [])
 

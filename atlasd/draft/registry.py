@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from atlasd.draft import positions_files
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.controller import Controller, Costs
+from atlasd.draft.controller import Controller
+from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import Drafter, Int32
+from atlasd.draft.positions import Positions
+from atlasd.draft.positions_index import PositionIndex
 
 log = logging.getLogger(__name__)
 
 GROUP = "atlasd.drafters"
+INDEX_FILE = "positions.index"
 
 
 class Drafting:
@@ -33,14 +38,19 @@ class Drafting:
         costs: Costs,
         folder: Path | None = None,
         extra: Sequence[Drafter] = (),
+        index_bytes: int = 512 << 20,
     ) -> None:
         """``fingerprint`` is the tokenizer's; ``folder`` is where large arrays are kept between
-        runs (None: nowhere); ``extra`` are drafters beside the built-in ones."""
+        runs (None: nowhere); ``extra`` are drafters beside the built-in ones; ``index_bytes``
+        bounds the position index."""
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
         self.folder = folder
         self.confidence = Confidence()
-        self.drafters: list[Drafter] = list(extra)
+        self.index = PositionIndex(index_bytes)
+        self.drafters: list[Drafter] = [Positions(self.index), *extra]
+        if folder is not None:
+            positions_files.load(self.index, folder / INDEX_FILE, fingerprint)
         self.controller = Controller(self.drafters, self.confidence, costs)
 
     def add_segment(
@@ -52,12 +62,15 @@ class Drafting:
         language: str | None = None,
     ) -> None:
         """Draft from this text (``kind``: file or accepted); replaces the segment of that name."""
+        self.index.put(segment, repository, kind, tokens, language)
 
     def drop_segment(self, segment: str, repository: str) -> None:
         """Never draft from this segment again."""
+        self.index.drop(segment, repository)
 
     def drop_repository(self, repository: str | None) -> None:
         """Forget all that was learned from a repository (None: everything)."""
+        self.index.drop_repository(repository)
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""
@@ -70,6 +83,8 @@ class Drafting:
 
     def save(self) -> None:
         """Write the large arrays (position index) to the folder."""
+        if self.folder is not None:
+            positions_files.save(self.index, self.folder / INDEX_FILE, self.fingerprint)
 
     def idle(self, milliseconds: float) -> bool:
         """Work off what can wait (index upkeep, training) for at most this long; True if more is
@@ -78,11 +93,18 @@ class Drafting:
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by drafter."""
-        return {}
+        return {"positions": self.index.bytes_used()}
 
     def sources(self) -> dict[str, dict[str, float]]:
         """By drafter: tokens drafted, tokens accepted, recent hit rate."""
-        return {}
+        return {
+            name: {
+                "drafted": tally.drafted,
+                "accepted": tally.accepted,
+                "hit_rate": tally.hit_rate,
+            }
+            for name, tally in self.controller.tallies.items()
+        }
 
 
 def installed_drafters() -> list[Drafter]:

@@ -1,0 +1,96 @@
+"""Where drafts are cut: the rows of all streams that raise expected tokens per millisecond."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Costs(Protocol):
+    """What a step costs on this machine with this model (``engine.costs.StepCosts``)."""
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        """Milliseconds of a step of ``rows`` rows over ``kv_tokens`` cached tokens."""
+        ...
+
+    def bucket(self, rows: int) -> int:
+        """The row count ``rows`` is padded to: rows up to there are free."""
+        ...
+
+
+_KV_STEP = 1024
+_REFRESH = 64
+_LOOKUP_MS = 0.03
+
+
+class CostTable:
+    """Step costs as lists by row count, refreshed now and then while they are being measured."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self._tables: dict[tuple[int, int], list[float]] = {}
+        self._age = 0
+        self.least_reach = 0.0
+        """Reach below which no row can pay."""
+        self.worth_asking = 0.0
+        """Reach below which one more look-up costs more than it can gain."""
+
+    def for_step(self, streams: int, room: int, kv_tokens: int) -> list[float]:
+        """Milliseconds of a step with ``streams`` + n rows, for n = 0 .. room."""
+        self._age += 1
+        if self._age > _REFRESH:
+            self._tables.clear()
+            self._age = 0
+        key = (streams, kv_tokens // _KV_STEP)
+        table = self._tables.get(key)
+        if table is None or len(table) <= room:
+            kv_tokens = key[1] * _KV_STEP + _KV_STEP // 2
+            table = [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)]
+            self._tables[key] = table
+        plain = table[0]
+        slope = min(
+            ((table[n] - plain) / n for n in (8, 16, 32, 63) if n < len(table)), default=0.0
+        )
+        self.least_reach = max(0.002, 0.7 * slope / plain * streams)
+        self.worth_asking = max(self.least_reach, _LOOKUP_MS / plain)
+        return table
+
+
+def cut(
+    reaches: Sequence[Sequence[float]], milliseconds: Sequence[float], room: int
+) -> tuple[list[int], list[tuple[int, float, float]]]:
+    """The lookahead of each stream, and the alternatives (rows, tokens, ms) that matter.
+
+    ``reaches``: per stream the reach probability of each drafted token, falling along the chain,
+    so that taking rows in falling order keeps chains whole. ``milliseconds[n]``: a step with n
+    drafted rows. Alternatives are plain decoding first, the best, and all rows.
+    """
+    streams = len(reaches)
+    expected = float(streams)
+    best_rate = expected / milliseconds[0]
+    best = 0
+    compared = [(0, expected, milliseconds[0])]
+    if streams == 1:
+        ordered = [(reach, 0) for reach in reaches[0]]
+    else:
+        ordered = sorted(
+            ((reach, i) for i, chain in enumerate(reaches) for reach in chain), reverse=True
+        )
+    best_alternative = compared[0]
+    taken = 0
+    for reach, _ in ordered[:room]:
+        expected += reach
+        taken += 1
+        rate = expected / milliseconds[taken]
+        # Of equals the shorter: within a bucket a row is free, so it only has to add something.
+        if rate > best_rate:
+            best_rate, best = rate, taken
+            best_alternative = (taken, expected, milliseconds[taken])
+    lookahead = [0] * streams
+    for _, index in ordered[:best]:
+        lookahead[index] += 1
+    if best:
+        compared.append(best_alternative)
+    if taken > best:
+        compared.append((taken, expected, milliseconds[taken]))
+    return lookahead, compared

@@ -1,0 +1,1 @@
+"""Replay: recorded text is taken as what the target says, under given step costs."""

@@ -1,0 +1,146 @@
+"""Runs a workload through a rule or through atlasd's drafting, and counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from atlasd.draft.drafter import Draft, StreamView
+from atlasd.draft.registry import Drafting
+from bench.replay.baselines import Rule
+from bench.replay.costs import TableCosts
+from bench.replay.workload import Request, Workload
+
+
+@dataclass
+class Outcome:
+    """Totals of a run."""
+
+    name: str
+    tokens: int = 0
+    steps: int = 0
+    rows: int = 0
+    target_ms: float = 0.0
+    """Modelled time of the target's steps."""
+    plain_ms: float = 0.0
+    """Modelled time of the same tokens without drafting."""
+    drafting_ms: list[float] = field(default_factory=list)
+    """Measured time of planning and settling, per step."""
+    drafted: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    speedups: list[float] = field(default_factory=list)
+    """Per request."""
+
+    @property
+    def per_step(self) -> float:
+        return self.tokens / max(1, self.steps)
+
+    @property
+    def speedup(self) -> float:
+        """Against plain, without the time that drafting itself took."""
+        return self.plain_ms / self.target_ms if self.target_ms else 0.0
+
+    @property
+    def speedup_with_drafting(self) -> float:
+        """Against plain, with the measured time of drafting on this machine."""
+        total = self.target_ms + sum(self.drafting_ms)
+        return self.plain_ms / total if total else 0.0
+
+
+def view(number: int, request: Request) -> StreamView:
+    """The stream of a request before its first step."""
+    return StreamView(
+        number,
+        list(request.prompt),
+        len(request.prompt),
+        request.repository,
+        request.language,
+        None if request.prediction is None else np.array(request.prediction, np.int32),
+    )
+
+
+def _agreement(draft: list[int], text: list[int], at: int) -> int:
+    count = 0
+    # The last recorded token ends the request: nothing after it is known to be right.
+    for token in draft:
+        if at + count >= len(text) or token != text[at + count]:
+            break
+        count += 1
+    return count
+
+
+def run_rule(workload: Workload, rule: Rule, costs: TableCosts, most: int = 63) -> Outcome:
+    """A baseline over a workload."""
+    outcome = Outcome(rule.name)
+    for number, request in enumerate(workload.requests):
+        for path, tokens in request.changed:
+            rule.add(path, tokens)
+        stream = view(number, request)
+        rule.begin(stream)
+        at = 0
+        while at < len(request.text):
+            limit = min(most, len(request.text) - at - 1)
+            draft = rule.propose(stream, limit)[:limit] if limit > 0 else []
+            accepted = _agreement(draft, request.text, at)
+            new = request.text[at : at + accepted + 1]
+            _count(outcome, costs, stream, rule.name, len(draft), accepted, len(new))
+            stream.tokens.extend(new)
+            at += len(new)
+            rule.observe(stream, new, accepted, len(draft))
+    return outcome
+
+
+def run_drafting(
+    workload: Workload, drafting: Drafting, costs: TableCosts, most: int = 63, name: str = "atlasd"
+) -> Outcome:
+    """atlasd's drafters and controller over a workload."""
+    outcome = Outcome(name)
+    controller = drafting.controller
+    for number, request in enumerate(workload.requests):
+        for path, tokens in request.changed:
+            drafting.add_segment(path, request.repository, "file", tokens, request.language)
+        stream = view(number, request)
+        controller.begin(stream)
+        before = outcome.target_ms, outcome.plain_ms
+        at = 0
+        while at < len(request.text):
+            limit = min(most, len(request.text) - at - 1)
+            started = perf_counter()
+            draft: Draft = controller.plan([stream], limit, [limit]).drafts[0]
+            spent = perf_counter() - started
+            accepted = _agreement(draft.tokens, request.text, at)
+            new = request.text[at : at + accepted + 1]
+            ms = _count(outcome, costs, stream, draft.source, len(draft.tokens), accepted, len(new))
+            stream.tokens.extend(new)
+            at += len(new)
+            started = perf_counter()
+            controller.settle(stream, draft, accepted, new, None, ms)
+            outcome.drafting_ms.append((spent + perf_counter() - started) * 1e3)
+        controller.end(stream)
+        target_ms = outcome.target_ms - before[0]
+        outcome.speedups.append((outcome.plain_ms - before[1]) / target_ms if target_ms else 1.0)
+    return outcome
+
+
+def _count(
+    outcome: Outcome,
+    costs: TableCosts,
+    stream: StreamView,
+    source: str,
+    drafted: int,
+    accepted: int,
+    verified: int,
+) -> float:
+    kv_tokens = len(stream.tokens)
+    ms = costs.ms(1 + drafted, kv_tokens)
+    outcome.tokens += verified
+    outcome.steps += 1
+    outcome.rows += 1 + drafted
+    outcome.target_ms += ms
+    outcome.plain_ms += costs.ms(1, kv_tokens) * verified
+    outcome.drafted[source] += drafted
+    outcome.accepted[source] += accepted
+    return ms
