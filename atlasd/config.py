@@ -248,7 +248,7 @@ def _checked(item: Setting, value: Any, where: str) -> Any:
 def _build(values: Mapping[str, Any]) -> Config:
     sections: dict[str, Any] = {}
     for section, section_type in get_type_hints(Config).items():
-        if dataclasses.is_dataclass(section_type):
+        if isinstance(section_type, type) and dataclasses.is_dataclass(section_type):
             prefix = section + "."
             chosen = {
                 name.removeprefix(prefix): value

@@ -277,11 +277,19 @@ class Daemon:
                 with contextlib.suppress(TimeoutError):
                     step = await asyncio.wait_for(steps.get(), PROGRESS_POLL_S)
                     if not step.done:
-                        yield {"files": step.files, "total": step.total, "tokens": step.tokens,
-                               "path": step.path}  # fmt: skip
+                        yield {
+                            "files": step.files,
+                            "total": step.total,
+                            "tokens": step.tokens,
+                            "path": step.path,
+                        }
             last = await indexing
-            yield {"done": True, "files": last.files, "tokens": last.tokens,
-                   "seconds": last.seconds}  # fmt: skip
+            yield {
+                "done": True,
+                "files": last.files,
+                "tokens": last.tokens,
+                "seconds": last.seconds,
+            }
         finally:
             indexing.cancel()
 

@@ -107,8 +107,13 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
         daemon.meter.in_flight -= 1
         daemon.meter.requests[route, status] += 1
         # The path of a request may hold the token; the route never does.
-        log.debug("%s %s %d %.1f ms", request.method, route, status,
-                  (time.perf_counter() - started) * 1000)  # fmt: skip
+        log.debug(
+            "%s %s %d %.1f ms",
+            request.method,
+            route,
+            status,
+            (time.perf_counter() - started) * 1000,
+        )
 
 
 @web.middleware

@@ -20,11 +20,15 @@ class Choices:
     def __init__(self, generations: Sequence[Generation], meter: Meter) -> None:
         self._generations = generations
         self._meter = meter
+        self._readers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Choices:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
         for generation in self._generations:
             await generation.aclose()
             self._meter.add(generation.stats, generation.finish_reason)
@@ -36,27 +40,18 @@ class Choices:
                 yield 0, chunk
             yield 0, None
             return
-        queue: asyncio.Queue[tuple[int, Chunk | None]] = asyncio.Queue()
-
-        async def read(index: int, generation: Generation) -> None:
-            async for piece in generation:
-                queue.put_nowait((index, piece))
-            queue.put_nowait((index, None))
-
-        async with asyncio.TaskGroup() as readers:
-            tasks = [
-                readers.create_task(read(index, generation))
-                for index, generation in enumerate(self._generations)
-            ]
-            open_choices = len(tasks)
-            try:
-                while open_choices:
-                    index, chunk = await queue.get()
-                    open_choices -= chunk is None
-                    yield index, chunk
-            finally:
-                for task in tasks:
-                    task.cancel()
+        queue: asyncio.Queue[tuple[int, Chunk | Exception | None]] = asyncio.Queue()
+        self._readers = [
+            asyncio.create_task(_read(index, generation, queue))
+            for index, generation in enumerate(self._generations)
+        ]
+        left = len(self._readers)
+        while left:
+            index, said = await queue.get()
+            if isinstance(said, Exception):
+                raise said
+            left -= said is None
+            yield index, said
 
     def finish_reason(self, index: int) -> str:
         """``stop`` or ``length``. Raises where the stream was ended from elsewhere (``pause``)."""
@@ -68,6 +63,19 @@ class Choices:
     @property
     def stats(self) -> list[StreamStats]:
         return [generation.stats for generation in self._generations]
+
+
+async def _read(
+    index: int,
+    generation: Generation,
+    queue: asyncio.Queue[tuple[int, Chunk | Exception | None]],
+) -> None:
+    try:
+        async for chunk in generation:
+            queue.put_nowait((index, chunk))
+        queue.put_nowait((index, None))
+    except Exception as error:
+        queue.put_nowait((index, error))
 
 
 def usage(stats: Sequence[StreamStats]) -> dict[str, Any]:
@@ -114,8 +122,18 @@ def timings(stats: Sequence[StreamStats]) -> dict[str, Any]:
 def _total(stats: Sequence[StreamStats]) -> StreamStats:
     if len(stats) == 1:
         return stats[0]
-    numbers = ("queue_ms", "prefill_ms", "decode_ms", "draft_ms", "prompt_tokens", "cached_tokens",
-               "prefilled_tokens", "output_tokens", "steps", "rows")  # fmt: skip
+    numbers = (
+        "queue_ms",
+        "prefill_ms",
+        "decode_ms",
+        "draft_ms",
+        "prompt_tokens",
+        "cached_tokens",
+        "prefilled_tokens",
+        "output_tokens",
+        "steps",
+        "rows",
+    )
     sums: dict[str, Any] = {name: sum(getattr(one, name) for one in stats) for name in numbers}
     for name in ("drafted", "accepted"):
         merged: dict[str, int] = {}

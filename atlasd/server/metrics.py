@@ -62,13 +62,19 @@ def _requests(meter: Meter) -> Iterable[str]:
     for name, help, value in counters:
         yield _family(name, "counter", help, [({}, float(value))])
     gauges = (
-        ("llamacpp:prompt_tokens_seconds", "Prompt tokens per second, on average",
-         _per(meter.prefilled_tokens, meter.prefill_s)),
-        ("llamacpp:predicted_tokens_seconds", "Generated tokens per second, on average",
-         _per(meter.output_tokens, meter.decode_s)),
+        (
+            "llamacpp:prompt_tokens_seconds",
+            "Prompt tokens per second, on average",
+            _per(meter.prefilled_tokens, meter.prefill_s),
+        ),
+        (
+            "llamacpp:predicted_tokens_seconds",
+            "Generated tokens per second, on average",
+            _per(meter.output_tokens, meter.decode_s),
+        ),
         ("llamacpp:requests_processing", "Requests being answered", float(meter.in_flight)),
         ("process_start_time_seconds", "Unix time at which the daemon started", meter.started),
-    )  # fmt: skip
+    )
     for name, help, value in gauges:
         yield _family(name, "gauge", help, [({}, value)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,9 @@ from atlasd.server.meter import Meter
 
 
 class PromptTokenizer(TextTokenizer, Protocol):
-    """A tokenizer that also knows how prompts begin."""
+    """A tokenizer that can also be read backwards, for prompts given as tokens."""
 
-    @property
-    def prefix_ids(self) -> Sequence[int]:
-        """Tokens every prompt starts with; empty for most models."""
-        ...
+    def decode(self, ids: list[int], /) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""One file per command of ``atlasd``: ``parser()`` and ``run(options)``, loaded when named."""

@@ -1,0 +1,126 @@
+"""``atlasd bench``: measure the running daemon, or run a benchmark of the source tree."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from atlasd.commands.connection import Connection
+from atlasd.commands.output import print_json, table
+from atlasd.commands.progress import bar
+from atlasd.errors import RequestError
+
+SOURCE = Path(__file__).resolve().parents[2] / "bench"
+ROUNDS = 3
+TOKENS = 128
+
+PROMPT = '''import json
+from pathlib import Path
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """Read the settings of a project."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write_settings(path: Path, settings: dict[str, object]) -> None:
+    """Write the settings of a project."""
+'''
+"""Code with something to repeat, as code has."""
+
+
+def parser() -> argparse.ArgumentParser:
+    names = benchmarks()
+    made = argparse.ArgumentParser(
+        prog="atlasd bench",
+        description="Without NAME: tokens per second of the running daemon, with drafting off and"
+        " on. With NAME: a benchmark of the source tree.",
+        epilog=f"Benchmarks here: {', '.join(names)}" if names else None,
+    )
+    made.add_argument("name", nargs="?", metavar="NAME")
+    made.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to NAME")
+    made.add_argument("--json", action="store_true", help="one JSON object")
+    return made
+
+
+def benchmarks() -> list[str]:
+    """Benchmarks of the source tree, if atlasd runs from it."""
+    files = [path.stem for path in SOURCE.glob("*.py") if not path.stem.startswith("_")]
+    folders = [path.parent.name for path in SOURCE.glob("*/__main__.py")]
+    return sorted([*files, *folders])
+
+
+def run(options: argparse.Namespace) -> int:
+    """The benchmark's own status; 0 for the quick measurement."""
+    if options.name is None:
+        return _quick(as_json=options.json)
+    if options.name not in benchmarks():
+        known = ", ".join(benchmarks()) or "none, outside the source tree"
+        raise RequestError(f"There is no benchmark {options.name!r} here.", f"There are: {known}.")
+    command = [sys.executable, "-m", f"bench.{options.name}", *options.arguments]
+    return subprocess.run(command, cwd=SOURCE.parent, check=False).returncode
+
+
+def _quick(*, as_json: bool) -> int:
+    connection = Connection()
+    drafting = connection.call("GET", "/atlasd/v1/status", timeout=10)["drafting"]
+    measured: dict[str, dict[str, float]] = {}
+    with bar("measuring") as show:
+        try:
+            for index, on in enumerate((False, True)):
+                connection.call("POST", "/atlasd/v1/drafting", {"on": on}, timeout=10)
+                name = "drafting on" if on else "drafting off"
+                runs = []
+                for round_ in range(ROUNDS):
+                    show(name, (index * ROUNDS + round_) / (2 * ROUNDS))
+                    runs.append(_measure(connection))
+                measured[name] = {
+                    key: statistics.median(run[key] for run in runs) for key in runs[0]
+                }
+        finally:
+            connection.call("POST", "/atlasd/v1/drafting", {"on": drafting}, timeout=10)
+    if as_json:
+        print_json(measured)
+    else:
+        rows = [["", "tokens/s", "prompt tokens/s", "first token", "accepted"]]
+        rows += [
+            [
+                name,
+                f"{one['tokens_per_s']:.1f}",
+                f"{one['prompt_per_s']:.0f}",
+                f"{one['first_ms']:.0f} ms",
+                f"{one['accepted']:.0%}",
+            ]
+            for name, one in measured.items()
+        ]
+        print(table(rows, indent=""))
+    return 0
+
+
+def _measure(connection: Connection) -> dict[str, float]:
+    body: dict[str, Any] = {
+        "prompt": PROMPT,
+        "max_tokens": TOKENS,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    started = time.perf_counter()
+    first = 0.0
+    timings: dict[str, Any] = {}
+    for event in connection.events("POST", "/v1/completions", body):
+        if not first and event["choices"] and event["choices"][0]["text"]:
+            first = time.perf_counter() - started
+        timings = event.get("timings") or timings
+    drafted = timings["draft_n"]
+    return {
+        "tokens_per_s": timings["predicted_per_second"],
+        "prompt_per_s": timings["prompt_per_second"],
+        "first_ms": first * 1000,
+        "accepted": timings["draft_n_accepted"] / drafted if drafted else 0.0,
+    }

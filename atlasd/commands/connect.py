@@ -1,0 +1,73 @@
+"""``atlasd connect NAME``: exactly what to paste into an editor or client, token and port in it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from atlasd.commands.clients import CLIENTS, Place
+from atlasd.commands.output import print_json, styled
+from atlasd.config import load
+from atlasd.errors import RequestError
+from atlasd.listeners import Running, is_locked
+from atlasd.paths import Paths, paths
+from atlasd.server.auth import secret_token
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="atlasd connect",
+        description="Print what to paste into an editor or client.",
+        epilog="Known: " + ", ".join(CLIENTS),
+    )
+    made.add_argument("client", nargs="?", metavar="EDITOR|CLIENT")
+    made.add_argument("--json", action="store_true", help="address and token for a script")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 when there is something to paste."""
+    place = where(paths())
+    if options.json:
+        print_json(
+            {
+                "base_url": f"{place.base}/v1",
+                "token": place.token,
+                "port": place.port,
+                "socket": place.socket,
+                "model": place.model,
+            }
+        )
+        return 0
+    if options.client is None:
+        print("atlasd connect NAME, where NAME is one of:\n")
+        print("\n".join(f"  {name:<14}{client.help}" for name, client in CLIENTS.items()))
+        return 0
+    client = CLIENTS.get(options.client.lower().removesuffix(".nvim"))
+    if client is None:
+        raise RequestError(f"{options.client!r} is not known.", "Known: " + ", ".join(CLIENTS))
+    print(styled(f"# {client.where}", "dim"))
+    print(client.paste(place).strip())
+    if not is_locked(paths()):
+        print(styled("\n# atlasd is not running: atlasd start", "yellow"))
+    elif client.http and not place.port:
+        print(styled("\n# HTTP is off (server.port = 0): restart with --port 8012", "yellow"))
+    return 0
+
+
+def where(folders: Paths) -> Place:
+    """Where the daemon listens, or will."""
+    config = load(folders.config_file)
+    running = Running.read(folders) if is_locked(folders) else None
+    folders.create()
+    host = (running.host if running else None) or config.server.host
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return Place(
+        host=f"[{host}]" if ":" in host else host,
+        port=running.port if running else config.server.port,
+        token=secret_token(folders.data / "token", folders.token),
+        socket=str(folders.socket),
+        model=Path(running.model if running else config.model.name).name,
+        source=Path(__file__).resolve().parents[2],
+    )

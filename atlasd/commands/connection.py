@@ -1,0 +1,101 @@
+"""How commands talk to the daemon: HTTP over its UNIX socket, with the standard library alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.paths import Paths, paths
+
+
+class _SocketHTTP(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Connection:
+    """The running daemon. Every call raises NotRunningError where there is none, and AtlasdError
+    with the daemon's own words where it refuses."""
+
+    def __init__(self, folders: Paths | None = None) -> None:
+        self._path = str((folders or paths()).socket)
+
+    def call(
+        self, method: str, path: str, body: Any = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """The answer to one request."""
+        answer: dict[str, Any] = json.loads(self._open(method, path, body, timeout).read())
+        return answer
+
+    def text(self, path: str, timeout: float | None = None) -> str:
+        """The answer to a GET, as text."""
+        return self._open("GET", path, None, timeout).read().decode()
+
+    def lines(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        """The objects of a newline-delimited answer, as they come."""
+        for line in self._read(self._open(method, path, body, None)):
+            if line.strip():
+                value = json.loads(line)
+                _raise_for(value)
+                yield value
+
+    def events(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        """The data of server-sent events, as they come."""
+        for line in self._read(self._open(method, path, body, None)):
+            if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+                value = json.loads(line[6:])
+                _raise_for(value)
+                yield value
+
+    def _read(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        try:
+            yield from response
+        except (http.client.HTTPException, ConnectionError):
+            raise AtlasdError("The daemon ended the connection.", "See: atlasd status") from None
+        finally:
+            response.close()
+
+    def _open(
+        self, method: str, path: str, body: Any, timeout: float | None
+    ) -> http.client.HTTPResponse:
+        connection = _SocketHTTP(self._path, timeout)
+        payload = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunningError("No daemon is running.", "Start it with: atlasd start") from None
+        except PermissionError:
+            raise AtlasdError(
+                f"The socket {self._path} belongs to another user.", "See: atlasd doctor"
+            ) from None
+        except TimeoutError:
+            raise AtlasdError("The daemon does not answer.", "See: atlasd doctor") from None
+        except (http.client.HTTPException, OSError) as error:
+            raise AtlasdError(f"The daemon ended the connection ({error}).") from None
+        if response.status >= 400:
+            _raise_for(_parsed(response.read()))
+            raise AtlasdError(f"The daemon answered {response.status}.")
+        return response
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _raise_for(value: Any) -> None:
+    if isinstance(value, dict) and isinstance(value.get("error"), dict):
+        raise AtlasdError(value["error"].get("message") or "The daemon refused.")

@@ -1,0 +1,97 @@
+"""``atlasd data show|export|purge``: what is stored, taken along, removed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from atlasd.commands.connection import Connection
+from atlasd.commands.output import count, print_json, size, styled, table
+from atlasd.errors import AtlasdError
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="atlasd data", description="What atlasd stores: look at it, take it along, remove it."
+    )
+    actions = made.add_subparsers(dest="action", required=True, metavar="show|export|purge")
+    show = actions.add_parser("show", help="per repository: files, tokens, completions, bytes")
+    show.add_argument("--json", action="store_true", help="one JSON object")
+    export = actions.add_parser("export", help="every row as a line of JSON, to standard output")
+    purge = actions.add_parser("purge", help="remove it for good")
+    purge.add_argument("--all", action="store_true", help="everything, of every repository")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    for action in (show, export, purge):
+        action.add_argument("--repository", type=Path, help="only this repository's")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 when done, 1 when the answer to the question was no."""
+    repository = str(options.repository.expanduser().resolve()) if options.repository else None
+    if options.action == "show":
+        return _show(repository, as_json=options.json)
+    if options.action == "export":
+        for row in Connection().lines("GET", "/atlasd/v1/data/export" + _query(repository)):
+            print(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
+        return 0
+    return _purge(repository, options)
+
+
+def _query(repository: str | None) -> str:
+    return f"?repository={quote(repository, safe='')}" if repository else ""
+
+
+def _show(repository: str | None, *, as_json: bool) -> int:
+    summary = Connection().call("GET", "/atlasd/v1/data" + _query(repository), timeout=60)
+    if as_json:
+        print_json(summary)
+    else:
+        print(describe(summary))
+    return 0
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary for people, whatever it holds."""
+    lines = []
+    for name, value in summary.items():
+        if isinstance(value, list):
+            for entry in value:
+                lines.append(styled(str(entry.get("root") or entry.get("repository")), "bold"))
+                known = [[key, _said(key, one)] for key, one in entry.items() if key != "root"]
+                lines.append(table(known))
+        else:
+            lines.append(table([[name, _said(name, value)]], indent=""))
+    return "\n".join(lines) or "Nothing is stored."
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_said(name, one)}" for key, one in value.items()) or "none"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return size(value) if "bytes" in name else count(value)
+    return "" if value is None else str(value)
+
+
+def _purge(repository: str | None, options: argparse.Namespace) -> int:
+    if repository is None and not options.all:
+        raise AtlasdError("Name what to remove.", "Give --repository FOLDER, or --all.")
+    what = repository or "everything that atlasd has stored and learned"
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise AtlasdError("Removing asks first.", "Say --yes where nobody can answer.")
+        if input(f"Remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("Nothing was removed.")
+            return 1
+    body = {"repository": repository}
+    removed = Connection().call("POST", "/atlasd/v1/data/purge", body, timeout=600)["removed"]
+    rows = sum(removed.values())
+    print(
+        f"Removed {rows} rows: "
+        + (", ".join(f"{table} {n}" for table, n in removed.items()) or "there was nothing.")
+    )
+    return 0

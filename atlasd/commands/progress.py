@@ -1,0 +1,56 @@
+"""Progress on long work: a bar in a terminal, a line per stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Bar(Protocol):
+    """Something that shows how far the work is."""
+
+    def __call__(self, stage: str, fraction: float | None) -> None:
+        """``fraction`` is 0..1, or None while nobody knows."""
+        ...
+
+
+@contextmanager
+def bar(start: str) -> Iterator[Bar]:
+    """A bar on standard error, so that standard output stays clean."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(start, total=None)
+
+        def show(stage: str, fraction: float | None) -> None:
+            total = None if fraction is None else 1.0
+            progress.update(task, description=stage, total=total, completed=fraction or 0.0)
+
+        yield show
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, stage: str, fraction: float | None) -> None:
+        if stage != self._said:
+            self._said = stage
+            print(stage, file=sys.stderr)
+
+
+def follow(steps: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Show the daemon's loading progress to its end; returns the last step."""
+    last: dict[str, Any] = {}
+    with bar("starting") as show:
+        for last in steps:
+            if last["state"] == "loading":
+                show(last["stage"], last["fraction"])
+    return last

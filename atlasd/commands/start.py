@@ -1,0 +1,166 @@
+"""``atlasd start``: the daemon in the background, ready when this returns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from atlasd.commands.connection import Connection
+from atlasd.commands.output import styled
+from atlasd.commands.progress import follow
+from atlasd.config import load
+from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.listeners import Running, is_locked
+from atlasd.paths import Paths, paths
+
+UP_S = 30.0
+"""Longest time until health answers; it takes well under a second on an idle machine."""
+
+
+ALREADY_RUNNING = 3
+"""Exit status of the background process when another daemon holds the lock."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="atlasd start", description="Start the daemon and wait until the model is ready."
+    )
+    made.add_argument("--model", help="bundled, a folder, a .gguf file or a Hugging Face id")
+    made.add_argument("--port", type=int, help="TCP port (8012); 0 for the UNIX socket alone")
+    made.add_argument("--host", help="address to listen on (127.0.0.1)")
+    made.add_argument("--drafting", choices=("on", "off"), help="on unless told otherwise")
+    made.add_argument("--foreground", action="store_true", help="stay in this terminal")
+    made.add_argument("--no-wait", action="store_true", help="do not wait for the model")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 when ready (also when it ran already), 1 when it cannot be."""
+    given = chosen(options)
+    folders = paths()
+    config = load(folders.config_file, options=given)
+    if is_locked(folders):
+        return _already(folders, given, wait=not options.no_wait)
+    if options.foreground:
+        from atlasd.run import serve
+
+        return serve(given, foreground=True)
+    if not _launch(folders, given):
+        return _already(folders, given, wait=not options.no_wait)
+    if options.no_wait:
+        print("atlasd loads the model in the background; see: atlasd status")
+        return 0
+    try:
+        last = follow(Connection(folders).events("GET", "/atlasd/v1/progress"))
+    except KeyboardInterrupt:
+        print("\natlasd goes on loading in the background; `atlasd stop` ends it.")
+        raise
+    if last.get("state") == "failed":
+        # Whoever named a model that does not work wants to name another, not to stop this first.
+        Connection(folders).call("POST", "/atlasd/v1/stop", {}, timeout=10)
+        raise AtlasdError(
+            last.get("error") or "The model could not be loaded.", last.get("hint", "")
+        )
+    _tell(Connection(folders).call("GET", "/atlasd/v1/status", timeout=30), config.server.port)
+    return 0
+
+
+def chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as settings by their dotted names."""
+    model = options.model
+    if model is not None and Path(model).expanduser().exists():
+        model = str(Path(model).expanduser().absolute())
+    return {
+        "model.name": model,
+        "server.port": options.port,
+        "server.host": options.host,
+        "engine.drafting": None if options.drafting is None else options.drafting == "on",
+    }
+
+
+def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
+    running = Running.read(folders)
+    who = f" (pid {running.pid}, model {running.model})" if running else ""
+    changes = [
+        name
+        for name, value in given.items()
+        if value is not None
+        and running
+        and value
+        != {
+            "model.name": running.model,
+            "server.port": running.port,
+            "server.host": running.host,
+        }.get(name, value)
+    ]
+    if changes:
+        raise AtlasdError(
+            f"atlasd is already running{who}, with another {changes[0]}.",
+            "To change it: atlasd stop, then start again.",
+        )
+    print(f"atlasd is already running{who}.")
+    if wait:
+        last = follow(Connection(folders).events("GET", "/atlasd/v1/progress"))
+        if last.get("state") == "failed":
+            raise AtlasdError(
+                last.get("error") or "Its model could not be loaded.", last.get("hint", "")
+            )
+    return 0
+
+
+def _launch(folders: Paths, given: dict[str, Any]) -> bool:
+    """Start the background process and wait until it answers; False if another was faster."""
+    folders.create()
+    said = folders.state / "start.log"
+    settings = [
+        f"--set={name}={json.dumps(value)}" for name, value in given.items() if value is not None
+    ]
+    with open(said, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "atlasd.run", *settings],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    deadline = time.monotonic() + UP_S
+    while time.monotonic() < deadline:
+        if process.poll() == ALREADY_RUNNING:
+            return False
+        if process.poll() is not None:
+            last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise AtlasdError(
+                last[-1] if last else "The daemon ended at once.",
+                f"See {folders.log}" if not last else "",
+            )
+        try:
+            Connection(folders).call("GET", "/atlasd/v1/status", timeout=5)
+            return True
+        except NotRunningError:
+            time.sleep(0.03)
+    raise AtlasdError("The daemon does not answer.", f"See {folders.log}; try: atlasd doctor")
+
+
+def _tell(status: dict[str, Any], wanted_port: int) -> None:
+    model, http = status["model"], status["http"]
+    threads = f", {model['threads']} threads" if model.get("threads") else ""
+    print(
+        f"{styled('Ready:', 'bold', 'green')} {model['name']} on {model.get('backend', '?')}"
+        f" ({model.get('dtype', '?')}{threads}),"
+        f" {model.get('slots', '?')} slots of {model.get('slot_tokens', '?')} tokens"
+    )
+    if http["port"]:
+        print(f"HTTP:  http://{http['host']}:{http['port']}/v1")
+        if http["port"] != wanted_port:
+            print(styled(f"       (port {wanted_port} is used by another program)", "yellow"))
+    print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, openai, …)")
+    print("       atlasd complete FILE:LINE:COL")
+    print("       atlasd status · atlasd top · atlasd stop")
