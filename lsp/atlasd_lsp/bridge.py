@@ -1,0 +1,153 @@
+"""The bridge's state: one connection, the open roots, what is on screen, requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from atlasd_lsp.connection import Connection, DaemonRefused, DaemonUnreachable
+from atlasd_lsp.fates import Told
+from atlasd_lsp.launch import launch
+from atlasd_lsp.options import Options
+from atlasd_lsp.shown import Shown
+
+log = logging.getLogger(__name__)
+
+LAUNCH_PAUSE_S = 20.0
+"""A daemon that could not be started is not tried again for so long."""
+
+EDIT_PAUSE_S = 1.0
+"""An unsaved buffer is sent once typing has paused for so long."""
+
+
+class Bridge:
+    """What the handlers share. Lives on the event loop of the language server."""
+
+    def __init__(self, socket: Path) -> None:
+        self.connection = Connection(socket)
+        self.options = Options()
+        self.editor = ""
+        self.roots: list[str] = []
+        self.shown = Shown()
+        self.in_flight: dict[str, asyncio.Task[Any]] = {}
+        self.problem: str | None = None
+        self._opened_at: tuple[int, int] | None = None
+        self._launched_at = -LAUNCH_PAUSE_S
+        self._connecting: asyncio.Task[bool] | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self._edits: dict[str, asyncio.TimerHandle] = {}
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside the requests; its errors are logged, not raised."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("background work failed: %s", error)
+
+    async def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the daemon; where none answers, start it or wait for its restart, and ask again."""
+        if self._socket_identity() != self._opened_at and not await self.connect():
+            raise DaemonUnreachable(self.problem or "no daemon")
+        try:
+            return await self.connection.call(path, body)
+        except DaemonUnreachable:
+            self._opened_at = None
+            if not await self.connect():
+                raise
+        return await self.connection.call(path, body)
+
+    async def connect(self) -> bool:
+        """Reach a daemon, starting one if allowed, and tell it the open roots. One at a time."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.ensure_future(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> bool:
+        await self.connection.open()
+        status = await self._status()
+        if status is None and self._may_launch():
+            self._launched_at = time.monotonic()
+            self.problem = await launch(self.options.daemon_command)
+            deadline = time.monotonic() + 10
+            while status is None and self.problem is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                status = await self._status()
+        if status is None:
+            self.problem = self.problem or "No atlasd daemon is running; run atlasd start."
+            return False
+        self.problem = None
+        if (identity := self._socket_identity()) != self._opened_at:
+            self._opened_at = identity
+            await self.open_roots(self.roots)
+        return True
+
+    def _socket_identity(self) -> tuple[int, int] | None:
+        """Differs between two daemons: each makes its own socket file."""
+        try:
+            found = self.connection.socket.stat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_ctime_ns)
+
+    def _may_launch(self) -> bool:
+        waited = time.monotonic() - self._launched_at > LAUNCH_PAUSE_S
+        return self.options.start_daemon and waited
+
+    async def _status(self) -> dict[str, Any] | None:
+        try:
+            return await self.connection.call("/atlasd/v1/status")
+        except (DaemonUnreachable, DaemonRefused):
+            return None
+
+    async def open_roots(self, roots: list[str]) -> None:
+        opened = [{"root": root, "trusted": self.options.trusted} for root in roots]
+        if opened:
+            await self.quietly("/atlasd/v1/workspace", {"open": opened})
+
+    async def quietly(self, path: str, body: dict[str, Any]) -> None:
+        """A call whose failure must not disturb the editor."""
+        try:
+            await self.connection.call(path, body)
+        except (DaemonUnreachable, DaemonRefused) as error:
+            log.debug("%s: %s", path, error)
+
+    def tell(self, fates: list[Told]) -> None:
+        """Report fates in order, without waiting."""
+        if fates:
+            self.spawn(self._tell(fates))
+
+    async def _tell(self, fates: list[Told]) -> None:
+        for one in fates:
+            body: dict[str, Any] = {"id": one.id, "fate": one.fate}
+            if one.accepted_length is not None:
+                body["accepted_length"] = one.accepted_length
+            await self.quietly("/atlasd/v1/fate", body)
+
+    def edited(self, path: str, repository: str | None, text: str) -> None:
+        """An open buffer changed: pass it on once typing has paused."""
+        if handle := self._edits.pop(path, None):
+            handle.cancel()
+        body = {"path": path, "repository": repository, "text": text}
+        self._edits[path] = asyncio.get_running_loop().call_later(
+            EDIT_PAUSE_S, self._send_edit, path, body
+        )
+
+    def _send_edit(self, path: str, body: dict[str, Any]) -> None:
+        self._edits.pop(path, None)
+        self.spawn(self.quietly("/atlasd/v1/edited", body))
+
+    async def close(self) -> None:
+        """Finish what is being told, then let go of the connection."""
+        for handle in self._edits.values():
+            handle.cancel()
+        if self._background:
+            await asyncio.wait(list(self._background), timeout=1)
+        await self.connection.close()

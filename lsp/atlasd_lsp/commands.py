@@ -1,0 +1,78 @@
+"""``workspace/executeCommand``: what an editor's commands ask of the daemon."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from atlasd_lsp.bridge import Bridge
+from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
+from atlasd_lsp.fates import Told
+
+
+async def accept(bridge: Bridge, id: str) -> None:
+    """The client accepted a whole suggestion."""
+    bridge.shown.settle(id)
+    bridge.tell([Told(id, "accepted")])
+
+
+async def status(bridge: Bridge) -> dict[str, Any]:
+    """The daemon's status, or why there is none: for a status bar, so never an error."""
+    try:
+        return await bridge.connection.call("/atlasd/v1/status")
+    except (DaemonUnreachable, DaemonRefused) as error:
+        return {"state": "stopped", "error": bridge.problem or str(error)}
+
+
+async def pause(bridge: Bridge) -> dict[str, Any]:
+    """No completion, no indexing, no model in memory until resumed."""
+    return await bridge.call("/atlasd/v1/pause", {})
+
+
+async def resume(bridge: Bridge) -> dict[str, Any]:
+    return await bridge.call("/atlasd/v1/resume", {})
+
+
+async def why(bridge: Bridge, id: str | None = None) -> dict[str, Any]:
+    """How the last suggestion (or the one named) came about."""
+    query = f"?id={id}" if id else ""
+    return await bridge.call(f"/atlasd/v1/why{query}")
+
+
+def chat_body(prompt: str, selection: str | None, language: str | None) -> dict[str, Any]:
+    """A chat request about a selection. The selection is also given as ``prediction``: an edit
+    of it repeats most of it, and is then drafted from it."""
+    content = prompt
+    if selection:
+        content = f"{prompt}\n\n```{language or ''}\n{selection}\n```"
+    body: dict[str, Any] = {
+        "model": "atlasd",
+        "messages": [{"role": "user", "content": content}],
+        "stream": True,
+    }
+    if selection:
+        body["prediction"] = {"type": "content", "content": selection}
+    return body
+
+
+async def chat(
+    bridge: Bridge,
+    prompt: str,
+    selection: str | None,
+    language: str | None,
+    on_text: Any = None,
+) -> str:
+    """Ask the chat model; ``on_text`` is called with each piece as it comes."""
+    await bridge.connect()
+    pieces: list[str] = []
+    async for event in bridge.connection.events(
+        "/v1/chat/completions", chat_body(prompt, selection, language)
+    ):
+        if "error" in event:
+            raise DaemonRefused(json.dumps(event["error"]))
+        for choice in event.get("choices", []):
+            if text := choice.get("delta", {}).get("content"):
+                pieces.append(text)
+                if on_text is not None:
+                    on_text(text)
+    return "".join(pieces)

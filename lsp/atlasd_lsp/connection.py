@@ -1,0 +1,99 @@
+"""The bridge's connection to the daemon: JSON over its UNIX socket, kept open between requests.
+
+aiohttp is imported on first use, off the event loop's critical path: the editor's handshake must
+not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+class DaemonUnreachable(Exception):
+    """Nothing answers on the socket."""
+
+
+class DaemonRefused(Exception):
+    """The daemon answered with an error; the text is the daemon's."""
+
+
+class Connection:
+    """Requests to the daemon behind one socket. Survives the daemon's restarts: every request
+    connects anew where the kept connection is gone."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> aiohttp.ClientSession:
+        """The session; made once, with the import done in a thread."""
+        if self._session is None:
+            library = await asyncio.to_thread(_import_aiohttp)
+            if self._session is None:
+                self._session = library.ClientSession(
+                    connector=library.UnixConnector(str(self.socket), limit=32),
+                    timeout=library.ClientTimeout(total=None, sock_connect=2),
+                )
+        return self._session
+
+    async def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """POST ``body`` (GET without one) and return the answer.
+
+        Cancelling the call closes the connection, which cancels the request in the daemon.
+        Raises DaemonUnreachable or DaemonRefused.
+        """
+        import aiohttp
+
+        session = await self.open()
+        method = "GET" if body is None else "POST"
+        try:
+            async with session.request(method, f"http://localhost{path}", json=body) as response:
+                answer = json.loads(await response.read() or b"{}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise DaemonUnreachable(str(error)) from error
+        if response.status >= 400:
+            raise DaemonRefused(_message(answer, response.status))
+        return answer if isinstance(answer, dict) else {"data": answer}
+
+    async def events(
+        self, path: str, body: dict[str, Any] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The server-sent events of a GET (or of a POST with ``body``), as objects."""
+        import aiohttp
+
+        session = await self.open()
+        method = "GET" if body is None else "POST"
+        try:
+            async with session.request(method, f"http://localhost{path}", json=body) as response:
+                if response.status >= 400:
+                    raise DaemonRefused(_message(await response.json(), response.status))
+                async for line in response.content:
+                    data = line.removeprefix(b"data: ").strip()
+                    if data and data != line.strip() and data != b"[DONE]":
+                        yield json.loads(data)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise DaemonUnreachable(str(error)) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def _import_aiohttp() -> Any:
+    import aiohttp
+
+    return aiohttp
+
+
+def _message(answer: object, status: int) -> str:
+    if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+        return str(answer["error"].get("message", status))
+    return f"the daemon answered {status}"

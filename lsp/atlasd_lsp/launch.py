@@ -1,0 +1,38 @@
+"""Starting the daemon for an editor that found none running."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def default_command() -> list[str]:
+    """``atlasd start``: the one installed beside this bridge, or else the one on PATH."""
+    beside = Path(sys.executable).with_name("atlasd")
+    command = str(beside) if beside.exists() else shutil.which("atlasd")
+    return [command, "start", "--no-wait"] if command else []
+
+
+async def launch(command: Sequence[str]) -> str | None:
+    """Run the command that starts the daemon; None when it worked, else what it said."""
+    chosen = list(command) or default_command()
+    if not chosen:
+        return "atlasd is not on PATH; install it or set daemonCommand."
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *chosen,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"{chosen[0]} cannot be started: {error.strerror}."
+    output, _ = await process.communicate()
+    if process.returncode == 0:
+        return None
+    last = output.decode(errors="replace").strip().splitlines()
+    return last[-1] if last else f"{chosen[0]} ended with {process.returncode}."

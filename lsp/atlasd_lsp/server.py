@@ -1,0 +1,221 @@
+"""The language server: LSP on standard input and output, the daemon behind it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from lsprotocol import types
+from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
+
+from atlasd_lsp import __version__, commands, inline
+from atlasd_lsp.bridge import Bridge
+from atlasd_lsp.cursor import file_path, owning_root
+from atlasd_lsp.fates import Told
+from atlasd_lsp.loading import show_loading
+from atlasd_lsp.options import parse_options
+from atlasd_lsp.socket_path import socket_path
+
+
+class AtlasdServer(LanguageServer):
+    """pygls's server with the bridge's state beside it."""
+
+    def __init__(self) -> None:
+        super().__init__("atlasd", __version__)
+        self.bridge = Bridge(socket_path())
+
+
+def make_server() -> AtlasdServer:
+    """A server with every feature registered."""
+    server = AtlasdServer()
+    _register_session(server)
+    _register_documents(server)
+    _register_suggestions(server)
+    _register_fates(server)
+    _register_commands(server)
+    return server
+
+
+def _register_session(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.feature(types.INITIALIZE)
+    def initialize(params: types.InitializeParams) -> None:
+        bridge.options, complaints = parse_options(params.initialization_options)
+        client = params.client_info.name if params.client_info else ""
+        bridge.editor = bridge.options.editor or client
+        folders = [folder.uri for folder in params.workspace_folders or []]
+        if not folders and params.root_uri:
+            folders = [params.root_uri]
+        bridge.roots = [path for uri in folders if (path := file_path(uri))]
+        document = params.capabilities.text_document
+        has_inline = document is not None and document.inline_completion is not None
+        if bridge.options.popup and not has_inline:
+            _register_popup(server)
+        for complaint in complaints:
+            server.window_show_message(
+                types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {complaint}")
+            )
+
+    @server.feature(types.INITIALIZED)
+    def initialized(_: types.InitializedParams) -> None:
+        bridge.spawn(show_loading(server, bridge))
+        bridge.spawn(bridge.connect())
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    async def folders_changed(params: types.DidChangeWorkspaceFoldersParams) -> None:
+        gone = [path for one in params.event.removed if (path := to_fs_path(one.uri))]
+        added = [path for one in params.event.added if (path := to_fs_path(one.uri))]
+        bridge.roots = [root for root in bridge.roots if root not in gone] + added
+        await bridge.quietly("/atlasd/v1/workspace", {"close": gone})
+        await bridge.open_roots(added)
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    async def configured(params: types.DidChangeConfigurationParams) -> None:
+        settings = params.settings
+        if isinstance(settings, dict) and isinstance(settings.get("atlasd"), dict):
+            bridge.options, _ = parse_options(settings["atlasd"])
+            await bridge.open_roots(bridge.roots)
+
+    @server.feature(types.SHUTDOWN)
+    async def shutdown(_: None) -> None:
+        await bridge.close()
+
+
+def _register_documents(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
+    def changed(params: types.DidChangeTextDocumentParams) -> None:
+        document = server.workspace.get_text_document(params.text_document.uri)
+        bridge.tell(
+            bridge.shown.changed(
+                document.uri, list(params.content_changes), document.position_codec
+            )
+        )
+        path = file_path(document.uri)
+        root = owning_root(path, bridge.roots)
+        if path is not None and root is not None and bridge.options.trusted:
+            bridge.edited(path, root, document.source)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
+    def closed(params: types.DidCloseTextDocumentParams) -> None:
+        bridge.tell(bridge.shown.close(params.text_document.uri))
+
+
+def _register_suggestions(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
+    async def inline_completion(
+        params: types.InlineCompletionParams,
+    ) -> types.InlineCompletionList | None:
+        document = server.workspace.get_text_document(params.text_document.uri)
+        invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        items = await inline.suggest(bridge, document, params.position, invoked)
+        # null leaves what is on screen, an empty list clears it.
+        return None if items is None else inline.inline_items(document, params.position, items)
+
+
+def _register_popup(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.feature(types.TEXT_DOCUMENT_COMPLETION)
+    async def completion(params: types.CompletionParams) -> types.CompletionList | None:
+        document = server.workspace.get_text_document(params.text_document.uri)
+        asked = params.context
+        invoked = asked is None or asked.trigger_kind == types.CompletionTriggerKind.Invoked
+        items = await inline.suggest(bridge, document, params.position, invoked)
+        if items is None:
+            return None
+        return inline.popup_items(
+            document, params.position, items, markdown=_renders_markdown(server)
+        )
+
+
+def _renders_markdown(server: AtlasdServer) -> bool:
+    document = server.client_capabilities.text_document
+    completion = document.completion if document else None
+    item = completion.completion_item if completion else None
+    return types.MarkupKind.Markdown in (item and item.documentation_format or [])
+
+
+def _register_fates(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.feature("textDocument/didShowCompletion")
+    def did_show(params: Any) -> None:
+        bridge.tell([Told(_item_id(params), "shown")])
+
+    @server.feature("textDocument/didPartiallyAcceptCompletion")
+    def did_accept_part(params: Any) -> None:
+        text = str(getattr(params.item, "insertText", ""))
+        units = int(params.acceptedLength)
+        taken = text.encode("utf-16-le")[: 2 * units].decode("utf-16-le", errors="ignore")
+        whole = len(taken) >= len(text) > 0
+        line = taken.endswith("\n") or text[len(taken) : len(taken) + 1] == "\n"
+        fate = "accepted" if whole else "accepted_line" if line else "accepted_word"
+        bridge.shown.settle(_item_id(params))
+        bridge.tell([Told(_item_id(params), fate, len(taken))])  # type: ignore[arg-type]
+
+    @server.feature("atlasd/didDismissCompletion")
+    def did_dismiss(params: Any) -> None:
+        bridge.shown.settle(_item_id(params))
+        bridge.tell([Told(_item_id(params), "dismissed")])
+
+
+def _register_commands(server: AtlasdServer) -> None:
+    bridge = server.bridge
+
+    @server.command(inline.ACCEPT_COMMAND)
+    async def accept(id: str) -> None:
+        await commands.accept(bridge, id)
+
+    @server.command("atlasd.status")
+    async def status() -> dict[str, Any]:
+        return await commands.status(bridge)
+
+    @server.command("atlasd.pause")
+    async def pause() -> dict[str, Any]:
+        return await commands.pause(bridge)
+
+    @server.command("atlasd.resume")
+    async def resume() -> dict[str, Any]:
+        return await commands.resume(bridge)
+
+    @server.command("atlasd.why")
+    async def why(*id: str) -> dict[str, Any]:
+        return await commands.why(bridge, id[0] if id else None)
+
+    @server.command("atlasd.chat")
+    async def chat(*arguments: str) -> str:
+        prompt, selection, language, token = (*arguments, "", "", "", "")[:4]
+
+        def stream(text: str) -> None:
+            server.protocol.notify("atlasd/chatText", {"token": token, "text": text})
+
+        return await commands.chat(
+            bridge, prompt, selection or None, language or None, stream if token else None
+        )
+
+
+def _item_id(params: Any) -> str:
+    """The suggestion's id from the item a client sends back."""
+    return str(params.item.command.arguments[0])
+
+
+def main() -> None:
+    """Serve LSP on standard input and output until the editor ends."""
+    if "--version" in sys.argv[1:]:
+        print(f"atlasd-lsp {__version__}")
+        return
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.DEBUG if "--debug" in sys.argv[1:] else logging.ERROR
+    )
+    make_server().start_io()
+
+
+if __name__ == "__main__":
+    main()

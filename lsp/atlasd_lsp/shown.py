@@ -1,0 +1,99 @@
+"""The suggestions on screen, per document, and the edits that decide them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lsprotocol import types
+from pygls.workspace import PositionCodec
+
+from atlasd_lsp.fates import Edit, Pending, Told, follow
+
+
+@dataclass
+class _OnScreen:
+    source: str
+    suggestions: list[Pending]
+
+
+class Shown:
+    """Follows each document's suggestions through its edits."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, _OnScreen] = {}
+
+    def show(self, uri: str, source: str, suggestions: list[Pending]) -> list[Told]:
+        """New suggestions replace a document's old ones. One that goes on where an old one was
+        (same id, or the rest of its text) takes over what was accepted of it."""
+        before = self._documents.pop(uri, None)
+        if suggestions:
+            self._documents[uri] = _OnScreen(source, suggestions)
+        fresh = {one.id for one in suggestions}
+        return [
+            Told(old.id, "superseded")
+            for old in (before.suggestions if before else [])
+            if not old.over and not old.accepted and old.id not in fresh
+        ]
+
+    def changed(
+        self,
+        uri: str,
+        changes: list[types.TextDocumentContentChangeEvent],
+        codec: PositionCodec,
+    ) -> list[Told]:
+        """A document changed: the fates this tells of."""
+        screen = self._documents.get(uri)
+        if screen is None:
+            return []
+        edits = []
+        for change in changes:
+            edit = _edit(screen.source, change, codec)
+            screen.source = (
+                screen.source[: edit.start]
+                + edit.inserted
+                + screen.source[edit.start + edit.removed :]
+            )
+            edits.append(edit)
+        told = [one for pending in screen.suggestions for one in follow(pending, edits)]
+        decided = [one for one in told if one.fate != "dismissed"]
+        if decided:
+            # Alternatives that were not chosen are not worth a word of their own.
+            told = decided
+        if all(pending.over for pending in screen.suggestions):
+            del self._documents[uri]
+        return told
+
+    def settle(self, id: str) -> None:
+        """The client itself told this suggestion's fate: the edits need not."""
+        for screen in self._documents.values():
+            for pending in screen.suggestions:
+                if pending.id == id:
+                    pending.over = True
+
+    def close(self, uri: str) -> list[Told]:
+        """The document was closed: what was undecided is dismissed."""
+        screen = self._documents.pop(uri, None)
+        left = screen.suggestions if screen else []
+        return [Told(one.id, "dismissed") for one in left if not one.over and not one.accepted]
+
+
+def _edit(source: str, change: types.TextDocumentContentChangeEvent, codec: PositionCodec) -> Edit:
+    if not isinstance(change, types.TextDocumentContentChangePartial):
+        return _whole_change(source, change.text)
+    lines = source.splitlines(True)
+    within = codec.range_from_client_units(lines, change.range)
+    start = _offset(lines, within.start.line, within.start.character)
+    end = _offset(lines, within.end.line, within.end.character)
+    return Edit(start, end - start, change.text)
+
+
+def _offset(lines: list[str], line: int, character: int) -> int:
+    return sum(map(len, lines[:line])) + (character if line < len(lines) else 0)
+
+
+def _whole_change(before: str, after: str) -> Edit:
+    """The one edit between two texts, for clients that send whole documents."""
+    most = min(len(before), len(after))
+    start = next((i for i in range(most) if before[i] != after[i]), most)
+    end = next((i for i in range(most - start) if before[-1 - i] != after[-1 - i]), most - start)
+    return Edit(start, len(before) - end - start, after[start : len(after) - end])

@@ -1,0 +1,66 @@
+"""A daemon that answers from a script, on a UNIX socket, so that the bridge is tested alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+
+class ScriptedDaemon:
+    """Records what it is asked; answers completions with what was enqueued."""
+
+    def __init__(self, home: Path) -> None:
+        self.socket = home / "run" / "atlasd.sock"
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.answers: list[dict[str, Any]] = []
+        self.pid = 1
+        self.delay_s = 0.0
+        self.cancelled = 0
+        self._runner: web.AppRunner | None = None
+
+    def enqueue(self, text: str, id: str = "c1", **more: Any) -> None:
+        self.answers.append({"items": [{"id": id, "text": text, "replace_right": 0, **more}]})
+
+    def bodies(self, path: str) -> list[dict[str, Any]]:
+        return [body for called, body in self.calls if called == path]
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, handler_cancellation=True)
+        await self._runner.setup()
+        self.socket.parent.mkdir(parents=True, exist_ok=True)
+        await web.UnixSite(self._runner, str(self.socket)).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self.socket.unlink(missing_ok=True)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json() if request.can_read_body else {}
+        self.calls.append((request.path, body))
+        if request.path == "/atlasd/v1/complete":
+            try:
+                await asyncio.sleep(self.delay_s)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            return web.json_response(self.answers.pop(0) if self.answers else {"items": []})
+        if request.path == "/atlasd/v1/status":
+            return web.json_response({"state": "ready", "pid": self.pid})
+        if request.path == "/atlasd/v1/progress":
+            return web.Response(
+                text='data: {"state":"ready"}\n\n', content_type="text/event-stream"
+            )
+        if request.path == "/v1/chat/completions":
+            lines = "".join(
+                f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'
+                for text in ("a", "b")
+            )
+            return web.Response(text=lines + "data: [DONE]\n\n", content_type="text/event-stream")
+        return web.json_response({})

@@ -1,0 +1,251 @@
+"""The bridge over real LSP: suggestions, guards, fates, commands, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lsprotocol import types
+
+from tests.lsp.conftest import editor
+from tests.lsp.scripted_daemon import ScriptedDaemon
+
+COMPLETE, FATE = "/atlasd/v1/complete", "/atlasd/v1/fate"
+
+
+async def until(daemon: ScriptedDaemon, path: str, count: int = 1) -> list[dict[str, Any]]:
+    """The bodies sent to ``path`` once there are ``count`` of them."""
+    for _ in range(200):
+        if len(daemon.bodies(path)) >= count:
+            break
+        await asyncio.sleep(0.02)
+    return daemon.bodies(path)
+
+
+async def test_a_suggestion_carries_the_text_around_the_cursor_and_comes_back(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("n + 1", replace_right=1)
+    async with editor(tmp_path) as session:
+        session.open("def f(n):\n    return )\n")
+        items = await session.complete(1, 11)
+        assert items is not None
+        assert [item.insert_text for item in items] == ["n + 1"]
+        assert items[0].range == types.Range(types.Position(1, 11), types.Position(1, 12))
+        assert items[0].command == types.Command("Accepted", "atlasd.accept", arguments=["c1"])
+        (body,) = daemon.bodies(COMPLETE)
+        assert body["prefix"] == "def f(n):\n    return "
+        assert body["suffix"] == ")\n"
+        assert body["language"] == "python"
+        assert body["repository"] == str(tmp_path / "repository")
+        assert body["client"] == "test editor"
+        fates = await until(daemon, FATE)
+        assert fates == [{"id": "c1", "fate": "shown"}]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "column"),
+    [
+        (types.PositionEncodingKind.Utf8, 4 + 4 + 2),
+        (types.PositionEncodingKind.Utf16, 4 + 2 + 1),
+        (types.PositionEncodingKind.Utf32, 4 + 1 + 1),
+    ],
+)
+async def test_positions_are_read_in_the_encoding_agreed_on(
+    daemon: ScriptedDaemon, tmp_path: Path, encoding: types.PositionEncodingKind, column: int
+) -> None:
+    daemon.enqueue("x", replace_right=2)
+    async with editor(tmp_path, encodings=(encoding,)) as session:
+        session.open("s = 😀é|😀)\n")
+        items = await session.complete(0, column)
+        assert daemon.bodies(COMPLETE)[0]["prefix"] == "s = 😀é"
+        units = {"utf-8": 1 + 4, "utf-16": 1 + 2, "utf-32": 1 + 1}[encoding.value]
+        assert items is not None
+        assert items[0].range is not None
+        assert items[0].range.end.character == column + units
+
+
+async def test_a_newer_request_cancels_the_older_one_in_the_daemon_too(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.delay_s = 5.0
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        first = asyncio.ensure_future(session.complete(0, 1))
+        await until(daemon, COMPLETE)
+        daemon.delay_s = 0.0
+        daemon.enqueue("new", id="c2")
+        session.type(0, 1, "b")
+        items = await session.complete(0, 2)
+        assert items is not None
+        assert items[0].insert_text == "new"
+        assert await asyncio.wait_for(first, 2) is None
+        assert daemon.cancelled == 1
+
+
+async def test_an_answer_to_a_document_that_moved_on_is_not_shown(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.delay_s = 0.3
+    daemon.enqueue("late")
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        asking = asyncio.ensure_future(session.complete(0, 1))
+        await until(daemon, COMPLETE)
+        session.type(0, 1, "b")
+        assert await asking is None
+        assert daemon.bodies(FATE) == []
+
+
+async def test_cancelling_in_the_editor_cancels_in_the_daemon(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.delay_s = 5.0
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        asking = session.client.protocol.send_request(
+            types.TEXT_DOCUMENT_INLINE_COMPLETION, session.params(0, 1), msg_id="r1"
+        )
+        await until(daemon, COMPLETE)
+        session.client.cancel_request(types.CancelParams("r1"))
+        for _ in range(100):
+            if daemon.cancelled:
+                break
+            await asyncio.sleep(0.02)
+        assert daemon.cancelled == 1
+        assert asking.done()
+
+
+async def test_accepting_by_command_is_reported_once(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("total = 0")
+    async with editor(tmp_path) as session:
+        session.open("\n")
+        await session.complete(0, 0)
+        await session.execute("atlasd.accept", "c1")
+        session.type(0, 0, "total = 0")
+        fates = await until(daemon, FATE, 2)
+        await asyncio.sleep(0.1)
+        assert [one["fate"] for one in fates] == ["shown", "accepted"]
+
+
+async def test_fates_are_inferred_from_edits_where_the_client_cannot_tell(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("total = 0\nfor x in y:")
+    async with editor(tmp_path) as session:
+        session.open("\n")
+        await session.complete(0, 0)
+        session.type(0, 0, "total ")
+        session.type(0, 6, "=")
+        session.type(0, 7, " 0\n")
+        session.type(1, 0, "for x in y:")
+        fates = await until(daemon, FATE, 4)
+        assert [(one["fate"], one.get("accepted_length")) for one in fates] == [
+            ("shown", None),
+            ("accepted_word", 6),
+            ("accepted_line", 10),
+            ("accepted", 21),
+        ]
+
+
+async def test_copilots_partial_accept_notification_counts_utf16_units(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("😀x = 1")
+    async with editor(tmp_path) as session:
+        session.open("\n")
+        (item,) = await session.complete(0, 0) or []
+        wire = {"insertText": item.insert_text, "command": {"arguments": ["c1"]}}
+        session.client.protocol.notify(
+            "textDocument/didPartiallyAcceptCompletion", {"item": wire, "acceptedLength": 3}
+        )
+        fates = await until(daemon, FATE, 2)
+        assert fates[1] == {"id": "c1", "fate": "accepted_word", "accepted_length": 2}
+
+
+async def test_clients_without_inline_completion_get_a_menu(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("nd(x)\nreturn y")
+    async with editor(tmp_path, inline=False) as session:
+        assert session.server is not None
+        assert session.server.capabilities.completion_provider is not None
+        session.open("appe\n")
+        answer = await session.client.text_document_completion_async(
+            types.CompletionParams(types.TextDocumentIdentifier(session.uri), types.Position(0, 4))
+        )
+        assert isinstance(answer, types.CompletionList)
+        (item,) = answer.items
+        assert item.label == "nd(x) …"
+        assert item.filter_text == "append(x)\nreturn y"
+
+
+async def test_clients_with_inline_completion_get_no_menu(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        assert session.server is not None
+        assert session.server.capabilities.completion_provider is None
+        assert session.server.capabilities.inline_completion_provider
+
+
+async def test_commands_reach_the_daemon(daemon: ScriptedDaemon, tmp_path: Path) -> None:
+    async with editor(tmp_path) as session:
+        assert (await session.execute("atlasd.status"))["state"] == "ready"
+        await session.execute("atlasd.pause")
+        await session.execute("atlasd.resume")
+        await session.execute("atlasd.why", "c9")
+        assert await session.execute("atlasd.chat", "explain", "x = 1", "python") == "ab"
+        called = [path for path, _ in daemon.calls]
+        assert "/atlasd/v1/pause" in called
+        assert "/atlasd/v1/resume" in called
+        (chat,) = daemon.bodies("/v1/chat/completions")
+        assert chat["prediction"]["content"] == "x = 1"
+
+
+async def test_the_session_survives_a_daemon_restart_and_opens_its_folders_again(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        await until(daemon, "/atlasd/v1/workspace")
+        await daemon.stop()
+        assert await session.complete(0, 1) == []
+        assert (await session.execute("atlasd.status"))["state"] == "stopped"
+        daemon.pid = 2
+        await daemon.start()
+        daemon.enqueue("again")
+        items = await session.complete(0, 1)
+        assert items is not None
+        assert items[0].insert_text == "again"
+        opened = await until(daemon, "/atlasd/v1/workspace", 2)
+        root = {"root": str(tmp_path / "repository"), "trusted": True}
+        assert opened == [{"open": [root]}] * 2
+
+
+async def test_an_untrusted_workspace_is_said_to_be_one_and_its_buffers_stay_here(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path, options={"trusted": False}) as session:
+        session.open("a\n")
+        session.type(0, 1, "b")
+        await session.complete(0, 2)
+        await asyncio.sleep(1.3)
+        assert daemon.bodies(COMPLETE)[0]["trusted"] is False
+        assert daemon.bodies("/atlasd/v1/edited") == []
+
+
+async def test_an_unsaved_buffer_is_passed_on_once_typing_pauses(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        for at, letter in enumerate("bcd"):
+            session.type(0, 1 + at, letter)
+        (body,) = await until(daemon, "/atlasd/v1/edited")
+        assert body["text"] == "abcd\n"
+        assert body["path"] == str(tmp_path / "repository" / "main.py")
