@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from atlasd_kernels.spec import DecoderSpec
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -17,8 +18,6 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-
-from atlasd_kernels.spec import DecoderSpec
 
 BASE: dict[str, Any] = {
     "vocab_size": 301,

@@ -181,7 +181,7 @@ class CpuDecoder:
         """Seconds spent since the start in ``matmul``, ``attention`` and ``other``."""
         profile = Profile()
         native().profile(self.handle, ctypes.byref(profile))
-        return {name: getattr(profile, name) * 1e-9 for name, _ in Profile._fields_}
+        return {name: getattr(profile, name) * 1e-9 for name in ("matmul", "attention", "other")}
 
     def close(self) -> None:
         """Free everything; the decoder cannot be used afterwards."""

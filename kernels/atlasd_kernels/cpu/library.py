@@ -15,14 +15,22 @@ VERSION = 1
 class Config(ctypes.Structure):
     """Mirrors ``Config`` in decoder.h."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes wants a list)
-        *[
-            (name, c_int32)
-            for name in (
-                "vocab hidden layers heads kv_heads head_dim intermediate slots slot_tokens "
-                "threads qk_norm half_cache format head_format embedding_source"
-            ).split()
-        ],
+    _fields_ = [
+        ("vocab", c_int32),
+        ("hidden", c_int32),
+        ("layers", c_int32),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("head_dim", c_int32),
+        ("intermediate", c_int32),
+        ("slots", c_int32),
+        ("slot_tokens", c_int32),
+        ("threads", c_int32),
+        ("qk_norm", c_int32),
+        ("half_cache", c_int32),
+        ("format", c_int32),
+        ("head_format", c_int32),
+        ("embedding_source", c_int32),
         ("rms_eps", c_float),
         ("isa", c_char_p),
         ("windows", c_void_p),
@@ -36,7 +44,7 @@ class Config(ctypes.Structure):
 class Packing(ctypes.Structure):
     """Mirrors ``Packing`` in pack.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("format", c_int32),
         ("source", c_int32),
         ("values", c_void_p),
@@ -51,7 +59,7 @@ class Packing(ctypes.Structure):
 class Noise(ctypes.Structure):
     """Mirrors ``Noise`` in kernels.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("temperature", c_float),
         ("seed", c_uint64),
         ("choice", c_uint32),
@@ -62,7 +70,7 @@ class Noise(ctypes.Structure):
 class Profile(ctypes.Structure):
     """Mirrors ``Profile`` in decoder.h: nanoseconds since the decoder was made."""
 
-    _fields_ = [("matmul", c_int64), ("attention", c_int64), ("other", c_int64)]  # noqa: RUF012
+    _fields_ = [("matmul", c_int64), ("attention", c_int64), ("other", c_int64)]
 
 
 Array = c_void_p
@@ -74,8 +82,10 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "forward": (c_char_p, [c_void_p, Array, Array, Array, c_int64, Array, c_int64, Array]),
     "draft": (
         c_char_p,
-        [c_void_p, c_int32, c_int32, c_int32, c_int64, c_float, POINTER(Noise), c_int32]
-        + [Array, Array, POINTER(c_int64)],
+        [
+            *[c_void_p, c_int32, c_int32, c_int32, c_int64, c_float, POINTER(Noise), c_int32],
+            *[Array, Array, POINTER(c_int64)],
+        ],
     ),
     "reduce_head": (c_char_p, [c_void_p, Array, c_int64]),
     "copy_prefix": (None, [c_void_p, c_int32, c_int32, c_int32]),
@@ -151,7 +161,8 @@ def native() -> NativeLibrary:
 
 def instruction_sets() -> list[str]:
     """Code paths this processor can run, best first; the last is always ``portable``."""
-    library, names = native(), []
+    library = native()
+    names: list[str] = []
     while (name := library.isa(len(names))) is not None:
         names.append(name.decode())
     return names
