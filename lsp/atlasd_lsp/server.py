@@ -139,7 +139,7 @@ def _renders_markdown(server: AtlasdServer) -> bool:
     document = server.client_capabilities.text_document
     completion = document.completion if document else None
     item = completion.completion_item if completion else None
-    return types.MarkupKind.Markdown in (item and item.documentation_format or [])
+    return types.MarkupKind.Markdown in ((item and item.documentation_format) or [])
 
 
 def _register_fates(server: AtlasdServer) -> None:

@@ -34,7 +34,7 @@ async def test_a_suggestion_carries_the_text_around_the_cursor_and_comes_back(
         assert items is not None
         assert [item.insert_text for item in items] == ["n + 1"]
         assert items[0].range == types.Range(types.Position(1, 11), types.Position(1, 12))
-        assert items[0].command == types.Command("Accepted", "atlasd.accept", arguments=["c1"])
+        assert items[0].command == types.Command("Accepted", "atlasd.accept", arguments=("c1",))
         (body,) = daemon.bodies(COMPLETE)
         assert body["prefix"] == "def f(n):\n    return "
         assert body["suffix"] == ")\n"
