@@ -1,0 +1,138 @@
+"""Distil a one-layer static drafter: the target's frozen embedding, a head over frequent tokens.
+
+    python -m training.distill --data training/work/packed/a --minutes 8 --out FOLDER
+
+The folder is a complete Qwen2 checkpoint (the target's embedding included, so that any engine can
+draft with it); draft_head.json lists the token ids it was trained to draft, most frequent first: an
+engine that scores those alone drafts the same and cheaper.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.export import load, write
+from training.fetch import HERE
+from training.model import Decoder
+from training.train import Rows, optimisers
+
+ROWS = 1024  # positions whose logits are held at once
+WARMUP = 20  # steps
+
+
+def frequent_tokens(rows: Rows, count: int, vocabulary: int) -> Tensor:
+    """The ids of the `count` most frequent tokens of the data, most frequent first."""
+    sample = rows.data[:4000].reshape(-1)
+    frequency = np.bincount(sample, minlength=vocabulary)
+    return torch.from_numpy(np.argsort(-frequency, kind="stable")[:count].copy())
+
+
+def drafted_ids(folder: Path) -> Tensor:
+    """The token ids that a drafter's reduced head covers."""
+    return torch.tensor(json.loads((folder / "draft_head.json").read_text())["token_ids"])
+
+
+def begin(target: Decoder, intermediate: int) -> Decoder:
+    """A one-layer student that starts from the target's first layer and final norm."""
+    width = intermediate or target.shape.intermediate
+    student = Decoder(replace(target.shape, layers=1, intermediate=width))
+    student.embed.weight.data.copy_(target.embed.weight)
+    student.embed.weight.requires_grad_(False)
+    student.norm.load_state_dict(target.norm.state_dict())
+    if width == target.shape.intermediate:
+        student.layers[0].load_state_dict(target.layers[0].state_dict())
+    return student
+
+
+def divergence(states: Tensor, teacher: Tensor, head: Tensor, full: Tensor) -> Tensor:
+    """Mean KL from the target's distribution to the student's over the head's tokens.
+
+    states, teacher [rows, hidden]; head [drafted, hidden]; full [vocabulary, hidden]. Rows count by
+    the probability that the target gives to the head's tokens: the rest cannot be drafted anyway.
+    """
+    with torch.no_grad():
+        logits = teacher @ head.T
+        norm = (teacher @ full.T).logsumexp(dim=-1, keepdim=True)
+        wanted = (logits - norm).exp()  # sums to the head's share of the target's probability
+    scores = F.log_softmax(states @ head.T, dim=-1)
+    entropy = torch.special.entr(wanted).sum()
+    return (-(wanted * scores).sum() - entropy) / len(states)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--first-row", type=int, default=0)
+    parser.add_argument("--from-drafter", type=Path, help="continue from this drafter")
+    parser.add_argument("--head", type=int, default=2560)
+    parser.add_argument("--intermediate", type=int, default=0, help="0: as wide as the target's")
+    parser.add_argument("--batch", type=int, default=8, help="rows of the data per step")
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(1)
+    target = load(args.target).eval().requires_grad_(False)
+    rows = Rows(args.data)
+    full = target.embed.weight.detach()
+    if args.from_drafter:
+        student = load(args.from_drafter)
+        student.embed.weight.data.copy_(full)
+        student.embed.weight.requires_grad_(False)
+        ids = drafted_ids(args.from_drafter)
+    else:
+        student = begin(target, args.intermediate)
+        ids = frequent_tokens(rows, args.head, len(full))
+    head = full[ids]
+    muon, adam = optimisers(student, args.lr, 0.002)
+    adam.param_groups[0]["params"] = []  # the shared embedding stays as the target has it
+    base = [[group["lr"] for group in optim.param_groups] for optim in (muon, adam)]
+    began, step, position, tokens = time.monotonic(), 0, args.first_row, 0
+    window: list[float] = []
+    while (progress := (time.monotonic() - began) / 60 / args.minutes) < 1:
+        factor = min(1.0, (step + 1) / WARMUP, 2 * (1 - progress))
+        for optim, rates in zip((muon, adam), base, strict=True):
+            for group, rate in zip(optim.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        batch = rows.read(position, args.batch)[:, :-1]
+        with torch.no_grad():
+            wanted = target.hidden(batch).flatten(0, 1)
+        states = student.hidden(batch).flatten(0, 1)
+        # One chunk's logits at a time: gradients of the states are collected, then sent back once.
+        leaf = states.detach().requires_grad_()
+        total = 0.0
+        for chunk, teacher in zip(leaf.split(ROWS), wanted.split(ROWS), strict=True):
+            loss = divergence(chunk, teacher, head, full) * len(chunk) / len(leaf)
+            loss.backward()
+            total += float(loss.detach())
+        states.backward(leaf.grad)
+        for optim in (muon, adam):
+            optim.step()
+            optim.zero_grad(set_to_none=True)
+        position, step, tokens = position + args.batch, step + 1, tokens + batch.numel()
+        window.append(total)
+        if step % 20 == 0:
+            speed = tokens / (time.monotonic() - began)
+            print(
+                f"step {step}  {tokens / 1e6:.2f}M tokens  KL {sum(window) / len(window):.3f}"
+                f"  lr x{factor:.2f}  {speed:.0f} tokens/s",
+                flush=True,
+            )
+            window = []
+    write(student, args.out, args.target)
+    head_file = {"token_ids": ids.tolist(), "distilled_tokens": tokens}
+    (args.out / "draft_head.json").write_text(json.dumps(head_file) + "\n")
+
+
+if __name__ == "__main__":
+    main()

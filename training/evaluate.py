@@ -1,0 +1,171 @@
+"""Measure a shipped folder on the held-out projects; prints and writes work/evaluation.json.
+
+python -m training.evaluate --model FOLDER [--quick] [--only bits,holes,loops,samples]
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from training import fim
+from training.export import CONTEXT, load
+from training.fetch import HERE
+from training.generate import continue_greedily
+from training.model import Decoder
+from training.pack import Document, read
+from training.tokenizer import SHARES
+
+Result = dict[str, object]
+
+
+class Subject:
+    """A model with its tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model: Decoder = load(folder).eval()
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.end: int = self.tokenizer.token_to_id(fim.END)
+        self.ids = {
+            t: self.tokenizer.token_to_id(t) for t in (fim.PREFIX, fim.SUFFIX, fim.MIDDLE, fim.END)
+        }
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+@torch.no_grad()
+def nats(model: Decoder, tokens: Tensor) -> float:
+    """Sum over tokens[1:]; each is predicted from at least half a context of what precedes it."""
+    total, stride = 0.0, CONTEXT // 2
+    for start in range(0, max(1, len(tokens) - 1), stride):
+        window = tokens[max(0, start - stride) : start + stride + 1]
+        scored = min(stride, len(tokens) - 1 - start)
+        states = model.hidden(window[None, :-1])[0, -scored:]
+        for rows, wanted in zip(states.split(512), window[-scored:].split(512), strict=True):
+            logits = F.linear(rows, model.embed.weight)
+            total += float(F.cross_entropy(logits, wanted, reduction="sum"))
+    return total
+
+
+def bits_per_byte(subject: Subject, language: str, limit: int) -> Result:
+    """Held-out files, a seeded sample of `limit` bytes, each on its own after <|endoftext|>."""
+    documents = read("held_out", language)
+    random.Random(0).shuffle(documents)
+    size = count = 0
+    total = 0.0
+    for document in documents:
+        if size >= limit:
+            break
+        ids = subject.encode(document.text)
+        total += nats(subject.model, torch.tensor([subject.end, *ids]))
+        size, count = size + len(document.text.encode()), count + len(ids)
+    return {"bits_per_byte": total / math.log(2) / size, "bytes": size, "tokens": count}
+
+
+def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
+    """Rest-of-line holes in held-out Python: 2,000 characters before the cursor, 1,000 after it."""
+    rng = random.Random(7)
+    documents = read("held_out", "python")
+    exact = tried = 0
+    while tried < count:
+        document = rng.choice(documents)
+        hole = fim.rest_of_line(document.text, rng)
+        if hole is None:
+            continue
+        tried += 1
+        near = fim.Hole(hole.prefix[-2000:], "", hole.suffix[:1000])
+        prompt = fim.encode(subject.encode, near, suffix_first, subject.ids)[:-1]
+        wanted = len(subject.encode(hole.middle)) + 8
+        made = continue_greedily(subject.model, prompt, min(wanted, 80), {subject.end})
+        exact += subject.tokenizer.decode(made) == hole.middle
+    return {"exact": exact / count, "holes": count}
+
+
+def is_loop(tokens: list[int]) -> bool:
+    """The end repeats, with a period of at most 50 tokens, three times and over 30 tokens."""
+    return any(
+        len(tokens) >= (size := max(3 * period, 30))
+        and tokens[-size + period :] == tokens[-size:-period]
+        for period in range(1, 51)
+    )
+
+
+def prompts(subject: Subject, count: int, length: int = 400) -> list[tuple[Document, list[int]]]:
+    """The first `length` tokens of `count` held-out files that are longer, languages in turn."""
+    rng = random.Random(3)
+    pools = [read("held_out", language) for language in SHARES]
+    for pool in pools:
+        rng.shuffle(pool)
+    found: list[tuple[Document, list[int]]] = []
+    while len(found) < count and any(pools):
+        for pool in pools:
+            while pool and len(found) < count:
+                document = pool.pop()
+                ids = subject.encode(document.text)
+                if len(ids) > length + 200:
+                    found.append((document, ids[:length]))
+                    break
+    return found
+
+
+def loops(subject: Subject, count: int) -> Result:
+    looped = ended = 0
+    for _, prompt in prompts(subject, count):
+        made = continue_greedily(subject.model, prompt, 200, {subject.end})
+        ended += len(made) < 200
+        looped += is_loop(made)
+    return {"loop_rate": looped / count, "ended": ended / count, "files": count}
+
+
+def samples(subject: Subject, count: int) -> list[Result]:
+    shown: list[Result] = []
+    for document, prompt in prompts(subject, count):
+        made = continue_greedily(subject.model, prompt, 120, {subject.end})
+        tail = subject.tokenizer.decode(prompt[-60:])
+        shown.append(
+            {"path": document.path, "prompt": tail, "continuation": subject.tokenizer.decode(made)}
+        )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
+    parser.add_argument("--only", default="bits,holes,loops,samples")
+    parser.add_argument("--quick", action="store_true", help="small samples")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=HERE / "work" / "evaluation.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    subject = Subject(args.model)
+    found: dict[str, object] = {}
+    began = time.monotonic()
+    if "bits" in args.only:
+        for language in SHARES:
+            found[language] = bits_per_byte(subject, language, 150_000 if args.quick else 600_000)
+            print(language, found[language], flush=True)
+    if "holes" in args.only:
+        for name, first in (("suffix first", True), ("prefix first", False)):
+            found[f"holes, {name}"] = holes(subject, 100 if args.quick else 500, first)
+            print(name, found[f"holes, {name}"], flush=True)
+    if "loops" in args.only:
+        found["loops"] = loops(subject, 20 if args.quick else 100)
+        print(found["loops"], flush=True)
+    if "samples" in args.only:
+        found["samples"] = samples(subject, 5)
+        print(json.dumps(found["samples"], indent=1))
+    found["seconds"] = time.monotonic() - began
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

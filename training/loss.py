@@ -1,0 +1,38 @@
+"""Cross-entropy over a large vocabulary without ever holding the logits of a whole batch."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+ROWS = 1024  # logits of one chunk stay inside a shared last-level cache
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        grad_states = torch.empty_like(states)
+        grad_head = torch.zeros_like(head)
+        total = states.new_zeros(())
+        for start in range(0, len(states), ROWS):
+            rows, wanted = states[start : start + ROWS], targets[start : start + ROWS]
+            logits = rows @ head.T  # [rows, vocabulary]
+            norm = logits.logsumexp(dim=-1, keepdim=True)
+            picked = wanted[:, None]
+            total += (norm - logits.gather(1, picked)).sum()
+            grad = logits.sub_(norm).exp_()
+            grad.scatter_add_(1, picked, torch.full_like(norm, -1.0))
+            grad_states[start : start + ROWS] = grad @ head
+            grad_head.addmm_(grad.T, rows)
+        ctx.save_for_backward(grad_states, grad_head)  # type: ignore[attr-defined]
+        return total / len(states)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, scale: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        grad_states, grad_head = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale = scale / len(grad_states)
+        return grad_states * scale, grad_head * scale, None
+
+
+def cross_entropy(states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats of targets [rows] under states [rows, hidden] @ head [vocabulary, hidden].T."""
+    return _ChunkedCrossEntropy.apply(states, head, targets)

@@ -1,0 +1,120 @@
+"""The Qwen2-layout decoder as it is trained: fused projections, whole sequences, no cache."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VOCABULARY = 8192
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Dimensions of a decoder; every one a multiple of 64 so that kernels need no edge cases."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int = VOCABULARY
+    head_dim: int = 64
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    def parameters(self) -> int:
+        """Total parameter count, the tied embedding counted once."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = self.hidden * (2 * q + 2 * kv) + q + 2 * kv
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.layers * layer + self.vocabulary * self.hidden + self.hidden
+
+    def to_dict(self) -> dict[str, int | float]:
+        return asdict(self)
+
+
+SIZES = {
+    "tiny": Shape(hidden=64, layers=1, heads=1, kv_heads=1, intermediate=128),
+    "6m": Shape(hidden=320, layers=3, heads=5, kv_heads=1, intermediate=896),
+    "7m": Shape(hidden=320, layers=4, heads=5, kv_heads=1, intermediate=896),
+    "8m": Shape(hidden=384, layers=3, heads=6, kv_heads=2, intermediate=1024),
+    "11m": Shape(hidden=448, layers=4, heads=7, kv_heads=1, intermediate=1152),
+    "20m": Shape(hidden=576, layers=4, heads=9, kv_heads=3, intermediate=1728),
+}
+
+
+def rope_tables(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
+    """cos and sin, each [length, head_dim / 2], for positions 0..length-1."""
+    step = torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), shape.rope_theta**-step)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x [batch, length, heads, head_dim]; halves paired as in Qwen2."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Layer(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        self.splits = [q, kv, kv]
+        self.norm1 = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
+        self.qkv = nn.Linear(shape.hidden, q + 2 * kv, bias=True)
+        self.out = nn.Linear(q, shape.hidden, bias=False)
+        self.norm2 = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
+        self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
+        self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [batch, length, hidden] -> the same shape, causally."""
+        batch, length, _ = x.shape
+        shape = self.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, length, -1, shape.head_dim)
+        q, k, v = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=2)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        group = shape.heads // shape.kv_heads
+        k, v = (t.repeat_interleave(group, dim=2) if group > 1 else t for t in (k, v))
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+        )
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Decoder(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed = nn.Embedding(shape.vocabulary, shape.hidden)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
+        self.reset()
+
+    def reset(self) -> None:
+        """Residual branches start at zero, so that the first steps train the embedding alone."""
+        nn.init.normal_(self.embed.weight, std=self.shape.hidden**-0.5)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            for linear in (layer.qkv, layer.gate_up):
+                nn.init.normal_(linear.weight, std=0.6 * self.shape.hidden**-0.5)
+            nn.init.zeros_(layer.qkv.bias)
+            nn.init.zeros_(layer.out.weight)
+            nn.init.zeros_(layer.down.weight)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """tokens [batch, length] -> final normed states [batch, length, hidden]."""
+        cos, sin = rope_tables(self.shape, tokens.shape[1])
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return self.norm(x)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.hidden(tokens), self.embed.weight)
