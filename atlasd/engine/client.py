@@ -238,13 +238,14 @@ class EngineClient:
         """Run processes until one ends that was not meant to be replaced."""
         while True:
             try:
-                process = await EngineProcess.spawn(self.load)
+                process = await EngineProcess.spawn()
             except OSError as error:
                 self._fail(EngineError(f"The engine process cannot be started: {error}."))
                 return
             self._process = process
             for (kind, repository), payload in self._learned.items():
                 process.send(Restore(kind, repository, payload))
+            process.send(self.load)
             try:
                 async for message in process.messages():
                     self._receive(message)

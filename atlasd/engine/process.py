@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from atlasd.engine.framing import frame, read_from_engine
-from atlasd.engine.protocol import FromEngine, Load, Shutdown, ToEngine
+from atlasd.engine.protocol import FromEngine, Shutdown, ToEngine
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class EngineProcess:
         self._output = asyncio.create_task(self._follow_output())
 
     @classmethod
-    async def spawn(cls, load: Load) -> EngineProcess:
-        """Start a process that loads ``load``; it answers with ``Loading`` messages."""
+    async def spawn(cls) -> EngineProcess:
+        """Start a process; it loads what the ``Load`` message says."""
         ours, theirs = socket.socketpair()
         with theirs:
             # Waiting threads must not spin: two cores are shared with an editor and a compiler.
@@ -56,9 +56,7 @@ class EngineProcess:
                 start_new_session=True,
             )
         reader, writer = await asyncio.open_connection(sock=ours)
-        running = cls(process, reader, writer)
-        running.send(load)
-        return running
+        return cls(process, reader, writer)
 
     def send(self, message: ToEngine) -> None:
         """Queue a message; never blocks. A process that is gone swallows it."""

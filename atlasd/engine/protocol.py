@@ -52,6 +52,8 @@ class Load(msgspec.Struct, tag=True, omit_defaults=True):
     slot_tokens: int = 0
     drafting: bool = True
     backend: str = "auto"
+    fingerprint: str = ""
+    """The tokenizer's: what drafters keep between runs is kept under it. Empty: the model's own."""
 
 
 class Submit(msgspec.Struct, tag=True, omit_defaults=True):

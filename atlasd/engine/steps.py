@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from atlasd.draft.drafter import EMPTY
+from atlasd.draft.drafter import EMPTY, Draft
 from atlasd.engine.batch import Batch, Part
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.counters import Counters
@@ -38,6 +38,9 @@ where its rows cost little and the first draft rides along."""
 
 PATIENCE_S = 0.25
 """A prefill that must give way to more urgent streams gets a turn after this long all the same."""
+
+PREDICTION_SOURCES = ("prediction", "edit")
+"""Drafters that draft from the ``prediction`` of a request that has one."""
 
 
 class Engine:
@@ -103,6 +106,13 @@ class Engine:
         if stream := self._streams.get(number):
             stream.priority = priority
 
+    def set_planning(self, planning: Planning | None) -> None:
+        """Draft with this from now on (None: not at all); the drafters so far see an end."""
+        if self.planning is not None:
+            for stream in self._streams.values():
+                self.planning.end(stream)
+        self.planning = planning
+
     @property
     def streams(self) -> int:
         """Streams that have a slot."""
@@ -131,6 +141,11 @@ class Engine:
         if batch:
             self._decode(batch)
         return bool(self._streams)
+
+    def cancel_all(self) -> None:
+        """End every stream, before the engine is shut down."""
+        for number in list(self._streams):
+            self.cancel(number)
 
     def check_integrity(self) -> None:
         """Raise AssertionError if slots and streams contradict each other."""
@@ -323,7 +338,7 @@ class Engine:
             stats.rows += part.rows
         if draft.tokens:
             decided = min(len(draft.tokens), len(verified)) if reason else len(draft.tokens)
-            _count_draft(stats, draft.source, decided, accepted)
+            _count_draft(stream, draft, decided, accepted)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), scores))
         if part.planned and self.planning is not None:
@@ -357,9 +372,12 @@ class Engine:
         self._end(stream, "error", str(error))
 
 
-def _count_draft(stats: StreamStats, source: str, decided: int, accepted: int) -> None:
-    stats.drafted[source] = stats.drafted.get(source, 0) + decided
-    stats.accepted[source] = stats.accepted.get(source, 0) + accepted
-    if source == "prediction":
-        stats.prediction_accepted += accepted
-        stats.prediction_rejected += decided - accepted
+def _count_draft(stream: Stream, draft: Draft, decided: int, accepted: int) -> None:
+    stats = stream.stats
+    right = draft.by_source(accepted)
+    for source, count in draft.by_source(decided).items():
+        stats.drafted[source] = stats.drafted.get(source, 0) + count
+        stats.accepted[source] = stats.accepted.get(source, 0) + right.get(source, 0)
+        if stream.view.prediction is not None and source in PREDICTION_SOURCES:
+            stats.prediction_accepted += right.get(source, 0)
+            stats.prediction_rejected += count - right.get(source, 0)

@@ -50,8 +50,10 @@ class HashDecoder:
     ) -> Float32:
         assert len(tokens) == len(slots) == len(positions) > 0
         assert all(array.dtype == np.int32 for array in (tokens, slots, positions, logits_rows))
-        assert positions.min() >= 0 and positions.max() < self.slot_tokens
-        assert slots.min() >= 0 and slots.max() < self.slots
+        assert positions.min() >= 0
+        assert positions.max() < self.slot_tokens
+        assert slots.min() >= 0
+        assert slots.max() < self.slots
         for slot in set(slots.tolist()):
             assert (np.diff(positions[slots == slot]) == 1).all()
         if prefill:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +25,10 @@ def test_costs_grow_with_rows_and_with_kv_tokens(observations, tile):
     sizes = [0, 100, 512, 5000, 40_000]
     table = [[costs.ms(rows, kv) for kv in sizes] for rows in range(1, 100)]
     slack = 1 + 1e-9
-    for before, after in zip(table, table[1:], strict=False):
+    for before, after in itertools.pairwise(table):
         assert all(a <= b * slack for a, b in zip(before, after, strict=True))
     for row in table:
-        assert all(a <= b * slack for a, b in zip(row, row[1:], strict=False))
+        assert all(a <= b * slack for a, b in itertools.pairwise(row))
     assert table[0][0] > 0
 
 
