@@ -2,79 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from atlasd.store import completions, export, files, learned, purge
 from atlasd.store.rows import Accepted, Fate, FileRow, LearnedRow, StoredCompletion
+from atlasd.store.writer import Writer
+
+if TYPE_CHECKING:
+    from sqlite_utils.db import Database
+
+T = TypeVar("T")
+RETENTION_DAYS = 90
+RETENTION_ROWS = 200_000
 
 
 class Store:
     """``await Store.open(path)``; raises ``StoreError`` when the file is damaged or newer than this
-    program. A call that returned has its data on disk (survives kill -9 and power loss)."""
+    program. A call that returned has its data on disk: it survives kill -9 and power loss."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
 
     @classmethod
-    async def open(cls, path: Path, *, retention_days: int = 90) -> Store: ...
+    async def open(cls, path: Path, *, retention_days: int = RETENTION_DAYS) -> Store:
+        writer = Writer(path)
+        await asyncio.wrap_future(writer.opened)
+        store = cls(writer)
+        await store.retain(retention_days)
+        return store
 
-    async def close(self) -> None: ...
+    @property
+    def path(self) -> Path:
+        return self._writer.path
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._writer.close)
+
+    async def _run(self, run: Callable[[Database], T], *, alone: bool = False) -> T:
+        return await asyncio.wrap_future(self._writer.submit(run, alone=alone))
 
     # completions
 
     async def add_completion(self, completion: StoredCompletion) -> None:
         """Nothing is stored for untrusted workspaces; secrets in the text are masked."""
-        ...
+        await self._run(lambda db: completions.add(db, completion))
 
-    async def fate(self, id: str, fate: Fate, accepted_length: int | None = None) -> str:
+    async def set_fate(self, id: str, fate: Fate, accepted_length: int | None = None) -> str:
         """Record what became of a completion. Returns the text accepted so far ("" if none);
         ``accepted_length`` counts code points from the start and is cumulative."""
-        ...
+        return await self._run(lambda db: completions.set_fate(db, id, fate, accepted_length))
 
     async def accepted(self, repository: str | None, limit: int = 200) -> list[Accepted]:
         """Accepted text of a repository (None: all), newest first."""
-        ...
+        return await self._run(lambda db: completions.accepted(db, repository, limit))
 
     async def fates(self, repository: str | None = None) -> dict[str, int]:
-        """How many completions met which fate."""
-        ...
+        """How many completions met which fate; ``pending`` are those nothing was heard of."""
+        return await self._run(lambda db: completions.fates(db, repository))
+
+    async def retain(self, days: int = RETENTION_DAYS, rows: int = RETENTION_ROWS) -> int:
+        """Remove what is older than ``days`` or beyond ``rows``; returns how many rows went."""
+        return await self._run(
+            lambda db: completions.retain(db, days, rows) + learned.forget_stale(db, days)
+        )
 
     # files and generations
 
-    async def files(self, repository: str) -> dict[str, FileRow]: ...
+    async def files(self, repository: str) -> dict[str, FileRow]:
+        return await self._run(lambda db: files.known(db, repository))
 
     async def put_files(self, repository: str, rows: list[FileRow]) -> None:
         """Insert or replace; a changed hash raises the file's generation by one."""
-        ...
+        await self._run(lambda db: files.put(db, repository, rows))
 
-    async def drop_files(self, repository: str, paths: list[str]) -> None: ...
+    async def drop_files(self, repository: str, paths: list[str]) -> None:
+        await self._run(lambda db: files.drop(db, repository, paths))
 
     # learned state
 
     async def save_learned(self, row: LearnedRow) -> None:
         """Keep the engine's ``Learned`` payload (``confidence``, ``recycle``, …)."""
-        ...
+        await self._run(lambda db: learned.save(db, row))
 
     async def learned(self, model: str) -> list[LearnedRow]:
-        """All that was learned with this model key (model and tokenizer); other keys stay hidden."""
-        ...
+        """All that was learned under this key of model and tokenizer, and nothing else."""
+        return await self._run(lambda db: learned.of_model(db, model))
 
-    async def save_costs(self, machine: str, model: str, payload: bytes) -> None: ...
+    async def save_costs(self, machine: str, model: str, payload: bytes) -> None:
+        await self._run(lambda db: learned.save_machine(db, machine, model, "costs", payload))
 
-    async def costs(self, machine: str, model: str) -> bytes | None: ...
+    async def costs(self, machine: str, model: str) -> bytes | None:
+        return (await self._run(lambda db: learned.of_machine(db, machine, model)))[0]
 
-    async def save_threads(self, machine: str, model: str, threads: int) -> None: ...
+    async def save_threads(self, machine: str, model: str, threads: int) -> None:
+        await self._run(lambda db: learned.save_machine(db, machine, model, "threads", threads))
 
-    async def threads(self, machine: str, model: str) -> int | None: ...
+    async def threads(self, machine: str, model: str) -> int | None:
+        return (await self._run(lambda db: learned.of_machine(db, machine, model)))[1]
 
     # looking at it, taking it along, removing it
 
     async def summary(self, repository: str | None = None) -> dict[str, object]:
-        """Per repository: files, tokens, completions by fate, learned state, bytes; the file's."""
-        ...
+        """Per repository: files, tokens, completions by fate, learned state; the file's bytes."""
+        return await self._run(lambda db: export.summary(db, repository))
 
-    def export(self, repository: str | None = None) -> AsyncIterator[dict[str, object]]:
-        """Every row with its ``table``; bytes as base64."""
-        ...
+    async def export(self, repository: str | None = None) -> AsyncIterator[dict[str, object]]:
+        """Every row with its ``table``, a page at a time; bytes as base64."""
+        for table in export.TABLES:
+            after = 0
+            while True:
+                rows, after = await self._run(_page(table, after, repository))
+                if not rows:
+                    break
+                for row in rows:
+                    yield row
 
     async def purge(self, repository: str | None = None) -> dict[str, int]:
         """Remove a repository (None: everything) so that no byte of its text stays in the file.
         Returns how many rows went, by table."""
-        ...
+        return await self._run(lambda db: purge.purge(db, repository), alone=True)
+
+
+def _page(
+    table: str, after: int, repository: str | None
+) -> Callable[[Database], tuple[list[dict[str, object]], int]]:
+    return lambda db: export.page(db, table, after, repository)

@@ -2,61 +2,225 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlasd.workspace.analysis import Analysis, changed_lines
+from atlasd.workspace.definitions import Definition, Hashes, definitions, hashes_of
+from atlasd.workspace.edits import Edit, Edits
+from atlasd.workspace.ignore import IgnoreRules
+from atlasd.workspace.language import language_of
+from atlasd.workspace.postings import Postings
+from atlasd.workspace.reading import read_bytes, readable_text
+from atlasd.workspace.scan import Found, allowed, find
 
-@dataclass(frozen=True)
-class Definition:
-    """Where a name is defined. ``path`` is relative to the repository, ``line`` counts from 0."""
+__all__ = ["Definition", "Edit", "Entry", "Repository"]
 
-    name: str
-    path: str
-    line: int
-    text: str
-    """The definition's first lines: signature, documentation, the start of its body."""
+_TEXTS_BYTES = 4 << 20
+_FILES_PER_NAME = 3
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A file as it was when it last changed, in an open buffer or on disk."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An indexed file. ``number`` is new for every version of it."""
 
-    path: str
-    text: str
-    at: float
-    """Seconds since the epoch."""
+    number: int
+    found: Found
+    hash: bytes
+    tokens: int
+    key: str
+    """Fingerprint of the tokenizer that made the tokens; empty: not tokenised yet."""
+    lines: Hashes
 
 
 class Repository:
     """Paths are relative to ``root`` with ``/`` between their parts. Text is never that of an
-    ignored file, and secrets in it are masked. Safe to call from the event loop; the calls that
-    read files (``text``, ``defining``, ``similar``) take well under a millisecond per file."""
+    ignored file, and secrets in it are masked. May be asked on any thread; changed only by the
+    indexing thread."""
 
-    root: Path
-    name: str
-    """What the model is told the repository is called."""
-    trusted: bool
-    state: str
-    """``opened``, ``scanning``, ``indexing``, ``watching``, ``paused`` or ``closed``."""
-    tokens: int
-    """Tokens indexed."""
-    files: list[str]
+    def __init__(self, root: Path, trusted: bool) -> None:
+        self.root = root
+        self.name = root.name
+        self.trusted = trusted
+        self.state = "opened"
+        """``opened``, ``scanning``, ``indexing``, ``watching``, ``paused`` or ``closed``."""
+        self.notice = ""
+        """Something the user should know, with what to do about it."""
+        self.rules = IgnoreRules(root)
+        self._lock = threading.RLock()
+        self._entries: dict[str, Entry] = {}
+        self._paths: dict[int, str] = {}
+        self._folders: Counter[str] = Counter()
+        self._next = 0
+        self._identifiers = Postings()
+        self._definitions = Postings()
+        self._edits = Edits()
+        self._texts: OrderedDict[str, tuple[int, int, str]] = OrderedDict()
+        self._texts_bytes = 0
+        self._listed: list[str] | None = None
+        self.tokens = 0
+        """Tokens indexed."""
+
+    # what is asked of it
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all indexed files, sorted. Do not change the list."""
+        with self._lock:
+            if self._listed is None:
+                self._listed = sorted(self._entries)
+            return self._listed
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._entries
 
     def text(self, path: str) -> str | None:
-        """The open buffer's text if there is one, else the file's; None if it must not be read."""
-        ...
+        """The open buffer's text if it is newer than the file, else the file's; None if there is
+        none or it must not be read."""
+        if not self.trusted or not allowed(self.root, self.rules, path):
+            return None
+        try:
+            status = os.lstat(self.root / path)
+            version = (status.st_mtime_ns, status.st_size)
+        except OSError:
+            version = (0, 0)
+        with self._lock:
+            buffer = self._edits.text(path, version[0] / 1e9)
+            if buffer is not None:
+                return buffer
+            if (known := self._texts.get(path)) and known[:2] == version:
+                self._texts.move_to_end(path)
+                return known[2]
+        data = read_bytes(self.root, path)
+        text = None if data is None else readable_text(data)
+        if text is not None:
+            self._remember(path, (*version, text))
+        return text
 
     def defining(self, names: Iterable[str], limit: int = 8) -> list[Definition]:
         """Definitions of ``names``, in the order of the names."""
-        ...
+        found: list[Definition] = []
+        for name in dict.fromkeys(names):
+            with self._lock:
+                numbers = self._definitions.files(int(hashes_of([name])[0]))
+                paths = [p for n in numbers if (p := self._paths.get(n))][:_FILES_PER_NAME]
+            for path in paths:
+                text = self.text(path)
+                if text is not None:
+                    found.extend(definitions(text, language_of(path), path, {name}))
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def recent(self, limit: int = 8) -> list[Edit]:
-        """What was edited last, newest first."""
-        ...
+        """The regions edited last, newest first."""
+        with self._lock:
+            return self._edits.recent(limit)
 
     def similar(
         self, identifiers: Iterable[str], exclude: Iterable[str] = (), limit: int = 4
     ) -> list[tuple[str, float]]:
         """Files that share rare identifiers, as (path, score in 0..1), best first."""
-        ...
+        left_out = set(exclude)
+        with self._lock:
+            scored = [
+                (self._paths[number], score)
+                for number, score in self._identifiers.scores(hashes_of(identifiers))
+                if number in self._paths and self._paths[number] not in left_out
+            ]
+        scored.sort(key=lambda item: (-item[1], item[0]))
+        return scored[:limit]
+
+    # what the indexing thread tells it
+
+    def entry(self, path: str) -> Entry | None:
+        return self._entries.get(path)
+
+    def put(
+        self, found: Found, hash: bytes, analysis: Analysis, tokens: int = 0, key: str = ""
+    ) -> None:
+        """A file is new or has changed."""
+        with self._lock:
+            self._forget_number(found.path)
+            number, self._next = self._next, self._next + 1
+            if found.path not in self._entries:
+                self._listed = None
+                self._folders.update(folders_above(found.path))
+            self._identifiers.put(number, analysis.identifiers)
+            self._definitions.put(number, analysis.definitions)
+            self._entries[found.path] = Entry(number, found, hash, tokens, key, analysis.lines)
+            self._paths[number] = found.path
+            self.tokens += tokens
+
+    def put_tokens(self, found: Found, tokens: int, key: str) -> None:
+        """A file that is otherwise the same was tokenised, or only its time changed."""
+        with self._lock:
+            old = self._entries[found.path]
+            self.tokens += tokens - old.tokens
+            new = Entry(old.number, found, old.hash, tokens, key, old.lines)
+            self._entries[found.path] = new
+
+    def drop(self, path: str) -> bool:
+        """A file is gone or must no longer be read. False if it was not known."""
+        with self._lock:
+            self._edits.forget(path)
+            self._forget_text(path)
+            if path not in self._entries:
+                return False
+            self._forget_number(path)
+            del self._entries[path]
+            self._folders.subtract(folders_above(path))
+            self._listed = None
+            return True
+
+    def below(self, folder: str) -> list[str]:
+        """Indexed files below a folder ("" is the root)."""
+        with self._lock:
+            if not folder:
+                return list(self._entries)
+            if self._folders[folder] <= 0:
+                return []
+            return [path for path in self._entries if path.startswith(f"{folder}/")]
+
+    def note_buffer(self, path: str, text: str) -> None:
+        """An open buffer is now ``text`` (secrets masked already)."""
+        with self._lock:
+            before = self.text(path)
+            self._edits.note(path, text, before)
+
+    def note_saved(self, path: str, text: str, before: Hashes, after: Hashes, at: float) -> None:
+        """A single file was changed on disk, not by a branch switch."""
+        with self._lock:
+            self._edits.note_lines(path, text, changed_lines(before, after), at)
+
+    def _forget_number(self, path: str) -> None:
+        if old := self._entries.get(path):
+            self._identifiers.drop(old.number)
+            self._definitions.drop(old.number)
+            del self._paths[old.number]
+            self.tokens -= old.tokens
+
+    def _remember(self, path: str, version: tuple[int, int, str]) -> None:
+        with self._lock:
+            self._forget_text(path)
+            self._texts[path] = version
+            self._texts_bytes += len(version[2])
+            while self._texts_bytes > _TEXTS_BYTES and len(self._texts) > 1:
+                self._forget_text(next(iter(self._texts)))
+
+    def _forget_text(self, path: str) -> None:
+        if known := self._texts.pop(path, None):
+            self._texts_bytes -= len(known[2])
+
+    def find(self, path: str) -> Found | None:
+        """The file as it is on disk, if it may be read."""
+        return find(self.root, self.rules, path)
+
+
+def folders_above(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]

@@ -1,0 +1,60 @@
+"""What the engine learned, kept for it between its lives: opaque bytes under exact keys.
+
+State is found again only under the very key it was saved with, so a changed model or tokenizer
+finds nothing, and going back to the former one finds everything.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from atlasd.store.completions import repository_id
+from atlasd.store.rows import LearnedRow
+
+if TYPE_CHECKING:
+    from sqlite_utils.db import Database
+
+
+def save(db: Database, row: LearnedRow) -> None:
+    owner = repository_id(db, row.repository) or 0
+    db.execute(
+        "INSERT OR REPLACE INTO learned (kind, repository, model, payload, saved) "
+        "VALUES (?, ?, ?, ?, ?)",
+        [row.kind, owner, row.model, row.payload, time.time()],
+    )
+
+
+def of_model(db: Database, model: str) -> list[LearnedRow]:
+    rows = db.execute(
+        "SELECT kind, root, model, payload FROM learned "
+        "LEFT JOIN repositories ON repositories.id = learned.repository "
+        "WHERE model = ? ORDER BY saved, kind",
+        [model],
+    )
+    return [LearnedRow(*row) for row in rows.fetchall()]
+
+
+def save_machine(db: Database, machine: str, model: str, column: str, value: object) -> None:
+    """``column``: ``costs`` (bytes) or ``threads``."""
+    assert column in ("costs", "threads")
+    db.execute(
+        f"INSERT INTO machines (machine, model, {column}, saved) VALUES (?, ?, ?, ?) "
+        f"ON CONFLICT (machine, model) DO UPDATE SET {column} = excluded.{column}, "
+        "saved = excluded.saved",
+        [machine, model, value, time.time()],
+    )
+
+
+def of_machine(db: Database, machine: str, model: str) -> tuple[bytes | None, int | None]:
+    """Step costs and thread count."""
+    row = db.execute(
+        "SELECT costs, threads FROM machines WHERE machine = ? AND model = ?", [machine, model]
+    ).fetchone()
+    return (None, None) if row is None else (row[0], row[1])
+
+
+def forget_stale(db: Database, days: int) -> int:
+    """Remove state that was not saved again for ``days``: of models no longer used."""
+    limit = time.time() - days * 86400
+    return int(db.execute("DELETE FROM learned WHERE saved < ?", [limit]).rowcount)

@@ -1,0 +1,249 @@
+"""Which files are ignored: ``.gitignore`` semantics, nested, with ``.git/info/exclude``, the
+user's global excludes, ``.ignore`` and ``.atlasdignore``.
+
+pathspec translates a pattern to a regular expression; here each pattern is asked about one path
+component after the other, from the top, as git does it: what is inside an ignored folder cannot be
+taken back, and a pattern that matches a folder says nothing of its own about what is in it.
+``.atlasdignore`` outranks ``.ignore``, and that ``.gitignore``, at whatever depth they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec.patterns.gitignore.base import GitIgnorePatternError
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+KINDS = (".atlasdignore", ".ignore", ".gitignore")
+"""Files with patterns, the highest rank first."""
+
+IGNORE_FILES = frozenset(KINDS)
+_MAX_PATTERN_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pattern:
+    ignores: bool
+    folders_only: bool
+    anchored: bool
+    """Matches the path below the file that holds it; otherwise a name at any depth."""
+    regex: re.Pattern[str]
+
+    def matches(self, path: str, name: str, is_folder: bool) -> bool:
+        if self.folders_only and not is_folder:
+            return False
+        match = self.regex.match(path if self.anchored else name)
+        # The named group is pathspec's mark of a match that ended at a folder further up.
+        return match is not None and match.groupdict().get("ps_d") is None
+
+
+class Patterns:
+    """The patterns of one file, in its order."""
+
+    def __init__(self, text: str) -> None:
+        lines = text.removeprefix("\ufeff").split("\n")
+        self.patterns = [p for line in lines if (p := parse(line.removesuffix("\r")))]
+        self._names = _any_of([p for p in self.patterns if not p.anchored])
+        self._paths = _any_of([p for p in self.patterns if p.anchored])
+
+    def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
+        """True: ignored, False: taken back, None: nothing said. The last match counts."""
+        # Nearly always nothing matches, and one alternation of all patterns tells so.
+        if not (self._names and self._names.match(name)) and not (
+            self._paths and self._paths.match(path)
+        ):
+            return None
+        for pattern in reversed(self.patterns):
+            if pattern.matches(path, name, is_folder):
+                return pattern.ignores
+        return None
+
+
+def parse(line: str) -> Pattern | None:
+    """One line of an ignore file; None for comments, blank lines and what git discards."""
+    if line.startswith("#"):
+        return None
+    text = line if line.endswith("\\ ") else line.rstrip(" ")
+    ignores = not text.startswith("!")
+    body = text if ignores else text[1:]
+    folders_only = body.endswith("/")
+    body = body[:-1] if folders_only else body
+    if not body or body == "/":
+        return None
+    try:
+        # A leading ! or # of the body is meant literally once the real negation is off.
+        escaped = f"\\{body}" if body[0] in "!#" else body
+        regex = GitIgnoreSpecPattern(escaped).regex
+    except GitIgnorePatternError:
+        return None
+    if regex is None:
+        return None
+    return Pattern(ignores, folders_only, "/" in body, regex)
+
+
+def _any_of(patterns: list[Pattern]) -> re.Pattern[str] | None:
+    if not patterns:
+        return None
+    sources = (re.sub(r"\?P<ps_d>", "?:", str(p.regex.pattern)) for p in patterns)
+    return re.compile("|".join(f"(?:{source})" for source in sources))
+
+
+@dataclass(frozen=True)
+class Level:
+    """The patterns of one file. It sees paths below its own folder: ``drop`` characters less than
+    paths relative to the root for a folder in the root, ``add`` in front for one around it."""
+
+    add: str
+    drop: int
+    patterns: Patterns
+
+    def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
+        return self.patterns.decide(self.add + path[self.drop :], name, is_folder)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The rules in force in a folder: levels per kind, the deepest first."""
+
+    levels: tuple[tuple[Level, ...], ...] = ((), (), ())
+
+    def ignores(self, path: str, is_folder: bool) -> bool:
+        """Whether an entry of this folder is ignored; ``path`` is relative to the root."""
+        name = path.rpartition("/")[2]
+        for kind in self.levels:
+            for level in kind:
+                verdict = level.decide(path, name, is_folder)
+                if verdict is not None:
+                    return verdict
+        return False
+
+    def with_level(self, kind: int, level: Level) -> Folder:
+        levels = list(self.levels)
+        levels[kind] = (level, *levels[kind])
+        return Folder(tuple(levels))
+
+    def with_git(self, levels: tuple[Level, ...]) -> Folder:
+        """Only these for git: what was in force above belongs to another repository."""
+        return Folder((*self.levels[:2], levels))
+
+
+class IgnoreRules:
+    """The ignore files of one root. Made anew when one of them changes."""
+
+    def __init__(self, root: Path, environ: dict[str, str] | None = None) -> None:
+        self.root = root
+        self._environ = dict(os.environ) if environ is None else environ
+        self._folders: dict[str, Folder] = {"": self._at_root()}
+
+    def folder(self, relative: str) -> Folder:
+        """The rules in a folder ("" is the root)."""
+        known = self._folders.get(relative)
+        if known is None:
+            above = self.folder(relative.rpartition("/")[0])
+            try:
+                names: Container[str] = set(os.listdir(self.root / relative))
+            except OSError:
+                names = ()
+            known = self.enter(above, relative, names)
+        return known
+
+    def enter(self, above: Folder, relative: str, names: Container[str]) -> Folder:
+        """The rules in a folder whose entries are ``names``, from those in the folder above."""
+        known = self._folders.get(relative)
+        if known is None:
+            here, drop = self.root / relative, len(relative) + 1
+            known = above
+            if ".git" in names:
+                known = known.with_git(self._git_excludes(here, "", drop))
+            known = _with_own_files(known, here, "", drop, names)
+            self._folders[relative] = known
+        return known
+
+    def ignored(self, path: str, is_folder: bool = False) -> bool:
+        """Whether a path relative to the root is ignored, itself or by a folder on the way."""
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            step = "/".join(parts[:depth])
+            folder = self.folder("/".join(parts[: depth - 1]))
+            if folder.ignores(step, is_folder or depth < len(parts)):
+                return True
+        return False
+
+    def _at_root(self) -> Folder:
+        top = git_top(self.root)
+        folder = Folder()
+        for here in (top, *_between(top, self.root)) if top else (self.root,):
+            add = "".join(f"{part}/" for part in self.root.relative_to(here).parts)
+            if here == top:
+                folder = folder.with_git(self._git_excludes(here, add, 0))
+            folder = _with_own_files(folder, here, add, 0, _names(here))
+        return folder
+
+    def _git_excludes(self, top: Path, add: str, drop: int) -> tuple[Level, ...]:
+        found = (info_exclude(top), global_excludes(self._environ))
+        texts = (_read(path) for path in found if path)
+        return tuple(Level(add, drop, Patterns(text)) for text in texts if text)
+
+
+def _between(above: Path, below: Path) -> list[Path]:
+    """The folders from ``above``, without it, down to ``below``."""
+    parts = below.relative_to(above).parts
+    return [above.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
+def _with_own_files(
+    folder: Folder, here: Path, add: str, drop: int, names: Container[str]
+) -> Folder:
+    for kind, name in enumerate(KINDS):
+        # Like git, no symlink is followed: it could lead out of the root.
+        path = here / name
+        if name in names and not path.is_symlink() and (text := _read(path)):
+            folder = folder.with_level(kind, Level(add, drop, Patterns(text)))
+    return folder
+
+
+def _names(folder: Path) -> set[str]:
+    return {name for name in KINDS if (folder / name).is_file()}
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_PATTERN_BYTES:
+            return ""
+        return path.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def git_top(folder: Path) -> Path | None:
+    """The folder of the innermost git repository around ``folder``, itself included."""
+    return next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
+
+
+def info_exclude(top: Path) -> Path | None:
+    """``info/exclude`` of a repository, of a linked worktree or a submodule too."""
+    git = top / ".git"
+    if git.is_file():
+        pointer = _read(git).strip()
+        if not pointer.startswith("gitdir:"):
+            return None
+        git = (top / pointer.removeprefix("gitdir:").strip()).absolute()
+        if common := _read(git / "commondir").strip():
+            git = git / common
+    return git / "info" / "exclude"
+
+
+def global_excludes(environ: dict[str, str]) -> Path | None:
+    """git's ``core.excludesFile``, or where it is by default."""
+    home = environ.get("HOME", "")
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    for path in (Path(home, ".gitconfig"), Path(config, "git", "config")):
+        found = re.search(r"(?im)^\s*excludesfile\s*=\s*\"?([^\"\n#;]+)", _read(path))
+        if found:
+            value = found.group(1).strip()
+            return Path(home, value[2:]) if value.startswith("~/") else Path(value)
+    return Path(config, "git", "ignore")

@@ -1,0 +1,95 @@
+"""From what was noticed to what is to be done: which files of a root to look at, which are gone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+from atlasd.workspace.ignore import IGNORE_FILES, IgnoreRules
+from atlasd.workspace.repository import Repository
+from atlasd.workspace.scan import Found, enterable, scan
+from atlasd.workspace.task import POLL_S, Counts, Gone, Look, Task, Work
+
+GIT_EXCLUDE = ".git/info/exclude"
+ALONE_FILES = 16
+"""Changes of up to so many files at once are somebody's edits; more are a branch switch."""
+_LISTED_PER_STEP = 64
+
+
+def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
+    """The whole root: list it, then every file, the latest changed first, then what is gone."""
+    repository = task.repository
+    started = time.monotonic()
+    repository.rules = IgnoreRules(repository.root)
+    repository.state = "scanning"
+    task.counts = Counts()
+    add = task.watch.add if task.watch else lambda folder: None
+    if (repository.root / ".git" / "info").is_dir():
+        add(".git/info")
+    listed: list[Found] = []
+    for found in scan(repository.root, repository.rules, "", add):
+        listed.append(found)
+        if len(listed) % _LISTED_PER_STEP == 0:
+            task.counts.total = len(listed)
+            yield None
+    task.counts.total = len(listed)
+    repository.state = "indexing"
+    tell()
+    present = {found.path for found in listed}
+    for path in repository.below(""):
+        if path not in present:
+            yield Gone(path)
+    listed.sort(key=lambda found: (-found.mtime_ns, found.path))
+    for found in listed:
+        task.counts.files += 1
+        task.counts.path = found.path
+        yield Look(found, again=again)
+    if task.cache:
+        task.cache.keep_only(present)
+    if task.poll_at:
+        # Looking through a large root takes long; it must not become all there is to do.
+        task.poll_at = time.monotonic() + max(POLL_S, 20 * (time.monotonic() - started))
+
+
+def look_at(task: Task, paths: Iterable[str]) -> Work:
+    """Paths where something changed: files, folders, or nothing any more."""
+    repository = task.repository
+    ordered = sorted(paths)
+    alone = len(ordered) <= ALONE_FILES
+    for path in ordered:
+        if path in ("", GIT_EXCLUDE) or PurePosixPath(path).name in IGNORE_FILES:
+            task.rescan()
+            return
+    for path in ordered:
+        if path == ".git" or path.startswith(".git/"):
+            continue
+        yield from _look_at_one(task, repository, path, alone)
+        yield None
+
+
+def _look_at_one(task: Task, repository: Repository, path: str, alone: bool) -> Work:
+    found = repository.find(path)
+    present: set[str] = set()
+    if found is not None:
+        yield Look(found, content=True, alone=alone)
+    else:
+        if path in repository:
+            yield Gone(path)
+        if _is_folder(repository, path) and enterable(repository.root, repository.rules, path):
+            add = task.watch.add if task.watch else lambda folder: None
+            for inner in scan(repository.root, repository.rules, path, add):
+                present.add(inner.path)
+                yield Look(inner, content=True)
+    for inner_path in repository.below(path):
+        if inner_path not in present:
+            yield Gone(inner_path)
+
+
+def _is_folder(repository: Repository, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(repository.root / path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,147 @@
+"""Which files hold which hashes: an inverted index in a few sorted arrays.
+
+New files wait in a dictionary; every few of them become a sorted run, and runs of like size are
+merged (a log-structured merge tree, O'Neil et al. 1996), so adding is cheap at any size and asking
+looks at a handful of arrays. A file that changes gets a new number and its old one is dead until
+the next merge drops it. Above a budget only hashes below a threshold stay, the same for all files:
+a coordinated sample (Broder's sketches), in which overlaps can still be compared.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from atlasd.workspace.definitions import Hashes
+
+Files = npt.NDArray[np.int32]
+Run = tuple[Hashes, Files]
+_WAITING = 64
+_RATIO = 3
+
+
+class Postings:
+    """Adding happens on one thread; asking may happen on another."""
+
+    def __init__(self, budget: int = 3_000_000) -> None:
+        self.budget = budget
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Hashes] = {}
+        self._runs: list[Run] = []
+        self._sizes = np.zeros(1024, dtype=np.int32)
+        self._threshold = 1 << 32
+        self.alive = 0
+        """Files held."""
+
+    def __len__(self) -> int:
+        """Postings held, dead ones included."""
+        waiting = sum(len(hashes) for hashes in self._waiting.values())
+        return waiting + sum(len(keys) for keys, _ in self._runs)
+
+    def put(self, file: int, hashes: Hashes) -> None:
+        """Add a file under a number never used before."""
+        with self._lock:
+            while file >= len(self._sizes):
+                self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
+            self._sizes[file] = len(hashes) + 1
+            self.alive += 1
+            if self._threshold < 1 << 32:
+                hashes = hashes[hashes < self._threshold]
+            self._waiting[file] = hashes
+            full = len(self._waiting) >= _WAITING
+        if full:
+            self._settle()
+
+    def drop(self, file: int) -> None:
+        with self._lock:
+            if file < len(self._sizes) and self._sizes[file]:
+                self._sizes[file] = 0
+                self.alive -= 1
+            self._waiting.pop(file, None)
+
+    def files(self, value: int) -> list[int]:
+        """Files that hold a hash, in the order they were added."""
+        key = np.array([value], dtype=np.uint32)
+        runs, waiting, sizes = self._view()
+        found = {int(f) for run in runs for f in _files_of(run, key)[1] if sizes[f]}
+        found.update(f for f, hashes in waiting.items() if _holds(hashes, value))
+        return sorted(found)
+
+    def scores(self, hashes: Hashes) -> list[tuple[int, float]]:
+        """Files by how much of what they share is rare: the summed inverse document frequencies
+        of shared hashes over those of all, less for long files (as in BM25). Unsorted."""
+        runs, waiting, sizes = self._view()
+        hashes = hashes[hashes < self._threshold]
+        if not len(hashes) or not self.alive:
+            return []
+        parts = [_files_of(run, hashes) for run in runs]
+        for file, own in waiting.items():
+            shared = np.flatnonzero(np.isin(hashes, own, assume_unique=True))
+            parts.append((shared, np.full(len(shared), file, dtype=np.int32)))
+        which = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int64)])
+        owner = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int32)])
+        living = sizes[owner] > 0
+        which, owner = which[living], owner[living]
+        frequency = np.bincount(which, minlength=len(hashes))
+        weight = np.log((self.alive + 1) / (frequency + 0.5))
+        weight[frequency == 0] = 0.0
+        if (total := float(weight.sum())) <= 0:
+            return []
+        files, place = np.unique(owner, return_inverse=True)
+        score = np.bincount(place, weights=weight[which]) / total
+        lengths = sizes[files].astype(np.float64)
+        average = float(sizes[sizes > 0].mean())
+        score = score / (0.75 + 0.25 * np.maximum(1.0, lengths / average))
+        return [(int(f), float(s)) for f, s in zip(files, score, strict=True)]
+
+    def _view(self) -> tuple[list[Run], dict[int, Hashes], npt.NDArray[np.int32]]:
+        with self._lock:
+            return list(self._runs), dict(self._waiting), self._sizes
+
+    def _settle(self) -> None:
+        """Turn what waits into a run and merge runs of like size. The arrays are built outside
+        the lock: only this thread changes runs."""
+        moved = dict(self._waiting)
+        runs = [*self._runs, _run_of(moved)]
+        while len(runs) > 1 and len(runs[-2][0]) < _RATIO * len(runs[-1][0]):
+            runs[-2:] = [self._merged(runs[-2], runs[-1])]
+        while sum(len(keys) for keys, _ in runs) > self.budget:
+            self._threshold //= 2
+            runs = [(k[k < self._threshold], f[k < self._threshold]) for k, f in runs]
+        with self._lock:
+            self._runs = runs
+            for file in moved:
+                self._waiting.pop(file, None)
+
+    def _merged(self, first: Run, second: Run) -> Run:
+        keys = np.concatenate([first[0], second[0]])
+        files = np.concatenate([first[1], second[1]])
+        living = self._sizes[files] > 0
+        keys, files = keys[living], files[living]
+        order = np.argsort(keys, kind="stable")
+        return keys[order], files[order]
+
+
+def _run_of(waiting: dict[int, Hashes]) -> Run:
+    keys = np.concatenate(list(waiting.values()))
+    lengths = [len(hashes) for hashes in waiting.values()]
+    files = np.repeat(np.array(list(waiting), dtype=np.int32), lengths)
+    order = np.argsort(keys, kind="stable")
+    return keys[order], files[order]
+
+
+def _files_of(run: Run, hashes: Hashes) -> tuple[npt.NDArray[np.int64], Files]:
+    """For sorted hashes: (index of the hash, file) of every posting."""
+    keys, files = run
+    first = np.searchsorted(keys, hashes, "left")
+    count = np.searchsorted(keys, hashes, "right") - first
+    which = np.repeat(np.arange(len(hashes)), count)
+    offsets = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    return which, files[first[which] + offsets]
+
+
+def _holds(hashes: Hashes, value: int) -> bool:
+    at = int(np.searchsorted(hashes, np.uint32(value)))
+    return at < len(hashes) and int(hashes[at]) == value
