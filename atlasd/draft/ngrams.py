@@ -66,13 +66,16 @@ def keys_of(tokens: Int32) -> list[UInt64]:
 
 
 class NgramTable:
-    """Chains of one order over an arena of ``capacity`` positions."""
+    """Chains of one order over an arena of ``capacity`` positions.
 
-    def __init__(self, order: int, capacity: int, bits: int = 12) -> None:
+    ``links[position]`` is the next older position in the same slot, or -1.
+    """
+
+    def __init__(self, order: int, capacity: int, bits: int = 16) -> None:
         self.order = order
         # Large and untouched: the system commits pages of it as positions come into use.
         self.previous = np.empty(capacity, np.int32)
-        self._previous_view = self.previous.data
+        self.links = self.previous.data
         self.set_heads(np.full(1 << bits, -1, np.int32))
 
     def set_heads(self, heads: Int32) -> None:
@@ -84,16 +87,17 @@ class NgramTable:
     def reserve(self, positions: int) -> None:
         """Keep at most two positions per slot on average.
 
-        Doubling copies the heads: both new slots begin with the old slot's chain, and what comes
-        later goes to the right one. Strangers in old chains are passed over like any collision.
+        Growing fourfold copies the heads: each new slot begins with its old slot's chain, and what
+        comes later goes to the right one. Strangers in old chains are passed over like any
+        collision; growing in few large steps keeps them few.
         """
         while positions > 2 * len(self.heads):
-            self.set_heads(np.concatenate([self.heads, self.heads]))
+            self.set_heads(np.tile(self.heads, 4))
 
     def insert(self, key: int, position: int) -> None:
         """Make ``position`` the newest of its key."""
         slot = key & self.mask
-        self._previous_view[position] = self._head_view[slot]
+        self.links[position] = self._head_view[slot]
         self._head_view[slot] = position
 
     def insert_many(self, keys: UInt64, first: int) -> None:
@@ -124,7 +128,3 @@ class NgramTable:
     def newest(self, key: int) -> int:
         """The newest position in the key's slot, or -1."""
         return self._head_view[key & self.mask]
-
-    def before(self, position: int) -> int:
-        """The next older position in the same slot, or -1."""
-        return self._previous_view[position]

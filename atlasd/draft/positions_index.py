@@ -22,7 +22,7 @@ from atlasd.draft.segments import Piece, Run, Segment
 MAX_MATCH = 64
 """Matches are measured up to this many tokens; so much text is repeated before an edit."""
 
-_BYTES_PER_TOKEN = 40  # token, run, four links, and heads at one slot per one to two positions
+_BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a position to two
 _WALK = 24
 _CANDIDATES = 6
 _TAIL = 256
@@ -264,27 +264,31 @@ class PositionIndex:
         """The most recent live places that agree with the context on at least ``minimum`` tokens:
         those of the longest order that has any, in chain order (newest first)."""
         found: list[Match] = []
-        known = len(context.prefix) - 1
+        longest = min(context.length, len(context.prefix) - 1)
+        tokens, last = self._token_view, context.last
         for index in range(len(ORDERS) - 1, -1, -1):
             order = ORDERS[index]
-            if order > known or order > context.length:
+            if order > longest:
                 continue
             if order < minimum:
                 break
             table = self.tables[index]
             position = table.newest(key_of(context.prefix, index))
-            steps = 0
-            while position >= 0 and steps < _WALK:
-                match = self.match_at(position, context)
-                if match is not None and match.length >= order:
-                    found.append(match)
-                    if len(found) == _CANDIDATES:
-                        break
-                older = table.before(position)
-                if older >= position and steps > 2:  # re-used places can form rings
+            if position < 0:
+                continue
+            links = table.links
+            for step in range(_WALK):
+                if tokens[position] == last:
+                    match = self.match_at(position, context)
+                    if match is not None and match.length >= order:
+                        found.append(match)
+                        if len(found) == _CANDIDATES:
+                            break
+                older = links[position]
+                # A re-used place can link to a later one; a few such jumps, but no endless ring.
+                if older < 0 or (older >= position and step > 2):
                     break
                 position = older
-                steps += 1
             if found:
                 break
         return found

@@ -159,6 +159,7 @@ class SuffixTree(_Rule):
             self.stale = True
 
     def begin(self, stream: StreamView) -> None:
+        self.outputs.append([])
         parts: list[int] = []
         for text in [*self.files.values(), *self.outputs[-500:]]:
             parts += [*text, -1]
@@ -173,7 +174,6 @@ class SuffixTree(_Rule):
             int(values[a]): order[a:b]
             for a, b in zip(starts, [*starts[1:], len(values)], strict=True)
         }
-        self.outputs.append([])
 
     def propose(self, stream: StreamView, limit: int) -> list[int]:
         context = stream.tokens[-64:]
