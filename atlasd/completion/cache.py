@@ -8,20 +8,36 @@ nothing else.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Generic, TypeVar
+
+import msgspec
+
+from atlasd.completion.request import CompletionRequest
+
+Origin = TypeVar("Origin")
+_Key = tuple[Hashable, bytes, bytes]
 
 MOST_BYTES = 8 << 20
-ENTRY_BYTES = 600
-"""What an entry costs besides its text: keys, digests and the containers' share."""
+ENTRY_BYTES = 4000
+"""What an entry costs besides its text: keys, digests, its origin, the containers' share."""
 AUTO_CLOSED = 3
 """Characters that an editor may have put right of the cursor while the user typed along."""
 
-_CLOSED = frozenset(")]}\"'`>")
+_OPENER = {")": "(", "]": "[", "}": "{", ">": "<"}
+_CLOSED = frozenset([*_OPENER, '"', "'", "`"])
+
+
+def wanted(request: CompletionRequest) -> Hashable:
+    """What was asked for besides the place: suggestions are only found again for the same."""
+    sampling = msgspec.json.encode(request.sampling)
+    return (sampling, request.stop, request.single_line, request.indent)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Origin]):
     """A suggestion for one place. An empty ``text`` means that there was nothing to suggest."""
 
     prefix_length: int
@@ -29,15 +45,15 @@ class Entry:
     suffix_digest: bytes
     text: str
     replace_right: int
-    id: str
+    origin: Origin
 
 
 @dataclass(frozen=True)
-class Hit:
+class Hit(Generic[Origin]):
     """What is left of a suggestion when ``typed`` characters of it have been typed, and how many
     characters the editor has closed right of the cursor meanwhile."""
 
-    entry: Entry
+    entry: Entry[Origin]
     typed: int
     closed: int = 0
 
@@ -50,27 +66,30 @@ def digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-class TypeThrough:
-    """Least recently used entries go first, once ``most_bytes`` are held.
-
-    ``wanted`` is any hashable description of what was asked for besides the place: suggestions
-    are only found again for the same.
-    """
+class TypeThrough(Generic[Origin]):
+    """Least recently used entries go first, once ``most_bytes`` are held. ``origin`` is whatever
+    the owner wants to know again of a suggestion."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.bytes = 0
         self._most_bytes = most_bytes
-        self._entries: OrderedDict[tuple[object, bytes, bytes], Entry] = OrderedDict()
-        self._by_suffix: dict[tuple[object, bytes], list[tuple[object, bytes, bytes]]] = {}
+        self._entries: OrderedDict[_Key, Entry[Origin]] = OrderedDict()
+        self._by_suffix: dict[tuple[Hashable, bytes], list[_Key]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(
-        self, wanted: object, prefix: str, suffix: str, text: str, replace_right: int, id: str
+        self,
+        wanted: Hashable,
+        prefix: str,
+        suffix: str,
+        text: str,
+        replace_right: int,
+        origin: Origin,
     ) -> None:
         """Remember a suggestion, in place of an earlier one for the same place."""
-        entry = Entry(len(prefix), digest(prefix), digest(suffix), text, replace_right, id)
+        entry = Entry(len(prefix), digest(prefix), digest(suffix), text, replace_right, origin)
         key = (wanted, entry.suffix_digest, entry.prefix_digest)
         if key in self._entries:
             self._remove(key)
@@ -80,11 +99,11 @@ class TypeThrough:
         while self.bytes > self._most_bytes and self._entries:
             self._remove(next(iter(self._entries)))
 
-    def find(self, wanted: object, prefix: str, suffix: str) -> Hit | None:
+    def find(self, wanted: Hashable, prefix: str, suffix: str) -> Hit[Origin] | None:
         """The newest suggestion that the text before the cursor runs along, with something left
         to suggest; or the empty one that was made for exactly this place."""
         for closed in range(_closed_right(suffix) + 1):
-            found = self._find(wanted, prefix, digest(suffix[closed:]), closed)
+            found = self._find(wanted, prefix, suffix, closed)
             if found is not None:
                 return found
         return None
@@ -94,8 +113,8 @@ class TypeThrough:
         self._by_suffix.clear()
         self.bytes = 0
 
-    def _find(self, wanted: object, prefix: str, suffix: bytes, closed: int) -> Hit | None:
-        for key in reversed(self._by_suffix.get((wanted, suffix), [])):
+    def _find(self, wanted: Hashable, prefix: str, suffix: str, closed: int) -> Hit[Origin] | None:
+        for key in reversed(self._by_suffix.get((wanted, digest(suffix[closed:])), [])):
             entry = self._entries[key]
             typed = len(prefix) - entry.prefix_length
             exact = typed == 0 and not entry.text and not closed
@@ -103,7 +122,7 @@ class TypeThrough:
                 continue
             if not entry.text.startswith(prefix[entry.prefix_length :]):
                 continue
-            if closed and typed == 0:
+            if not _opens(entry.text[:typed], suffix[:closed]):
                 continue
             if entry.text and not entry.text[typed:].strip():
                 continue
@@ -112,7 +131,7 @@ class TypeThrough:
                 return Hit(entry, typed, closed)
         return None
 
-    def _remove(self, key: tuple[object, bytes, bytes]) -> None:
+    def _remove(self, key: _Key) -> None:
         self.bytes -= _size(self._entries.pop(key))
         keys = self._by_suffix[key[:2]]
         keys.remove(key)
@@ -120,8 +139,13 @@ class TypeThrough:
             del self._by_suffix[key[:2]]
 
 
-def _size(entry: Entry) -> int:
+def _size(entry: Entry[Origin]) -> int:
     return ENTRY_BYTES + 4 * len(entry.text)
+
+
+def _opens(typed: str, closed: str) -> bool:
+    """Whether what was typed made the editor close these."""
+    return all(_OPENER.get(each, each) in typed for each in closed)
 
 
 def _closed_right(suffix: str) -> int:

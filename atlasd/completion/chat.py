@@ -89,7 +89,8 @@ class ChatTemplate:
             # Odd pieces are what was marked.
             if piece:
                 tokens += tokenizer.encode(piece, special=index % 2 == 0)
-        return tokens
+        start = list(tokenizer.prefix_ids)
+        return tokens if tokens[: len(start)] == start else start + tokens
 
 
 _BEGIN, _END = "\ue0f0", "\ue0f1"

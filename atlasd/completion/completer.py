@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
+import msgspec
+
+from atlasd.completion.ahead import Ahead
+from atlasd.completion.cache import Hit, TypeThrough, wanted
+from atlasd.completion.chat import ChatTemplate
+from atlasd.completion.decoding import Decoded, Decoding
+from atlasd.completion.healing import Healer
+from atlasd.completion.hole_filler import HoleFiller
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
+from atlasd.completion.prompt import PromptBuilder
+from atlasd.completion.record import Given, Origin, Records, origin_of
+from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import Completion, CompletionRequest
+from atlasd.completion.templates import Prompt, template_for
+from atlasd.completion.trim import Place
+from atlasd.completion.trim.brackets import replaced_right
+from atlasd.engine.framing import pack_tokens
+from atlasd.engine.protocol import AddSegment, Priority, Sampling, StreamStats
+from atlasd.errors import RequestError
+from atlasd.store.rows import Fate
+from atlasd.workspace.secrets import mask
+
+log = logging.getLogger(__name__)
+
+SLOT_TOKENS = 4096
+FATES = ("shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded")
+
+Source = Literal["model", "type-through", "ahead"]
 
 
 class Superseded(Exception):
     """A newer request for the same document replaced this one."""
 
 
+@dataclass
+class _Flight:
+    """A request being answered; ``superseded`` when a newer one of its document came."""
+
+    task: asyncio.Task[Completion | None] | None = None
+    decoding: Decoding | None = None
+    superseded: bool = False
+
+
 class Completer:
     """Completes at cursors; one per daemon and loaded model.
 
-    ``model`` is its name, as shown to users; ``config`` holds the model folder's configuration
-    (``generation_config.json`` merged over ``config.json``), of which the key ``atlasd`` and
-    ``max_position_embeddings`` are read; ``slot_tokens`` bounds prompt plus answer.
+    ``model`` is its name, as shown to users; ``config`` is the model's configuration, of which
+    ``atlasd.fim_orders`` is read; ``slot_tokens`` bounds prompt plus answer.
     """
 
     def __init__(
@@ -28,10 +69,32 @@ class Completer:
         store: Store | None,
         model: str,
         *,
-        config: Mapping[str, object] | None = None,
+        config: Mapping[str, Any] | None = None,
         slot_tokens: int | None = None,
+        special: Mapping[str, str] | None = None,
     ) -> None:
-        raise RuntimeError("interface only; filled in the next commits")
+        self._engine = engine
+        self._tokenizer = RememberingTokenizer(tokenizer)
+        self._store = store
+        self._model = model
+        chat = ChatTemplate(tokenizer.chat_template, special)
+        template = template_for(
+            self._tokenizer, declared_orders(config), HoleFiller(self._tokenizer, chat)
+        )
+        slot = slot_tokens or SLOT_TOKENS
+        self._builder = PromptBuilder(self._tokenizer, template, workspace, slot)
+        self._healer = Healer(self._tokenizer)
+        self._cache: TypeThrough[Origin] = TypeThrough()
+        self._records = Records()
+        self._ahead = Ahead(self._decode_ahead, self._settle_ahead)
+        self._flights: dict[str, _Flight] = {}
+        self._counts: Counter[str] = Counter()
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    @property
+    def template(self) -> str:
+        """The name of the template in use."""
+        return self._builder.template.name
 
     async def complete(self, request: CompletionRequest) -> Completion | None:
         """The suggestion at the cursor, or None where there is nothing worth showing.
@@ -39,27 +102,276 @@ class Completer:
         Raises Superseded when a newer request with the same ``document`` came in, EngineError
         when the engine failed. Cancelling the task cancels the stream.
         """
-        raise RuntimeError("interface only")
+        self._counts["requests"] += 1
+        started = time.perf_counter()
+        flight = _Flight()
+        before = self._flights.get(request.document) if request.document else None
+        if request.document:
+            self._flights[request.document] = flight
+        adopted = self._supersede(before, request) if before else None
+        if adopted is not None:
+            flight.decoding = adopted[0]
+        flight.task = asyncio.create_task(self._answer(request, flight, adopted, started))
+        try:
+            return await flight.task
+        except asyncio.CancelledError:
+            left = asyncio.current_task()
+            if flight.superseded and left is not None and not left.cancelling():
+                self._counts["superseded"] += 1
+                raise Superseded from None
+            if flight.decoding is not None:
+                flight.decoding.cancel()
+            raise
+        finally:
+            if request.document and self._flights.get(request.document) is flight:
+                del self._flights[request.document]
 
     async def choices(self, request: CompletionRequest, count: int) -> list[Completion]:
         """Up to ``count`` different suggestions, the one ``complete`` gives first."""
-        raise RuntimeError("interface only")
+        asked = [replace(request, sampling=_choice(request, index)) for index in range(count)]
+        # Only the first stands for the document: the choices must not overtake each other.
+        alone = [asked[0], *(replace(one, document=None) for one in asked[1:])]
+        tasks = [asyncio.ensure_future(self.complete(one)) for one in alone]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        distinct: dict[str, Completion] = {}
+        for one in found:
+            if one is not None:
+                distinct.setdefault(one.text, one)
+        return list(distinct.values())
+
+    def raw_prompt(self, request: CompletionRequest) -> Prompt:
+        """The prompt alone, for APIs that stream or score the model's text as it comes."""
+        return self._builder.build(request).prompt
 
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
         or superseded. ``accepted_length`` counts characters from the start, cumulatively."""
-        raise RuntimeError("interface only")
+        if fate not in FATES:
+            raise RequestError(f"{fate!r} is no fate.", f"There are {', '.join(FATES)}.")
+        given = self._records.find(id)
+        self._counts[fate] += 1
+        if given is not None:
+            if fate.startswith("accepted"):
+                self._learn(given, fate, accepted_length)
+            if (writing := self._write(given)) is not None:
+                await writing
+        if self._store is not None:
+            await self._store.set_fate(id, cast(Fate, fate), accepted_length)
 
     def why(self, id: str | None = None) -> dict[str, object] | None:
         """How a suggestion (the last one without ``id``) came about: prompt parts with token
         counts, trimming rules, statistics, and ``stream`` to ask the engine about its steps."""
-        raise RuntimeError("interface only")
+        given = self._records.find(id)
+        return given.why() if given is not None else None
 
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the start: requests, answered from which source, superseded, empty."""
-        raise RuntimeError("interface only")
+        return {
+            **self._counts,
+            "remembered": len(self._cache),
+            "remembered_bytes": self._cache.bytes,
+        }
 
     def clear(self) -> None:
         """Forget suggestions kept in memory and end what is decoded ahead (pause, purge)."""
-        raise RuntimeError("interface only")
+        self._ahead.cancel()
+        self._cache.clear()
+        self._records.clear()
+        self._builder.clear()
+
+    # Answering
+
+    def _supersede(
+        self, before: _Flight, request: CompletionRequest
+    ) -> tuple[Decoding, str] | None:
+        """End the document's previous request. If the new text is the old one typed along, its
+        decoding is handed over instead of being cancelled."""
+        before.superseded = True
+        decoding, before.decoding = before.decoding, None
+        if before.task is not None:
+            before.task.cancel()
+        if decoding is None:
+            return None
+        old = decoding.request
+        along = request.prefix.startswith(old.prefix) and request.suffix == old.suffix
+        if along and request.trim and old.trim and wanted(old) == wanted(request):
+            return decoding, request.prefix[len(old.prefix) :]
+        decoding.cancel()
+        return None
+
+    async def _answer(
+        self,
+        request: CompletionRequest,
+        flight: _Flight,
+        adopted: tuple[Decoding, str] | None,
+        started: float,
+    ) -> Completion | None:
+        if hit := self._remembered(request):
+            if flight.decoding is not None:
+                flight.decoding.cancel()
+            return self._offer_rest(request, hit, None, started)
+        taken = adopted or (self._ahead.take(request) if request.trim else None)
+        if taken is not None:
+            flight.decoding, typed = taken
+            if await flight.decoding.runs_along(typed):
+                stats = (await self._settle(flight.decoding, ahead=adopted is None)).stats
+                if hit := self._remembered(request):
+                    return self._offer_rest(request, hit, stats, started)
+            flight.decoding.cancel()
+        self._ahead.cancel()
+        flight.decoding = decoding = self._decode(request, Priority.COMPLETION)
+        decoded = await self._settle(decoding, ahead=False)
+        origin = origin_of(decoding, decoded, self.template, ahead=False)
+        return self._offer(
+            request, decoded.text, decoded.replace_right, origin, "model", decoded.stats, started
+        )
+
+    def _decode(self, request: CompletionRequest, priority: Priority) -> Decoding:
+        built = self._builder.build(request)
+        place = Place(
+            prefix=request.prefix,
+            suffix=request.suffix,
+            language=built.language,
+            single_line=request.single_line,
+            indent=request.indent,
+            invoked=request.invoked,
+            markers=self._builder.template.markers,
+        )
+        return Decoding(
+            self._engine, self._tokenizer, self._healer, request, built, place, priority
+        )
+
+    def _decode_ahead(self, request: CompletionRequest) -> Decoding:
+        self._counts["decoded_ahead"] += 1
+        return self._decode(request, Priority.AHEAD)
+
+    async def _settle(self, decoding: Decoding, ahead: bool) -> Decoded:
+        """Wait for a decoding and remember what came of it."""
+        decoded = await decoding.result()
+        if decoding.request.trim:
+            self._remember(decoding, decoded, ahead)
+        return decoded
+
+    def _settle_ahead(self, decoding: Decoding, decoded: Decoded) -> None:
+        self._remember(decoding, decoded, ahead=True)
+
+    def _remember(self, decoding: Decoding, decoded: Decoded, ahead: bool) -> None:
+        request = decoding.request
+        origin = origin_of(decoding, decoded, self.template, ahead)
+        self._cache.put(
+            wanted(request),
+            request.prefix,
+            request.suffix,
+            decoded.text,
+            decoded.replace_right,
+            origin,
+        )
+
+    def _remembered(self, request: CompletionRequest) -> Hit[Origin] | None:
+        if not request.trim:
+            return None
+        hit = self._cache.find(wanted(request), request.prefix, request.suffix)
+        # Nothing to suggest by itself may still be something when asked for by hand.
+        return None if hit and not hit.text and request.invoked else hit
+
+    def _offer_rest(
+        self,
+        request: CompletionRequest,
+        hit: Hit[Origin],
+        stats: StreamStats | None,
+        started: float,
+    ) -> Completion | None:
+        origin, right = hit.entry.origin, hit.entry.replace_right
+        if hit.closed:
+            right = replaced_right(Place(request.prefix, request.suffix, origin.language), hit.text)
+        source: Source = "ahead" if origin.ahead else "type-through" if stats is None else "model"
+        return self._offer(request, hit.text, right, origin, source, stats, started)
+
+    def _offer(
+        self,
+        request: CompletionRequest,
+        text: str,
+        right: int,
+        origin: Origin,
+        source: Source,
+        stats: StreamStats | None,
+        started: float,
+    ) -> Completion | None:
+        """Hand a suggestion out and begin to think about the next one."""
+        self._counts[source] += 1
+        if not text:
+            self._counts["empty"] += 1
+            return None
+        completion = Completion(
+            id=uuid.uuid4().hex,
+            text=text,
+            replace_right=right,
+            source=source,
+            finish_reason=origin.finish_reason,
+            stats=stats or StreamStats(),
+            prompt_tokens=origin.prompt_tokens,
+            model=self._model,
+            trimmed_by=origin.rules,
+            total_ms=(time.perf_counter() - started) * 1000,
+        )
+        given = Given(completion, request, origin)
+        self._records.add(given)
+        if source != "type-through":
+            self._write(given)
+        if request.trim and request.sampling.choice == 0:
+            self._ahead.follow(request, text, right)
+        return completion
+
+    # What became of it
+
+    def _write(self, given: Given) -> asyncio.Task[None] | None:
+        """Store a suggestion, behind the answer's back; what is typed along is stored only when
+        somebody reports on it."""
+        if self._store is None or given.stored or not given.request.trusted:
+            return None
+        given.stored = True
+        task = asyncio.create_task(self._store.add_completion(given.row()))
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+        return task
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("A suggestion could not be stored: %s", error)
+
+    def _learn(self, given: Given, fate: str, length: int | None) -> None:
+        """What was accepted is drafted from: it becomes a segment, grown with each further part."""
+        text = given.completion.text
+        text = text if fate == "accepted" or length is None else text[:length]
+        if not given.request.trusted or given.origin.repository is None or not text.strip():
+            return
+        line = given.request.prefix[given.request.prefix.rfind("\n") + 1 :]
+        self._engine.send(
+            AddSegment(
+                segment=f"accepted/{given.completion.id}",
+                repository=given.origin.repository,
+                kind="accepted",
+                tokens=pack_tokens(self._tokenizer.encode(mask(line + text))),
+                language=given.origin.language.id,
+            )
+        )
+
+
+def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The fill-in-the-middle orders that a model's configuration says it was trained with."""
+    own = (config or {}).get("atlasd")
+    orders = own.get("fim_orders") if isinstance(own, Mapping) else None
+    return tuple(map(str, orders)) if isinstance(orders, list | tuple) else ()
+
+
+def _choice(request: CompletionRequest, index: int) -> Sampling:
+    sampling = msgspec.structs.replace(request.sampling, choice=index)
+    if index == 0 and request.trim:
+        return msgspec.structs.replace(sampling, temperature=0.0)
+    return sampling

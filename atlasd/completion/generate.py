@@ -98,10 +98,12 @@ class Generation:
         *,
         stop: Sequence[str] = (),
         stop_tokens: Sequence[int] = (),
+        lead: bytes = b"",
     ) -> None:
         self.stream = stream
         self.finish_reason: str | None = None
         self.tokens: list[int] = []
+        self._lead = lead
         self._tokenizer = tokenizer
         self._stops = StopStrings(stop)
         self._stop_tokens = frozenset(stop_tokens)
@@ -152,6 +154,8 @@ class Generation:
 
     async def _run(self) -> AsyncGenerator[Chunk, None]:
         try:
+            if lead := self._stops.feed(self._utf8.decode(self._lead)):
+                yield Chunk(lead)
             async for message in self.stream:
                 if chunk := self._take(message.tokens, message.logprobs):
                     yield chunk
@@ -215,12 +219,14 @@ def generate(
     logprobs: int = -1,
     drafting: bool = True,
     learn: bool = True,
+    lead: bytes = b"",
 ) -> Generation:
     """Submit a stream and read it as text.
 
     ``stop_tokens`` defaults to the tokenizer's end-of-text tokens. ``stop`` strings may cross
     token borders; neither they nor what follows is part of the text. ``logprobs`` asks for that
-    many alternatives per token, -1 for none.
+    many alternatives per token, -1 for none. ``lead`` are bytes of the answer that the prompt
+    ends with already.
     """
     ends = list(tokenizer.eos_ids if stop_tokens is None else stop_tokens)
     stream = engine.submit(
@@ -236,4 +242,4 @@ def generate(
         drafting=drafting,
         learn=learn,
     )
-    return Generation(stream, tokenizer, stop=stop, stop_tokens=ends)
+    return Generation(stream, tokenizer, stop=stop, stop_tokens=ends, lead=lead)

@@ -19,15 +19,18 @@ MOST_CANDIDATES = 20_000
 """With more tokens to choose from (after a single space, say) nothing was cut in two."""
 
 
-def take_back(tokenizer: TextTokenizer, tokens: Sequence[int]) -> tuple[Sequence[int], bytes]:
-    """(the tokens without the last, the bytes of the last); the tokens as they are, and nothing,
-    where the last is no whole characters, ends a line, or is all there is."""
+def take_back(
+    tokenizer: TextTokenizer, tokens: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(the tokens without the last, the last); (all of them, nothing) where the last is no whole
+    characters, ends a line, or is all there is."""
     last = tokenizer.token_bytes(tokens[-1]) if len(tokens) > 1 else b""
     try:
         text = last.decode()
     except UnicodeDecodeError:
-        return tokens, b""
-    return (tokens[:-1], last) if text and not text.endswith("\n") else (tokens, b"")
+        text = ""
+    cut = len(tokens) - 1 if text and not text.endswith("\n") else len(tokens)
+    return tuple(tokens[:cut]), tuple(tokens[cut:])
 
 
 class Healer:
@@ -55,16 +58,16 @@ class Healer:
         self,
         engine: Engine,
         tokens: Sequence[int],
-        taken: bytes,
+        taken_back: int,
         sampling: Sampling,
         *,
         priority: Priority,
         learn: bool,
-    ) -> int | None:
-        """The model's choice for the token that was taken back; None where there is no choice."""
-        fitting = self.candidates(taken)
+    ) -> int:
+        """The model's choice in place of the token that was taken back."""
+        fitting = self.candidates(self._tokenizer.token_bytes(taken_back))
         if not 1 < len(fitting) <= MOST_CANDIDATES:
-            return fitting[0] if len(fitting) == 1 else None
+            return taken_back
         bias = {**sampling.logit_bias}
         for token in fitting:
             bias[token] = bias.get(token, 0.0) + BIAS
@@ -76,13 +79,13 @@ class Healer:
             drafting=False,
             learn=learn,
         )
-        chosen: int | None = None
+        chosen = taken_back
         try:
             async for message in stream:
                 chosen = int.from_bytes(message.tokens[:4], "little", signed=True)
         finally:
             stream.cancel()
-        return chosen if chosen is not None and chosen in fitting else None
+        return chosen if chosen in fitting else taken_back
 
 
 def _with_bias(sampling: Sampling, bias: dict[int, float]) -> Sampling:

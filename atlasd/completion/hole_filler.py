@@ -41,9 +41,9 @@ class HoleFiller:
         fence = f"```{around.language.id}\n"
         asked = self._conversation(f"{fence}{shown}\n```")
         begun = fence + _last_lines(around.prefix)
-        kept, healing = take_back(self._tokenizer, self._tokenizer.encode(begun))
-        parts = (Part("conversation", tuple(asked)), Part("answer begun", tuple(kept)))
-        return Prompt(parts, self.stop_tokens, self.stop, healing)
+        kept, taken = take_back(self._tokenizer, self._tokenizer.encode(begun))
+        parts = (Part("conversation", tuple(asked)), Part("answer begun", kept))
+        return Prompt(parts, self.stop_tokens, self.stop, taken)
 
     def _conversation(self, code: str) -> list[int]:
         messages = [{"role": "system", "content": TASK}, {"role": "user", "content": code}]

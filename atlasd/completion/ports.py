@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 class TextTokenizer(Protocol):
     """The part of ``models.tokenizer.Tokenizer`` that is used here."""
 
-    vocab_size: int
-    eos_ids: list[int]
-    prefix_ids: list[int]
-    chat_template: str | None
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eos_ids(self) -> Sequence[int]: ...
+
+    @property
+    def prefix_ids(self) -> Sequence[int]: ...
+
+    @property
+    def chat_template(self) -> str | None: ...
 
     def encode(self, text: str, special: bool = False) -> list[int]: ...
 
@@ -74,9 +81,14 @@ class Engine(Protocol):
 class Repository(Protocol):
     """The part of ``workspace.Repository`` that is used here; paths are relative to ``root``."""
 
-    root: Path
-    name: str
-    trusted: bool
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trusted(self) -> bool: ...
 
     @property
     def files(self) -> list[str]: ...

@@ -33,8 +33,8 @@ class Prompt:
     parts: tuple[Part, ...]
     stop_tokens: tuple[int, ...]
     stop: tuple[str, ...] = ()
-    healing: bytes = b""
-    """Text taken off the prompt's end that the answer must begin with (token healing)."""
+    taken_back: tuple[int, ...] = ()
+    """The token taken off the prompt's end that the model is to choose anew (token healing)."""
 
     @property
     def tokens(self) -> list[int]:
@@ -147,9 +147,9 @@ class PlainPrefix:
 
     def prompt(self, around: Surroundings) -> Prompt:
         text = comments(around) + around.prefix
-        kept, healing = take_back(self._tokenizer, self._tokenizer.encode(text))
-        parts = (*_start(self._tokenizer), Part("prefix", tuple(kept)))
-        return Prompt(parts, self.stop_tokens, self.stop, healing)
+        kept, taken = take_back(self._tokenizer, self._tokenizer.encode(text))
+        parts = (*_start(self._tokenizer), Part("prefix", kept))
+        return Prompt(parts, self.stop_tokens, self.stop, taken)
 
 
 def template_for(

@@ -13,8 +13,9 @@ _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.M)
 
 
 def markers(place: Place, text: str) -> str:
-    """Cuts at the first special token that was spelled out as text."""
-    cuts = [at for marker in place.markers if marker and (at := text.find(marker)) >= 0]
+    """Cuts at the first special token that was spelled out as text, unless the file spells it."""
+    foreign = (each for each in place.markers if each not in place.prefix + place.suffix)
+    cuts = [at for marker in foreign if (at := text.find(marker)) >= 0]
     return text[: min(cuts)] if cuts else text
 
 

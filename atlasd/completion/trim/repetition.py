@@ -7,6 +7,7 @@ import re
 from atlasd.completion.trim.place import Place, columns, distance_within, squeezed
 
 LONGEST_BLOCK = 8
+LONGEST_UNIT = 40
 LINE_STEP = 16
 """A line is looked at for loops whenever it has grown by this many characters, so that the answer
 does not depend on how the text arrived."""
@@ -43,17 +44,18 @@ def _nearly(first: str, second: str) -> bool:
     return 8 <= length <= 400 and distance_within(first, second, max(1, length // 10))
 
 
-_LOOPS = re.compile(r"(.{2,40}?)\1{4,}$")
-_RUN = re.compile(r"(\w)\1{23,}$")
-
-
-def loop_in_line(line: str) -> int | None:
-    """Where to cut a line that loops (after the loop's first turn), or None."""
-    for length in range(LINE_STEP, len(line) + 1, LINE_STEP):
-        grown = line[:length]
-        found = _LOOPS.search(grown, max(0, length - 320)) or _RUN.search(grown)
-        if found and re.search(r"\w", found[1]):
-            return found.start() + len(found[1])
+def loop_in_line(line: str, checked: int = 0) -> int | None:
+    """Where to cut a line that loops (after the loop's first turn), or None. The first
+    ``checked`` characters were looked at before."""
+    for length in range(checked // LINE_STEP * LINE_STEP + LINE_STEP, len(line) + 1, LINE_STEP):
+        for unit in range(1, LONGEST_UNIT + 1):
+            turns = 24 if unit == 1 else 5
+            looped = line[length - unit * turns : length] if unit * turns <= length else ""
+            if looped and looped[unit:] == looped[:-unit] and re.search(r"\w", looped):
+                start = length - unit * turns
+                while start > 0 and line[start - 1] == line[start - 1 + unit]:
+                    start -= 1
+                return start + unit
     return None
 
 

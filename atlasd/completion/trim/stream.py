@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from atlasd.completion.trim.place import Place
 from atlasd.completion.trim.repetition import (
-    LINE_STEP,
     ends_in_repetition,
     ends_rewriting_above,
     loop_in_line,
@@ -55,16 +54,19 @@ class Watch:
         for line in complete:
             if self._ends(line):
                 return True
+        checked = len(self._partial) if not complete else 0
         self._partial = rest
-        return len(rest) >= LINE_STEP and self._loops(rest)
+        return self._loops(rest, checked)
 
     def finish(self) -> str:
         """The text ends here: the last line is judged as if it were complete."""
         if self._kept is None and self._partial.strip():
             last, self._partial = self._partial, ""
-            if not self._ends(last):
-                self._lines.pop()
-                self._partial = last
+            whole = "\n".join([*self._lines, last])
+            if self._ends(last) and self._kept == whole:
+                # Complete as it is: nothing was ended.
+                self.rule = None
+            self._kept = self._kept if self._kept is not None else whole
         return self.text
 
     def _ends(self, line: str) -> bool:
@@ -78,8 +80,8 @@ class Watch:
                 return True
         return False
 
-    def _loops(self, line: str) -> bool:
-        at = loop_in_line(line)
+    def _loops(self, line: str, checked: int = 0) -> bool:
+        at = loop_in_line(line, checked)
         if at is None:
             return False
         self.rule = "loop in line"

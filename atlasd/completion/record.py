@@ -1,0 +1,130 @@
+"""What is remembered of suggestions: how they came about, for ``atlasd why``, and who has them,
+for their fate."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import msgspec
+
+from atlasd.completion.decoding import Decoded, Decoding
+from atlasd.completion.languages import Language
+from atlasd.completion.request import Completion, CompletionRequest
+from atlasd.store.rows import StoredCompletion
+
+REMEMBERED = 512
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a suggestion came from, without the prompt itself."""
+
+    why: dict[str, object]
+    language: Language
+    repository: str | None
+    prompt_tokens: int
+    finish_reason: str
+    rules: tuple[str, ...]
+    ahead: bool = False
+    """Decoded before it was asked for."""
+
+
+def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) -> Origin:
+    """The origin of what a decoding came to; ``why`` is ready for JSON."""
+    built = decoding.built
+    parts = [{"name": part.name, "tokens": len(part.tokens)} for part in built.prompt.parts]
+    prompt_tokens = sum(len(part.tokens) for part in built.prompt.parts)
+    why: dict[str, object] = {
+        "template": template,
+        "prompt": parts,
+        "prompt_tokens": prompt_tokens,
+        "raw": decoded.raw,
+        "trimmed": decoded.text,
+        "trimmed_by": list(decoded.rules),
+        "finish_reason": decoded.finish_reason,
+        "stats": msgspec.to_builtins(decoded.stats),
+        "stream": decoded.stream,
+    }
+    repository = str(built.repository.root) if built.repository else decoding.request.repository
+    return Origin(
+        why,
+        built.language,
+        repository,
+        prompt_tokens,
+        decoded.finish_reason,
+        decoded.rules,
+        ahead,
+    )
+
+
+@dataclass
+class Given:
+    """A suggestion that a client has. ``stored`` once it has a row of its own."""
+
+    completion: Completion
+    request: CompletionRequest
+    origin: Origin
+    stored: bool = False
+    at: float = field(default_factory=time.time)
+
+    def why(self) -> dict[str, object]:
+        """How it came about, ready for JSON."""
+        done = self.completion
+        return {
+            "id": done.id,
+            "at": self.at,
+            "source": done.source,
+            "model": done.model,
+            "client": self.request.client,
+            "path": self.request.path,
+            "language": self.origin.language.id,
+            "repository": self.origin.repository,
+            "text": done.text,
+            "replace_right": done.replace_right,
+            "total_ms": done.total_ms,
+            **self.origin.why,
+        }
+
+    def row(self) -> StoredCompletion:
+        """What the store keeps of it."""
+        done = self.completion
+        return StoredCompletion(
+            id=done.id,
+            text=done.text,
+            repository=self.origin.repository,
+            path=self.request.path,
+            language=self.origin.language.id,
+            client=self.request.client,
+            model=done.model,
+            source=done.source,
+            trusted=self.request.trusted,
+            output_tokens=done.stats.output_tokens,
+            drafted=sum(done.stats.drafted.values()),
+            accepted_drafts=sum(done.stats.accepted.values()),
+            total_ms=done.total_ms,
+            decode_ms=done.stats.decode_ms,
+            created=self.at,
+        )
+
+
+class Records:
+    """The suggestions given out last, by id."""
+
+    def __init__(self) -> None:
+        self._given: OrderedDict[str, Given] = OrderedDict()
+
+    def add(self, given: Given) -> None:
+        self._given[given.completion.id] = given
+        while len(self._given) > REMEMBERED:
+            self._given.popitem(last=False)
+
+    def find(self, id: str | None) -> Given | None:
+        """The suggestion of that id, or the last one."""
+        if id is not None:
+            return self._given.get(id)
+        return next(reversed(self._given.values()), None)
+
+    def clear(self) -> None:
+        self._given.clear()
