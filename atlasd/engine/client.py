@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,8 @@ class EngineClient:
         self._crashes = 0
         self._ready_at = 0.0
         self._stopping = False
+        self._pause = asyncio.Event()
+        """Set when a pause before a restart should end."""
 
     # Life of the process
 
@@ -100,13 +103,17 @@ class EngineClient:
         supervisor, self._supervisor = self._supervisor, None
         self._stopping = True
         try:
-            if self._process is not None:
-                await self._process.end(timeout)
+            if supervisor is not None:
+                if self._process is None:
+                    # It is about to start a process, or pauses before it: neither is needed now.
+                    self._pause.set()
+                    await asyncio.wait({supervisor}, timeout=timeout)
+                if self._process is not None:
+                    await self._process.end(timeout)
+                await supervisor
         finally:
             if supervisor is not None:
                 supervisor.cancel()
-                await asyncio.gather(supervisor, return_exceptions=True)
-            self._process = None
             for stream in (*self._streams.values(), *self._waiting.values()):
                 stream.deliver(Finished(stream.stream, "cancelled", stream.known_stats))
             self._streams.clear()
@@ -230,19 +237,22 @@ class EngineClient:
     def _start_soon(self) -> None:
         self._crashes = 0
         self._stopping = False
+        self._pause.clear()
         self.failure = None
         self._enter("loading", Loading("starting", 0.0))
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def _supervise(self) -> None:
         """Run processes until one ends that was not meant to be replaced."""
-        while True:
+        while not self._stopping:
             try:
                 process = await EngineProcess.spawn()
             except OSError as error:
                 self._fail(EngineError(f"The engine process cannot be started: {error}."))
                 return
             self._process = process
+            if self._stopping:
+                await process.end(0.0)
             for (kind, repository), payload in self._learned.items():
                 process.send(Restore(kind, repository, payload))
             process.send(self.load)
@@ -262,7 +272,9 @@ class EngineClient:
                 self._fail(EngineError(ended, "See the log; `atlasd doctor` checks the model."))
                 return
             self._enter("loading", Loading("restarting", 0.0))
-            await asyncio.sleep(RESTART_PAUSES_S[self._crashes])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESTART_PAUSES_S[self._crashes]):
+                    await self._pause.wait()
             self._crashes += 1
             self.restarts += 1
 

@@ -74,11 +74,14 @@ class EngineProcess:
             yield message
 
     async def end(self, timeout: float) -> None:
-        """Ask the process to save what it learned and end; wait at most ``timeout`` seconds."""
+        """Ask the process to save what it learned and end; kill it after ``timeout`` seconds."""
         self.send(Shutdown())
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout):
                 await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     async def kill(self) -> str:
         """Make sure that the process is gone; returns what is known of its end."""
