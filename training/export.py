@@ -67,6 +67,7 @@ def from_qwen2(state: dict[str, Tensor], shape: Shape) -> Decoder:
 def configuration(shape: Shape) -> dict[str, object]:
     return {
         "architectures": ["Qwen2ForCausalLM"],
+        "atlasd": {"fim_orders": ["psm", "spm"]},  # read by atlasd.completion, ignored elsewhere
         "attention_dropout": 0.0,
         "bos_token_id": None,
         "eos_token_id": shape.vocabulary - len(SPECIAL),
