@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import msgspec
+import numpy as np
 
 from atlasd.completion.ahead import Ahead
 from atlasd.completion.cache import Hit, TypeThrough, wanted
@@ -27,7 +28,6 @@ from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.completion.templates import Prompt, template_for
 from atlasd.completion.trim import Place
 from atlasd.completion.trim.brackets import replaced_right
-from atlasd.engine.framing import pack_tokens
 from atlasd.engine.protocol import AddSegment, Priority, Sampling, StreamStats
 from atlasd.errors import RequestError
 from atlasd.store.rows import Fate
@@ -357,7 +357,7 @@ class Completer:
                 segment=f"accepted/{given.completion.id}",
                 repository=given.origin.repository,
                 kind="accepted",
-                tokens=pack_tokens(self._tokenizer.encode(mask(line + text))),
+                tokens=np.array(self._tokenizer.encode(mask(line + text)), "<i4").tobytes(),
                 language=given.origin.language.id,
             )
         )
