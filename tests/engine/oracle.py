@@ -51,15 +51,15 @@ class OracleController:
 
     def _draft(self, stream: StreamView, limit: int) -> Draft:
         done = len(stream.tokens) - stream.prompt_length
-        length = min(limit, self._random.randint(0, self._longest))
-        tokens = self.truth.get(stream.stream, [])[done : done + length]
+        tokens = self.truth.get(stream.stream, [])[done : done + min(limit, self._longest)]
         if not tokens:
             return EMPTY
-        if self._random.random() > self._right:
-            at = self._random.randrange(len(tokens))
-            tokens[at] = (tokens[at] + 1 + self._random.randrange(self._vocab_size - 1)) % (
-                self._vocab_size
-            )
+        if self._random.random() < self._right:
+            return Draft("oracle", tokens[: self._random.randint(0, len(tokens))])
+        at = self._random.randrange(len(tokens))
+        wrong = 1 + self._random.randrange(self._vocab_size - 1)
+        tokens[at] = (tokens[at] + wrong) % self._vocab_size
+        del tokens[self._random.randint(at + 1, len(tokens)) :]
         return Draft("oracle", tokens)
 
     def settle(
