@@ -7,13 +7,23 @@ from typing import Any
 
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
-from atlasd_lsp.fates import Told
+from atlasd_lsp.fates import Told, part_fate
 
 
 async def accept(bridge: Bridge, id: str) -> None:
     """The client accepted a whole suggestion."""
-    bridge.shown.settle(id)
-    bridge.tell([Told(id, "accepted")])
+    original, _ = bridge.shown.original(id)
+    bridge.shown.settle(original)
+    bridge.tell([Told(original, "accepted")])
+
+
+async def accept_part(bridge: Bridge, id: str, text: str, units: int) -> None:
+    """The client accepted the first ``units`` UTF-16 code units of a suggestion's ``text``."""
+    taken = text.encode("utf-16-le")[: 2 * units].decode("utf-16-le", errors="ignore")
+    original, before = bridge.shown.original(id)
+    length = before + len(taken)
+    bridge.shown.told_by_client(original, length)
+    bridge.tell([Told(original, part_fate(text, len(taken)), length)])
 
 
 async def status(bridge: Bridge) -> dict[str, Any]:

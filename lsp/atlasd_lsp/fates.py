@@ -44,7 +44,14 @@ class Pending:
     """Code points of ``text`` that are in the document, typed or accepted."""
     accepted: int = 0
     """Up to where accepting, not typing, put them there."""
+    reported: int = 0
+    """Up to where the client itself told that it was accepted."""
     over: bool = False
+
+    @property
+    def rest(self) -> str:
+        """What is not yet in the document."""
+        return self.text[self.known :]
 
     def edit(self, change: Edit) -> Told | None:
         """Take one edit in; the fate it tells of, if any."""
@@ -70,7 +77,7 @@ class Pending:
         overlap = at - change.start
         replaced = change.removed - max(overlap, 0)
         inserted = change.inserted[max(overlap, 0) :] if overlap >= 0 else ""
-        rest = self.text[self.known :]
+        rest = self.rest
         keeps = self.text[max(self.known - overlap, 0) : self.known] == change.inserted[:overlap]
         if overlap < 0 or replaced < 0 or replaced > self.replace_right or not keeps:
             return self._dismiss()
@@ -86,17 +93,23 @@ class Pending:
             return None
         return self._dismiss()
 
-    def _accept(self) -> Told:
+    def _accept(self) -> Told | None:
         self.accepted = self.known
-        if self.known == len(self.text):
-            self.over = True
-            return Told(self.id, "accepted", self.known)
-        ends_line = self.text[self.known - 1] == "\n" or self.text[self.known] == "\n"
-        return Told(self.id, "accepted_line" if ends_line else "accepted_word", self.known)
+        self.over = self.known == len(self.text)
+        if self.known <= self.reported:
+            return None
+        return Told(self.id, part_fate(self.text, self.known), self.known)
 
     def _dismiss(self) -> Told | None:
         self.over = True
         return None if self.accepted else Told(self.id, "dismissed")
+
+
+def part_fate(text: str, length: int) -> Fate:
+    """Whether the first ``length`` code points of a suggestion are all of it, lines or words."""
+    if length >= len(text):
+        return "accepted"
+    return "accepted_line" if "\n" in (text[length - 1], text[length]) else "accepted_word"
 
 
 def follow(pending: Pending, edits: list[Edit]) -> list[Told]:

@@ -66,7 +66,9 @@ async def suggest(
     ]
     told = bridge.shown.show(uri, source, pending)
     if not bridge.options.reports_shown and items:
-        told.append(Told(items[0]["id"], "shown"))
+        first, before = bridge.shown.original(items[0]["id"])
+        if not before:
+            told.append(Told(first, "shown"))
     bridge.tell(told)
     return items
 

@@ -147,23 +147,20 @@ def _register_fates(server: AtlasdServer) -> None:
 
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:
-        bridge.tell([Told(_item_id(params), "shown")])
+        id, before = bridge.shown.original(_item_id(params))
+        if not before:
+            bridge.tell([Told(id, "shown")])
 
     @server.feature("textDocument/didPartiallyAcceptCompletion")
-    def did_accept_part(params: Any) -> None:
+    async def did_accept_part(params: Any) -> None:
         text = str(getattr(params.item, "insertText", ""))
-        units = int(params.acceptedLength)
-        taken = text.encode("utf-16-le")[: 2 * units].decode("utf-16-le", errors="ignore")
-        whole = len(taken) >= len(text) > 0
-        line = taken.endswith("\n") or text[len(taken) : len(taken) + 1] == "\n"
-        fate = "accepted" if whole else "accepted_line" if line else "accepted_word"
-        bridge.shown.settle(_item_id(params))
-        bridge.tell([Told(_item_id(params), fate, len(taken))])  # type: ignore[arg-type]
+        await commands.accept_part(bridge, _item_id(params), text, int(params.acceptedLength))
 
     @server.feature("atlasd/didDismissCompletion")
     def did_dismiss(params: Any) -> None:
-        bridge.shown.settle(_item_id(params))
-        bridge.tell([Told(_item_id(params), "dismissed")])
+        id, _ = bridge.shown.original(_item_id(params))
+        bridge.shown.settle(id)
+        bridge.tell([Told(id, "dismissed")])
 
 
 def _register_commands(server: AtlasdServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from lsprotocol import types
@@ -17,23 +18,52 @@ class _OnScreen:
 
 
 class Shown:
-    """Follows each document's suggestions through its edits."""
+    """Follows each document's suggestions through its edits.
+
+    The rest of a suggestion that was typed along, or accepted in part, comes back from the daemon
+    under a new id; it counts as the suggestion it is the rest of.
+    """
 
     def __init__(self) -> None:
         self._documents: dict[str, _OnScreen] = {}
+        self._same: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
     def show(self, uri: str, source: str, suggestions: list[Pending]) -> list[Told]:
-        """New suggestions replace a document's old ones. One that goes on where an old one was
-        (same id, or the rest of its text) takes over what was accepted of it."""
+        """New suggestions replace a document's old ones, which are superseded."""
         before = self._documents.pop(uri, None)
-        if suggestions:
-            self._documents[uri] = _OnScreen(source, suggestions)
-        fresh = {one.id for one in suggestions}
+        old = [one for one in before.suggestions if not one.over] if before else []
+        kept = [self._continued(one, old) or one for one in suggestions]
+        if kept:
+            self._documents[uri] = _OnScreen(source, kept)
         return [
-            Told(old.id, "superseded")
-            for old in (before.suggestions if before else [])
-            if not old.over and not old.accepted and old.id not in fresh
+            Told(one.id, "superseded")
+            for one in old
+            if not one.accepted and not any(one is other for other in kept)
         ]
+
+    def _continued(self, new: Pending, old: list[Pending]) -> Pending | None:
+        for one in old:
+            if one.rest == new.text and one.start + one.known == new.start:
+                self._same[new.id] = (one.id, one.known)
+                if len(self._same) > 200:
+                    self._same.popitem(last=False)
+                one.replace_right = new.replace_right
+                return one
+        return None
+
+    def original(self, id: str) -> tuple[str, int]:
+        """The suggestion that ``id`` is the rest of, and how much came before it: itself and 0
+        for a suggestion in its own right."""
+        return self._same.get(id, (id, 0))
+
+    def told_by_client(self, id: str, length: int | None) -> None:
+        """The client told that ``length`` code points (None: all) were accepted: the edits that
+        bring them tell nothing new."""
+        for screen in self._documents.values():
+            for pending in screen.suggestions:
+                if pending.id == id:
+                    pending.reported = len(pending.text) if length is None else length
+                    pending.accepted = max(pending.accepted, 1)
 
     def changed(
         self,
@@ -64,7 +94,7 @@ class Shown:
         return told
 
     def settle(self, id: str) -> None:
-        """The client itself told this suggestion's fate: the edits need not."""
+        """The client told the end of this suggestion."""
         for screen in self._documents.values():
             for pending in screen.suggestions:
                 if pending.id == id:

@@ -167,6 +167,36 @@ async def test_copilots_partial_accept_notification_counts_utf16_units(
         assert fates[1] == {"id": "c1", "fate": "accepted_word", "accepted_length": 2}
 
 
+async def test_the_rest_of_a_suggestion_counts_as_the_suggestion_itself(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("one two three")
+    async with editor(tmp_path) as session:
+        session.open("\n")
+        (item,) = await session.complete(0, 0) or []
+        wire = {"insertText": item.insert_text, "command": {"arguments": ["c1"]}}
+        session.client.protocol.notify(
+            "textDocument/didPartiallyAcceptCompletion", {"item": wire, "acceptedLength": 3}
+        )
+        session.type(0, 0, "one")
+        session.type(0, 3, " ")
+        daemon.enqueue("two three", id="c2", source="type-through")
+        await session.complete(0, 4)
+        session.type(0, 4, "two")
+        daemon.enqueue(" three", id="c3", source="type-through")
+        await session.complete(0, 7)
+        await session.execute("atlasd.accept", "c3")
+        session.type(0, 7, " three")
+        fates = await until(daemon, FATE, 4)
+        await asyncio.sleep(0.1)
+        assert [(one["id"], one["fate"], one.get("accepted_length")) for one in fates] == [
+            ("c1", "shown", None),
+            ("c1", "accepted_word", 3),
+            ("c1", "accepted_word", 7),
+            ("c1", "accepted", None),
+        ]
+
+
 async def test_clients_without_inline_completion_get_a_menu(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:
