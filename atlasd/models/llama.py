@@ -1,10 +1,10 @@
 """The decoder of the Llama skeleton in torch: Llama, Qwen2, Qwen3 and Mistral.
 
 Exactness with library matmuls rests on fixed shapes. Every row goes through a *pass* of a fixed
-number of rows: decode rows through passes of ``TILE``, prefill through passes of one chunk in which
-rows lie at their absolute positions; what is missing is padded. The passes of a call run one after
-the other, so a row finds the keys and values of its predecessors written. Attention is in
-``attention.py``.
+number of rows: decode rows through passes of ``TILE`` or of what agrees with it bit for bit
+(``agreement.py``), prefill through passes of one chunk in which rows lie at their absolute
+positions; what is missing is padded. The passes of a call run one after the other, so a row finds
+the keys and values of its predecessors written. Attention is in ``attention.py``.
 
 On a GPU the library also chooses its batched kernels by the number of blocks, so there bits may
 differ; the GPU kernels are what promises exactness there.
@@ -23,17 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atlasd.models.agreement import TRIED_ROWS, Sizes, agreeing_sizes
 from atlasd.models.attention import BLOCK, Unit, attend, make_unit
 from atlasd.models.config import ModelConfig
 from atlasd.models.decoder import Float32, Int32
 from atlasd.models.torch_weights import Layer, pack_weights
-
-TILE = 8
-"""Rows of a decode pass. On a CPU core eight cost little more than one: the matmuls of 11M fp32
-parameters take 2.3 ms at 1 row, 3.1 at 8 and 5.2 at 16 (AVX-512, one thread)."""
-
-ATTENTION_TILE = 4
-"""Decode rows of one slot that attend together."""
 
 Int64 = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
@@ -105,10 +99,31 @@ class LlamaDecoder:
         self.still = torch.ones(1, config.kv_heads, config.head_dim // 2, dtype=torch.complex64)
         self.still = self.still.to(self.device)
         self.windows = set(config.sliding_window)
+        self.sizes = Sizes()
+
+    @torch.inference_mode()
+    def find_sizes(self) -> None:
+        """Find the row counts that agree bit for bit here, at torch's present thread count. To be
+        called before slots hold anything; the cache is overwritten."""
+        self.cache_rows.normal_(generator=torch.Generator(self.device).manual_seed(0))
+        first = min(BLOCK + 7, self.slot_tokens - TRIED_ROWS)
+        tokens = np.arange(TRIED_ROWS) * 7919 % self.vocab_size
+        positions = np.arange(first, first + TRIED_ROWS)
+
+        def run(sizes: Sizes, order: list[int]) -> Tensor:
+            self.sizes = sizes
+            hidden, place = self._decode(
+                tokens[order], np.zeros(TRIED_ROWS, np.int32), positions[order], layers=1
+            )
+            logits = self._logits(hidden, place)
+            return torch.cat((hidden[torch.from_numpy(place)], torch.from_numpy(logits)), dim=1)
+
+        self.sizes = agreeing_sizes(run)
+        self.cache_rows.zero_()
 
     def bucket(self, rows: int) -> int:
         """Rows are padded to whole passes."""
-        return math.ceil(rows / TILE) * TILE
+        return self.sizes.bucket(rows)
 
     @torch.inference_mode()
     def forward(
@@ -123,16 +138,9 @@ class LlamaDecoder:
         """See ``Decoder.forward``."""
         if not len(tokens):
             return np.empty((0, self.vocab_size), np.float32)
-        size = BLOCK if prefill else TILE
-        hidden = []
-        members = _chunks(slots, positions) if prefill else _tiles(len(tokens))
-        place = np.empty(len(tokens), np.int64)
-        for number, rows in enumerate(members):
-            at = positions[rows] % BLOCK if prefill else np.arange(len(rows))
-            place[rows] = number * size + at
-            step = self._prepare(tokens[rows], slots[rows], positions[rows], at, size)
-            hidden.append(self._run(step))
-        return self._logits(torch.cat(hidden), place[logits_rows])
+        run = self._prefill if prefill else self._decode
+        hidden, place = run(tokens, slots, positions)
+        return self._logits(hidden, place[logits_rows])
 
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, length: int) -> None:
@@ -152,7 +160,46 @@ class LlamaDecoder:
         """Free everything; the decoder cannot be used afterwards."""
         del self.weights, self.cache, self.cache_rows, self.rotation
 
-    def _prepare(self, tokens: Int32, slots: Int32, positions: Int32, at: Int64, size: int) -> Pass:
+    def _decode(
+        self, tokens: Int32, slots: Int32, positions: Int32, layers: int | None = None
+    ) -> tuple[Tensor, Int64]:
+        """Hidden states of decode rows, and the place of each row in them."""
+        hidden, places, first, start = [], [], 0, 0
+        for count in self.sizes.split(len(tokens)):
+            rows = slice(first, first + count)
+            size = self.sizes.pass_for(count)
+            at = np.arange(count)
+            step = self._prepare(
+                tokens[rows], slots[rows], positions[rows], at, size, self.sizes.unit_for
+            )
+            hidden.append(self._run(step, layers))
+            places.append(at + start)
+            first, start = first + count, start + size
+        return torch.cat(hidden), np.concatenate(places)
+
+    def _prefill(self, tokens: Int32, slots: Int32, positions: Int32) -> tuple[Tensor, Int64]:
+        """Hidden states of prefill rows, a pass for each chunk, and the place of each row."""
+        chunk = slots.astype(np.int64) * (1 << 32) + positions // BLOCK
+        cuts = np.flatnonzero(np.diff(chunk)) + 1
+        hidden, places = [], []
+        for number, rows in enumerate(np.split(np.arange(len(chunk)), cuts)):
+            at = positions[rows].astype(np.int64) % BLOCK
+            step = self._prepare(
+                tokens[rows], slots[rows], positions[rows], at, BLOCK, lambda rows: BLOCK
+            )
+            hidden.append(self._run(step))
+            places.append(at + number * BLOCK)
+        return torch.cat(hidden), np.concatenate(places)
+
+    def _prepare(
+        self,
+        tokens: Int32,
+        slots: Int32,
+        positions: Int32,
+        at: Int64,
+        size: int,
+        unit_for: Callable[[int], int],
+    ) -> Pass:
         """Lay rows out at the places ``at`` of a pass and work out all that the layers share."""
         config = self.config
         inputs = np.zeros((2, size), np.int64)
@@ -169,23 +216,24 @@ class LlamaDecoder:
             tokens=on_device[0],
             rotation=torch.cat((turned, self.still.expand(size, -1, -1)), dim=1),
             writes=torch.from_numpy(writes).to(self.device),
-            units=list(self._units(slots, positions.astype(np.int64), at, size)),
+            units=self._units(slots, positions.astype(np.int64), at, unit_for),
         )
 
-    def _units(self, slots: Int32, positions: Int64, at: Int64, size: int) -> list[Unit]:
+    def _units(
+        self, slots: Int32, positions: Int64, at: Int64, unit_for: Callable[[int], int]
+    ) -> list[Unit]:
         """Cut the rows of a pass into units of one slot each."""
-        most = size if size == BLOCK else ATTENTION_TILE
         group = self.config.heads // self.config.kv_heads
-        ends = [*(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)]
         units, first = [], 0
-        for end in ends:
+        for end in [*(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)]:
             while first < end:
-                rows = slice(first, min(first + most, end))
+                size = unit_for(end - first)
+                rows = slice(first, min(first + size, end))
                 unit = make_unit(
                     int(slots[first]),
                     positions[rows],
                     at[rows],
-                    most,
+                    size,
                     group,
                     self.windows,
                     self.device,
@@ -194,14 +242,14 @@ class LlamaDecoder:
                 first = rows.stop
         return units
 
-    def _run(self, step: Pass) -> Tensor:
-        """Take a pass through all layers: [rows, hidden]."""
+    def _run(self, step: Pass, layers: int | None = None) -> Tensor:
+        """Take a pass through the layers (all of them, or the first few): [rows, hidden]."""
         config, size = self.config, len(step.tokens)
         heads, width = config.heads, config.head_dim
         scale = 1.0 / math.sqrt(width)
         hidden = functional.embedding(step.tokens, self.weights.embedding)
         attended = torch.zeros(size, heads * width, dtype=self.cache.dtype, device=self.device)
-        for number, layer in enumerate(self.weights.layers):
+        for number, layer in enumerate(self.weights.layers[:layers]):
             states = self._states(hidden, layer)
             pairs = torch.view_as_complex(states.view(size, -1, width // 2, 2))
             turned = torch.view_as_real(pairs * step.rotation).view(size, -1, width)
@@ -237,28 +285,19 @@ class LlamaDecoder:
         return functional.rms_norm(states, weight.shape, weight, self.config.rms_eps)
 
     def _logits(self, hidden: Tensor, rows: Int64) -> Float32:
-        """Logits [rows, vocab] of the hidden states at ``rows``, in passes of ``TILE``."""
+        """Logits [rows, vocab] of the hidden states at ``rows``."""
         logits = np.empty((len(rows), self.vocab_size), np.float32)
-        for first in range(0, len(rows), TILE):
-            some = rows[first : first + TILE]
-            padded = np.append(some, np.repeat(some[-1:], TILE - len(some)))
+        first = 0
+        for count in self.sizes.split(len(rows)):
+            some = rows[first : first + count]
+            padding = self.sizes.pass_for(count) - count
+            padded = np.append(some, np.repeat(some[-1:], padding))
             chosen = hidden.index_select(0, torch.from_numpy(padded).to(self.device))
             normed = self._norm(chosen, self.weights.norm)
             if self.weights.head is None:
                 scores = functional.linear(normed, self.weights.embedding)
             else:
                 scores = torch.mm(normed, self.weights.head)
-            logits[first : first + TILE] = scores[: len(some)].float().cpu().numpy()
+            logits[first : first + count] = scores[:count].float().cpu().numpy()
+            first += count
         return logits
-
-
-def _tiles(rows: int) -> list[Int64]:
-    """Decode rows in order, ``TILE`` at a time."""
-    return [np.arange(first, min(first + TILE, rows)) for first in range(0, rows, TILE)]
-
-
-def _chunks(slots: Int32, positions: Int32) -> list[Int64]:
-    """Prefill rows by slot and chunk, in the order they come."""
-    chunk = slots.astype(np.int64) * (1 << 32) + positions // BLOCK
-    cuts = np.flatnonzero(np.diff(chunk)) + 1
-    return [np.asarray(rows) for rows in np.split(np.arange(len(chunk)), cuts)]

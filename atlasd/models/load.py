@@ -195,6 +195,7 @@ def _load_torch(
     if device == "cpu":
         threads = threads or measure_threads(decoder)
         torch.set_num_threads(threads)
+        decoder.find_sizes()
     return LoadedModel(decoder, config, f"torch {device}", weight_format, threads)
 
 
@@ -208,6 +209,7 @@ def measure_threads(decoder: LlamaDecoder) -> int:
     count = 1
     while count <= len(os.sched_getaffinity(0)):
         torch.set_num_threads(count)
+        decoder.find_sizes()
         seconds = []
         for _ in range(6):
             begin = time.perf_counter()
