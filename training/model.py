@@ -98,8 +98,8 @@ class Decoder(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Residual branches start at zero, so that the first steps train the embedding alone."""
-        nn.init.normal_(self.embed.weight, std=self.shape.hidden**-0.5)
+        """Branches start at zero; a small embedding keeps a token from predicting itself."""
+        nn.init.normal_(self.embed.weight, std=0.02)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             for linear in (layer.qkv, layer.gate_up):
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [batch, length] -> final normed states [batch, length, hidden]."""
-        cos, sin = rope_tables(self.shape, tokens.shape[1])
+        cos, sin = (t.to(tokens.device) for t in rope_tables(self.shape, tokens.shape[1]))
         x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin)

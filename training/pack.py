@@ -35,11 +35,13 @@ def read(split: str, language: str) -> list[Document]:
         return [Document(**json.loads(line)) for line in lines]
 
 
-def choose(size: int, seed: int, epoch: int) -> Iterator[list[Document]]:
+def choose(
+    size: int, seed: int, epoch: int, shares: dict[str, float] = SHARES
+) -> Iterator[list[Document]]:
     """Groups of neighbouring files, `size` bytes in all; an epoch begins where the last ended."""
     rng = random.Random(seed)
     groups: list[list[Document]] = []
-    for language, share in SHARES.items():
+    for language, share in shares.items():
         folders: defaultdict[tuple[str, str], list[Document]] = defaultdict(list)
         for document in read("train", language):
             folders[document.project, str(Path(document.path).parent)].append(document)
@@ -159,7 +161,9 @@ def main() -> None:
     packer = Packer(
         Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), args.length, args.seed
     )
-    groups = list(choose(args.bytes, args.seed, args.epoch))
+    shares = {language: SHARES[language] for language in args.languages.split(",")}
+    shares = {language: share / sum(shares.values()) for language, share in shares.items()}
+    groups = list(choose(args.bytes, args.seed, args.epoch, shares))
     pairs = chat.pairs(read("train", "python"), seed=args.seed) if args.chat_share else iter(())
     rows: list[list[int]] = []
     for number, group in enumerate(groups):

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from training.fetch import HERE
-from training.loss import cross_entropy
 from training.model import SIZES, Decoder, Shape
 from training.muon import Muon
+from training.workers import Workers, backward
 
 RUNS = HERE / "work" / "runs"
 WARMUP = 40  # steps
@@ -96,16 +96,15 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--save-minutes", type=float, default=4.0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes, on a CPU")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # Workers brings the parallelism
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     run = Run(args.branch or args.run)
@@ -125,9 +124,9 @@ def main() -> None:
     position = saved["positions"].get(args.data.name, 0) if saved else 0  # type: ignore[attr-defined]
     positions: dict[str, int] = dict(saved["positions"]) if saved else {}  # type: ignore[call-overload]
     length = rows.data.shape[1] - 1
-    micro = max(1, (args.micro or args.batch) // length)
+    micro = max(1, args.micro // length)
     parts = max(1, args.batch // (micro * length))
-    hidden = torch.compile(model.hidden) if args.compile else model.hidden
+    workers = Workers(model, rows.read, args.workers) if device.type == "cpu" else None
     precision = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     base = [[args.lr], [args.embed_lr] * 2]
     print(f"{shape.parameters() / 1e6:.2f}M parameters, {parts} x {micro} x {length} tokens a step")
@@ -158,21 +157,23 @@ def main() -> None:
             for group, rate in zip(optim.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         optims[0].param_groups[0]["momentum"] = 0.85 + 0.1 * min(1.0, step / 150)
-        total = 0.0
-        for _ in range(parts):
-            batch = rows.read(position, micro).to(device)
-            position += micro
-            with precision:
-                states = hidden(batch[:, :-1])
-                targets = batch[:, 1:].reshape(-1)
-                loss = cross_entropy(states.flatten(0, 1), model.embed.weight, targets) / parts
-            loss.backward()
-            total += float(loss.detach())
+        if workers:
+            total = workers.gradients(position, parts, micro)
+        else:
+            total = 0.0
+            for part in range(parts):
+                with precision:
+                    batch = rows.read(position + part * micro, micro).to(device)
+                    total += backward(model, batch, parts)
+        position += parts * micro
         if not math.isfinite(total):
             raise RuntimeError(f"loss is {total} at step {step}")
         for optim in optims:
             optim.step()
-            optim.zero_grad(set_to_none=True)
+        if workers:
+            workers.clear()
+        else:
+            model.zero_grad(set_to_none=True)
         now = time.monotonic()
         seconds, last = seconds + now - last, now
         step, tokens, decayed = (
