@@ -79,7 +79,6 @@ class CompletionSettings:
     """Completions at the cursor."""
 
     max_tokens: int = setting(128, "Tokens of a suggestion, at most", least=1, most=4096)
-    ahead: bool = setting(True, "Decode the follow-up while a suggestion is being read")
 
 
 @dataclass(frozen=True)

@@ -65,17 +65,21 @@ class Daemon:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
-            await self._listen()
-            await self._open()
+            await self.open()
             self.supervisor.start()
-            self._idle = asyncio.create_task(self.supervisor.watch_idleness())
             await self._stopping.wait()
         finally:
             # A second signal ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().remove_signal_handler(number)
-            await self._close()
+            await self.close()
             lock.release()
+
+    async def open(self) -> None:
+        """Listen, then open the store and the workspace; no model yet."""
+        await self._listen()
+        await self._open_neighbours()
+        self._idle = asyncio.create_task(self.supervisor.watch_idleness())
 
     async def _listen(self) -> None:
         settings = self.config.server
@@ -112,7 +116,7 @@ class Daemon:
         ).write(self.paths)
         log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self._port)
 
-    async def _open(self) -> None:
+    async def _open_neighbours(self) -> None:
         try:
             self.store = await Store.open(self.paths.database)
         except StoreError as error:
@@ -126,7 +130,9 @@ class Daemon:
         )
         self.supervisor.attach(self.store, self.workspace)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Stop listening, end the engine, keep what was learned. In that order: what is said last
+        is stored."""
         if self._idle is not None:
             self._idle.cancel()
         if self._runner is not None:

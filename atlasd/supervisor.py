@@ -225,6 +225,7 @@ class Supervisor:
         )
 
     def _serve(self, files: ModelFiles, tokenizer: Tokenizer, ready: Ready) -> Serving:
+        special = _named_tokens(tokenizer)
         return Serving(
             name=files.name,
             engine=self.engine,
@@ -237,8 +238,9 @@ class Supervisor:
                 files.name,
                 config=files.config,
                 slot_tokens=ready.slot_tokens,
+                special=special,
             ),
-            chat=ChatTemplate(tokenizer.chat_template, _named_tokens(tokenizer)),
+            chat=ChatTemplate(tokenizer.chat_template, special),
             slots=ready.slots,
             slot_tokens=ready.slot_tokens,
             created=int(time.time()),

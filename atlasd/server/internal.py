@@ -8,13 +8,14 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from atlasd.completion.completer import Superseded
-from atlasd.completion.request import Completion, CompletionRequest
+from atlasd.completion.request import Completion, CompletionRequest, Indent
 from atlasd.engine.protocol import Sampling
 from atlasd.server.body import answer, compact, read
 from atlasd.server.choices import timings
@@ -23,6 +24,13 @@ from atlasd.server.sampling import SEVERAL_TEMPERATURE, check_choices
 from atlasd.server.services import services
 
 Fate = Literal["shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded"]
+
+
+class IndentOption(msgspec.Struct):
+    """The editor's indentation: its width, and whether it is spaces."""
+
+    size: Annotated[int, Meta(ge=1, le=16)] = 4
+    spaces: bool = True
 
 
 class CompleteRequest(msgspec.Struct):
@@ -40,7 +48,7 @@ class CompleteRequest(msgspec.Struct):
     trigger: Literal["automatic", "invoked"] = "automatic"
     choices: int = 1
     max_tokens: int | None = None
-    indent: dict[str, Any] | None = None
+    indent: IndentOption | None = None
 
 
 class FateRequest(msgspec.Struct):
@@ -102,6 +110,8 @@ def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> Completio
         repository=asked.repository,
         max_tokens=max(1, min(asked.max_tokens or most_tokens, 4096)),
         sampling=several if choices > 1 else Sampling(),
+        indent=None if asked.indent is None else Indent(asked.indent.size, asked.indent.spaces),
+        invoked=asked.trigger == "invoked",
         client=asked.client,
         trusted=asked.trusted,
         document=asked.document,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
@@ -20,12 +21,14 @@ def middle_generation(
 ) -> Generation:
     """Start decoding what belongs between prefix and suffix."""
     prompt = serving.completer.raw_prompt(request)
+    # Token healing chooses a token anew, which a streamed answer could not take back.
+    tokens = [*prompt.tokens, *prompt.taken_back]
     return generate(
         serving.engine,
         serving.tokenizer,
-        prompt.tokens,
+        tokens,
         sampling=request.sampling,
-        max_tokens=room(serving, len(prompt.tokens), request.max_tokens),
+        max_tokens=room(serving, len(tokens), request.max_tokens),
         stop=(*request.stop, *prompt.stop),
         stop_tokens=prompt.stop_tokens,
         language=request.language,
@@ -36,7 +39,8 @@ def middle_generation(
 
 async def prefill(serving: Serving, request: CompletionRequest) -> StreamStats:
     """Only compute the prompt, so that a request that starts with it finds it in a slot."""
-    async with middle_generation(serving, request) as generation:
+    # The engine decodes at least one token, which is thrown away.
+    async with middle_generation(serving, replace(request, max_tokens=1)) as generation:
         async for _ in generation:
             await generation.finish()
             break
