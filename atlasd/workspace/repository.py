@@ -36,6 +36,10 @@ class Entry:
     """Fingerprint of the tokenizer that made the tokens; empty: not tokenised yet."""
     lines: Hashes
 
+    def unchanged(self, found: Found) -> bool:
+        """Whether size and time are those of the version that was indexed."""
+        return (self.found.size, self.found.mtime_ns) == (found.size, found.mtime_ns)
+
 
 class Repository:
     """Paths are relative to ``root`` with ``/`` between their parts. Text is never that of an

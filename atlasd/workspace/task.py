@@ -90,6 +90,11 @@ class Task:
         self._dirty_last = 0.0
         self._edits: dict[str, Edited] = {}
 
+    def close_cache(self) -> None:
+        if self.cache:
+            self.cache.close()
+            self.cache = None
+
     # noticed on any thread
 
     def start_watching(self) -> None:

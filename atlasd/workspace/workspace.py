@@ -38,9 +38,9 @@ class Workspace:
         """``send`` and ``drain`` are the engine client's. ``busy`` says whether requests are being
         served: indexing stands still meanwhile. ``cache`` is a folder where tokenised files are
         kept from run to run."""
-        self._cache = cache
+        self._cache = cache / "tokens" if cache else None
         self._delivery = Delivery(asyncio.get_running_loop(), send, drain, store)
-        self._indexer = Indexer(self._delivery, busy, cache)
+        self._indexer = Indexer(self._delivery, busy, self._cache)
         self._open: dict[Path, tuple[Repository, Task | None]] = {}
         self._paused = False
 
