@@ -163,7 +163,7 @@ C = Language(
     block_comment=("/*", "*/"),
     continues=_BRACE_CONTINUES,
     definition=re.compile(
-        r"(static\s+|inline\s+|extern\s+|const\s+|unsigned\s+)*[A-Za-z_]\w*[\w\s\*]*\b\w+\s*\([^;]*$"
+        r"(?!return\b|else\b)[A-Za-z_][\w\s\*]*\b\w+\s*\(([^;]*$|[^;{}]*\)\s*\{)"
         r"|(typedef\s+)?(struct|enum|union)\b[^;]*$"
     ),
     leads=re.compile(r"\s*//|\s*/?\*"),

@@ -108,7 +108,7 @@ def _closed_by(place: Place, text: str) -> list[str]:
     """Quotes and brackets opened left of the cursor that the text closes, in order."""
     closed: list[str] = []
     rest = text
-    if quote := _open_quote(place):
+    if quote := open_quote(place):
         end = re.search(rf"(?<!\\){quote}", text)
         if end is None:
             return []
@@ -124,7 +124,7 @@ def _closed_by(place: Place, text: str) -> list[str]:
     return closed
 
 
-def _open_quote(place: Place) -> str | None:
+def open_quote(place: Place) -> str | None:
     """The quote of a string that is open at the cursor, within its line."""
     opened: str | None = None
     skip = False

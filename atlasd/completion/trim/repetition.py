@@ -41,7 +41,7 @@ def _nearly(first: str, second: str) -> bool:
         return False
     first, second = squeezed(first), squeezed(second)
     length = max(len(first), len(second))
-    return 8 <= length <= 400 and distance_within(first, second, max(1, length // 10))
+    return 8 <= length <= 400 and distance_within(first, second, max(1, length // 7))
 
 
 def loop_in_line(line: str, checked: int = 0) -> int | None:
@@ -55,7 +55,9 @@ def loop_in_line(line: str, checked: int = 0) -> int | None:
                 start = length - unit * turns
                 while start > 0 and line[start - 1] == line[start - 1 + unit]:
                     start -= 1
-                return start + unit
+                # At the end of a word, where the loop has any.
+                space = line.find(" ", start + unit, start + 2 * unit)
+                return space if space >= 0 else start + unit
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from atlasd.completion.trim.place import Place, columns
+from atlasd.completion.trim.place import Place, columns, indentation
 
 _DIRECTIVE = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif|define|undef|pragma|include)\b")
 
@@ -100,7 +100,7 @@ def _whole(place: Place, lines: list[str], index: int) -> str:
 def _is_free(place: Place, lines: list[str]) -> bool:
     """Lines that may stand anywhere: the inside of long strings, and preprocessor lines."""
     if place.language.id in ("c", "cpp") and _DIRECTIVE.match(lines[-1].lstrip()):
-        return True
+        return bool(indentation(place.before))
     text = "\n".join([*place.above, place.before]) + "\n".join(lines[:-1])
     if place.language.id == "python":
         return text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from atlasd.completion.trim.brackets import CLOSERS, excess_closers
+from atlasd.completion.trim.brackets import CLOSERS, excess_closers, open_quote
 from atlasd.completion.trim.place import Place, columns, squeezed
 
 LOOK = 400
@@ -68,24 +68,29 @@ def _is_repeated(place: Place, text: str, start: int, shared: str) -> bool:
         glued = not place.suffix[:1].isspace()
         return glued or not _inside_word(text, start)
     # The suffix goes on in the next line, so the repetition must be whole lines as well.
-    begins_line = not text[:start].rpartition("\n")[2].strip() and (
-        "\n" in text[:start] or place.on_blank_line
-    )
-    return begins_line and len(shared) >= len(squeezed((place.lines_below or [""])[0]))
+    return _begins_below(place, text, start) and len(shared) >= len(squeezed(place.lines_below[0]))
 
 
 def _is_repeated_punctuation(place: Place, text: str, start: int, shared: str) -> bool:
+    if shared[0] in place.language.quotes:
+        # The quote that closes the string with the cursor in it, and not another string's.
+        return open_quote(place) == shared[0] and shared[0] not in text[:start]
     closers = [character for character in shared if character in CLOSERS]
     if closers:
+        if not place.after.strip() and "\n" in text and not _begins_below(place, text, start):
+            return False
         excess = excess_closers(place, text)
         return all(closers.count(each) <= excess.get(each, 0) for each in set(closers))
-    if not place.after.strip():
+    return bool(place.after.strip())
+
+
+def _begins_below(place: Place, text: str, start: int) -> bool:
+    """Whether the text, from there on, begins a line that is indented as the next line is."""
+    if not place.lines_below:
         return False
-    quotes = [character for character in shared if character in place.language.quotes]
-    if quotes:
-        line = (place.before + text).rpartition("\n")[2]
-        return line.count(quotes[0]) % 2 == 0
-    return True
+    lead = (place.before + text[:start]).rpartition("\n")[2]
+    whole = "\n" in text[:start] or place.on_blank_line
+    return whole and not lead.strip() and columns(lead + "x") == columns(place.lines_below[0])
 
 
 def _inside_word(text: str, start: int) -> bool:
