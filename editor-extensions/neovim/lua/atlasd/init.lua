@@ -1,0 +1,139 @@
+--- atlasd in Neovim: exact completions from the daemon on your own machine.
+local client = require("atlasd.client")
+local config = require("atlasd.config")
+local M = { enabled = true }
+
+--- Whether suggestions are drawn by vim.lsp.inline_completion rather than by atlasd.
+function M.uses_native()
+  return config.values.native and vim.lsp.inline_completion ~= nil
+end
+
+local function view()
+  return require(M.uses_native() and "atlasd.native" or "atlasd.ghost")
+end
+
+local function attach(buf)
+  if M.enabled and vim.api.nvim_buf_is_valid(buf) and client.attach(buf) then
+    view().attach(buf)
+  end
+end
+
+--- What a key did in insert mode before atlasd took it: a mapping's effect, or the key itself.
+local function before(key)
+  local map = vim.fn.maparg(key, "i", false, true)
+  if not map.lhs or (map.desc or ""):find("^atlasd") then
+    return function()
+      return key
+    end
+  end
+  return function()
+    if map.callback then
+      local typed = map.callback()
+      return map.expr == 1 and typed or ""
+    end
+    return map.expr == 1 and vim.api.nvim_eval(map.rhs) or map.rhs
+  end
+end
+
+--- Accept in insert mode; when nothing is on screen, do what the key did before.
+---@param what "all"|"word"|"line"
+---@param key string
+local function accept_or(what, key)
+  local otherwise = key and before(key)
+  return function()
+    local buf = vim.api.nvim_get_current_buf()
+    if not view().visible(buf) then
+      return otherwise()
+    end
+    vim.schedule(function()
+      view().accept(buf, what)
+    end)
+    return ""
+  end
+end
+
+local function map_keys()
+  local keys = config.values.keymaps or {}
+  local function map(key, run, expr, about)
+    if key then
+      vim.keymap.set("i", key, run, { expr = expr, replace_keycodes = expr, desc = "atlasd: " .. about })
+    end
+  end
+  map(keys.accept, accept_or("all", keys.accept), true, "accept the suggestion")
+  map(keys.accept_word, accept_or("word", keys.accept_word), true, "accept a word")
+  map(keys.accept_line, accept_or("line", keys.accept_line), true, "accept a line")
+  map(keys.next, M.next, false, "next suggestion")
+  map(keys.previous, M.previous, false, "previous suggestion")
+  map(keys.dismiss, M.dismiss, false, "dismiss the suggestion")
+end
+
+---@param user table? see lua/atlasd/config.lua
+function M.setup(user)
+  config.merge(user)
+  vim.api.nvim_set_hl(0, "AtlasdGhost", { link = "Comment", default = true })
+  local group = vim.api.nvim_create_augroup("atlasd", { clear = true })
+  vim.api.nvim_create_autocmd({ "FileType", "BufEnter" }, {
+    group = group,
+    callback = function(event)
+      attach(event.buf)
+    end,
+  })
+  map_keys()
+  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
+    if vim.api.nvim_buf_is_loaded(buf) then
+      attach(buf)
+    end
+  end
+end
+
+function M.accept()
+  view().accept(vim.api.nvim_get_current_buf(), "all")
+end
+
+function M.accept_word()
+  view().accept(vim.api.nvim_get_current_buf(), "word")
+end
+
+function M.accept_line()
+  view().accept(vim.api.nvim_get_current_buf(), "line")
+end
+
+function M.next()
+  view().select(vim.api.nvim_get_current_buf(), 1)
+end
+
+function M.previous()
+  view().select(vim.api.nvim_get_current_buf(), -1)
+end
+
+function M.dismiss()
+  view().dismiss(vim.api.nvim_get_current_buf())
+end
+
+--- Whether a suggestion is on screen in the current buffer.
+function M.visible()
+  return view().visible(vim.api.nvim_get_current_buf())
+end
+
+--- Switch suggestions off and on again in this Neovim.
+function M.toggle()
+  M.enabled = not M.enabled
+  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
+    if vim.api.nvim_buf_is_loaded(buf) then
+      if M.enabled then
+        attach(buf)
+      else
+        view().detach(buf)
+      end
+    end
+  end
+  vim.notify("atlasd: " .. (M.enabled and "on" or "off"))
+end
+
+--- For a statusline: `%{v:lua.require'atlasd'.status()}`.
+---@return string
+function M.status()
+  return require("atlasd.status").text()
+end
+
+return M

@@ -1,0 +1,96 @@
+"""A terminal with a program in it: type, and read the screen as a person would."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyte
+
+
+class Terminal:
+    """A program in a pseudo-terminal whose screen is kept by pyte."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environ: dict[str, str],
+        cwd: Path,
+        columns: int = 100,
+        lines: int = 30,
+    ) -> None:
+        self.screen = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self.screen)
+        self._lock = threading.Lock()
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:  # the child
+            os.chdir(cwd)
+            os.execvpe(command[0], command, environ | {"TERM": "xterm-256color", "LANG": "C.UTF-8"})
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self._open = True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while self._open:
+            ready, _, _ = select.select([self._fd], [], [], 0.2)
+            if not ready:
+                continue
+            try:
+                data = os.read(self._fd, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            with self._lock:
+                self._stream.feed(data)
+
+    def send(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def type(self, text: str, pause_s: float = 0.03) -> None:
+        """Type a character at a time, as a person does."""
+        for letter in text:
+            self.send(letter)
+            time.sleep(pause_s)
+
+    def text(self) -> str:
+        with self._lock:
+            return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def colour_of(self, text: str) -> str | None:
+        """Foreground colour of the first cell of ``text`` where it stands on the screen."""
+        with self._lock:
+            for row, line in enumerate(self.screen.display):
+                if (column := line.find(text)) >= 0:
+                    return str(self.screen.buffer[row][column].fg)
+        return None
+
+    def until(self, done: Callable[[str], bool] | str, timeout_s: float = 20.0) -> str:
+        """The screen once it holds a text or satisfies a condition."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            shown = self.text()
+            if done in shown if isinstance(done, str) else done(shown):
+                return shown
+            time.sleep(0.03)
+        raise AssertionError(f"not on the screen within {timeout_s} s: {done}\n{self.text()}")
+
+    def close(self) -> None:
+        self._open = False
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self._reader.join(2)
+        os.close(self._fd)

@@ -1,0 +1,177 @@
+"""The plugin in real Neovims, in a terminal, beside a scripted daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.neovim import VERSIONS, open_neovim
+from tests.e2e.terminal import Terminal
+from tests.lsp.scripted_daemon import ScriptedDaemon
+
+pytestmark = pytest.mark.e2e
+
+ESCAPE, TAB = "\x1b", "\t"
+ALT_RIGHT, ALT_DOWN = "\x1b[1;3C", "\x1b[1;3B"
+SUGGESTION = "add(left, right)\n    return left"
+
+
+class Editing:
+    """A Neovim with one file, and the daemon it talks to."""
+
+    def __init__(self, version: str, folder: Path, **options: str) -> None:
+        self.daemon = ScriptedDaemon(folder / "home")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.daemon.start(), self._loop).result(5)
+        self.file = folder / "main.py"
+        self.file.write_text("\n")
+        self.terminal: Terminal = open_neovim(version, folder / "home", self.file, **options)
+        self.terminal.until("main.py")
+
+    def fates(self, count: int) -> list[tuple[str, str, Any]]:
+        """(id, fate, accepted_length) once there are ``count`` of them."""
+        self.terminal.until(lambda _: len(self.daemon.bodies("/atlasd/v1/fate")) >= count)
+        told = self.daemon.bodies("/atlasd/v1/fate")
+        return [(one["id"], one["fate"], one.get("accepted_length")) for one in told]
+
+    def written(self) -> str:
+        """The file once it is saved."""
+        self.terminal.send(ESCAPE)
+        self.terminal.type(":w\r")
+        self.terminal.until("written")
+        return self.file.read_text()
+
+    def close(self) -> None:
+        self.terminal.close()
+        asyncio.run_coroutine_threadsafe(self.daemon.stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+
+@pytest.fixture(params=VERSIONS)
+def editing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Editing]:
+    session = Editing(request.param, tmp_path)
+    yield session
+    session.close()
+
+
+def wait_attached(editing: Editing) -> None:
+    editing.terminal.until(lambda _: bool(editing.daemon.bodies("/atlasd/v1/status")))
+
+
+def test_ghost_text_appears_and_tab_accepts_it(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.enqueue(SUGGESTION)
+    editing.terminal.send("i")
+    editing.terminal.until("add(left, right)")
+    editing.terminal.until("return left")
+    ghost = editing.terminal.colour_of("add(left")
+    editing.terminal.send(TAB)
+    assert ("c1", "accepted", None) in editing.fates(2)
+    assert editing.written() == SUGGESTION + "\n"
+    assert editing.terminal.colour_of("add(left") != ghost
+
+
+def test_words_and_lines_are_accepted_one_by_one(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.enqueue(SUGGESTION)
+    editing.terminal.send("i")
+    editing.terminal.until("add(left, right)")
+    editing.terminal.send(ALT_RIGHT)
+    assert editing.fates(2)[-1] == ("c1", "accepted_word", 3)
+    editing.daemon.enqueue(SUGGESTION[3:], id="c2")
+    editing.terminal.until(lambda _: len(editing.daemon.bodies("/atlasd/v1/complete")) >= 2)
+    editing.terminal.until("add(left, right)")
+    editing.terminal.send(ALT_DOWN)
+    assert editing.fates(3)[-1] == ("c1", "accepted_line", 16)
+    assert editing.written().startswith("add(left, right)")
+
+
+def test_typing_along_keeps_the_ghost_and_accepting_adds_only_the_rest(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.enqueue("value = compute(x)")
+    editing.terminal.send("i")
+    editing.terminal.until("value = compute(x)")
+    for at, letter in enumerate("val"):
+        editing.daemon.enqueue("value = compute(x)"[at + 1 :], id=f"t{at}")
+        editing.terminal.send(letter)
+        editing.terminal.until("value = compute(x)")
+    editing.terminal.send(TAB)
+    editing.terminal.until(
+        lambda _: any(one["fate"] == "accepted" for one in editing.daemon.bodies("/atlasd/v1/fate"))
+    )
+    assert editing.written() == "value = compute(x)\n"
+
+
+def test_typing_something_else_removes_the_ghost(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.enqueue("value = 1")
+    editing.terminal.send("i")
+    editing.terminal.until("value = 1")
+    editing.terminal.send("q")
+    editing.terminal.until(lambda shown: "value = 1" not in shown)
+    assert editing.written() == "q\n"
+
+
+def test_the_right_bracket_is_replaced_not_doubled(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.terminal.send("i")
+    editing.terminal.type("f()")
+    editing.terminal.until("f()")
+    editing.daemon.enqueue("a, b)", id="c7", replace_right=1)
+    editing.terminal.send("\x1b[D")
+    editing.terminal.until("f(a, b)")
+    editing.terminal.send(TAB)
+    editing.terminal.until(
+        lambda _: any(one["fate"] == "accepted" for one in editing.daemon.bodies("/atlasd/v1/fate"))
+    )
+    assert editing.written() == "f(a, b)\n"
+
+
+def test_tab_without_a_suggestion_does_what_it_did(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.terminal.send("i")
+    editing.terminal.send(TAB)
+    editing.terminal.type("x")
+    assert editing.written().strip(" \t\n") == "x"
+    assert editing.file.read_text()[0] in " \t"
+
+
+def test_health_finds_bridge_and_daemon(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.terminal.type(":checkhealth atlasd\r")
+    shown = editing.terminal.until("atlasd-lsp 0.")
+    assert "ready" in editing.terminal.until("ready") or shown
+
+
+def test_toggle_switches_suggestions_off(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.terminal.type(":Atlasd toggle\r")
+    editing.terminal.until("atlasd: off")
+    asked = len(editing.daemon.bodies("/atlasd/v1/complete"))
+    editing.terminal.send("i")
+    editing.terminal.type("abc")
+    editing.terminal.until("abc")
+    assert len(editing.daemon.bodies("/atlasd/v1/complete")) == asked
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_mapping_that_tab_had_before_still_works(version: str, tmp_path: Path) -> None:
+    session = Editing(
+        version, tmp_path, before='vim.keymap.set("i", "<Tab>", "was-here", { desc = "mine" })'
+    )
+    try:
+        wait_attached(session)
+        session.terminal.send("i")
+        session.terminal.send(TAB)
+        session.terminal.until("was-here")
+    finally:
+        session.close()
