@@ -74,7 +74,7 @@ class VerifiedRows:
     """The target's top choices at each row, best first, [R, K]."""
 
     top_logprobs: Float32
-    """Their log-probabilities at temperature 1, [R, K]."""
+    """Their log-probabilities at temperature 1, [R, K]; [R, 0] where they were not computed."""
 
 
 class Drafter(Protocol):

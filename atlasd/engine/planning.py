@@ -13,10 +13,11 @@ from time import perf_counter
 import numpy as np
 
 from atlasd.draft.controller import Controller
-from atlasd.draft.drafter import VerifiedRows
+from atlasd.draft.drafter import EMPTY, VerifiedRows
 from atlasd.draft.plan import StepRecord
 from atlasd.engine.batch import Part
-from atlasd.engine.sampling import top_choices
+from atlasd.engine.costs import StepCosts
+from atlasd.engine.pace import Pace
 from atlasd.engine.streams import Stream
 from atlasd.models.decoder import Float32
 
@@ -31,48 +32,70 @@ KEPT_STREAMS, KEPT_STEPS = 32, 256
 PATIENCE = 3
 """After this many failures in a row drafting is switched off."""
 
+RESTING: dict[str, object] = {
+    "candidates": [],
+    "lookahead": 0,
+    "reason": "drafting rests: in this stream it has cost more than it gained",
+}
+
 
 class Planning:
-    """Drafting for the step loop. ``top_choices`` is how many of the target's likeliest tokens
-    per row drafters are told, 0 for none."""
+    """Drafting for the step loop. ``costs`` are those of the engine; without them every step is
+    planned, whether that pays or not."""
 
-    def __init__(self, controller: Controller, *, on: bool = True, top_choices: int = 0) -> None:
-        self.on = on
+    def __init__(self, controller: Controller, costs: StepCosts | None = None) -> None:
+        self.on = True
         self._controller = controller
-        self._top_choices = top_choices
+        self._costs = costs
+        self._usual_ms = 0.0
         self._failures = 0
-        self._records: OrderedDict[int, deque[StepRecord]] = OrderedDict()
+        self._paces: dict[int, Pace] = {}
+        self._told: dict[int, int] = {}
+        """By stream, how many of its tokens the drafters know."""
+        self._spent_ms: dict[int, float] = {}
+        self._records: OrderedDict[int, deque[StepRecord | None]] = OrderedDict()
 
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
-        parts = [part for part in parts if part.logits and part.stream.drafting]
-        if not parts:
+        wanted = [part for part in parts if part.logits and part.stream.drafting]
+        if not wanted:
             return
         started = perf_counter()
         try:
-            self._plan(parts)
+            for part in wanted:
+                self._begin(part.stream)
+            due = [part for part in wanted if self._due(part.stream.number)]
+            if due:
+                self._plan(due)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
-        share = (perf_counter() - started) * 1e3 / len(parts)
-        for part in parts:
+            return
+        share = (perf_counter() - started) * 1e3 / len(wanted)
+        for part in wanted:
             part.stream.stats.draft_ms += share
+            self._spent_ms[part.stream.number] = share
 
     def settle(
         self, part: Part, accepted: int, verified: list[int], logits: Float32, step_ms: float
     ) -> None:
         """Tell the drafters what the target chose after ``part``; ``verified`` is in the stream."""
-        rows = None
+        number, started = part.stream.number, perf_counter()
         try:
-            if self._top_choices and verified:
+            rows = None
+            if len(logits) > len(verified) > accepted:
                 after = [part.stream.tokens[-1 - len(verified)], *part.draft.tokens]
-                # Rows behind a stop are no part of the stream.
-                count = len(logits) if len(verified) > accepted else len(verified)
-                ids, logprobs = top_choices(logits[:count], self._top_choices)
-                rows = VerifiedRows(np.array(after[:count], np.int32), ids, logprobs)
+                top = logits.argmax(axis=1).astype(np.int32)[:, None]
+                unknown = np.zeros((len(top), 0), np.float32)
+                rows = VerifiedRows(np.array(after, np.int32), top, unknown)
             self._controller.settle(part.stream.view, part.draft, accepted, verified, rows, step_ms)
         except Exception:
             self._failed("learning from a step")
+        self._told[number] = len(part.stream.tokens)
+        learned_ms = (perf_counter() - started) * 1e3
+        part.stream.stats.draft_ms += learned_ms
+        if self._costs is not None:
+            self._keep_pace(part, accepted, self._spent_ms.get(number, 0.0) + learned_ms)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -80,20 +103,34 @@ class Planning:
             return
         stream.begun = False
         try:
+            self._catch_up(stream)
             self._controller.end(stream.view)
         except Exception:
             self._failed("ending a stream")
+        for kept in (self._paces, self._told, self._spent_ms):
+            kept.pop(stream.number, None)
 
     def explain(self, number: int) -> list[dict[str, object]]:
         """The kept steps of a stream, oldest first."""
-        return [record.explain(number) for record in self._records.get(number, ())]
+        records = self._records.get(number, ())
+        return [RESTING if record is None else record.explain(number) for record in records]
+
+    def _begin(self, stream: Stream) -> None:
+        if not stream.begun:
+            stream.begun = True
+            self._paces[stream.number] = Pace(self._usual_ms)
+            self._told[stream.number] = len(stream.tokens)
+            self._controller.begin(stream.view)
+
+    def _due(self, number: int) -> bool:
+        if self._costs is None or self._paces[number].due():
+            return True
+        self._keep(number, None)
+        return False
 
     def _plan(self, parts: list[Part]) -> None:
         for part in parts:
-            stream = part.stream
-            if not stream.begun:
-                stream.begun = True
-                self._controller.begin(stream.view)
+            self._catch_up(part.stream)
             part.planned = True
         limits = [part.stream.draft_limit for part in parts]
         room = MAX_ROWS - sum(part.pending for part in parts)
@@ -105,7 +142,24 @@ class Planning:
                 part.give(draft)
             self._keep(part.stream.number, plan.record)
 
-    def _keep(self, number: int, record: StepRecord) -> None:
+    def _catch_up(self, stream: Stream) -> None:
+        """Tell the drafters of tokens that were decoded while they rested."""
+        told = self._told[stream.number]
+        if told < len(stream.tokens):
+            self._told[stream.number] = len(stream.tokens)
+            unknown = stream.tokens[told:]
+            self._controller.settle(stream.view, EMPTY, 0, unknown, None, 0.0)
+
+    def _keep_pace(self, part: Part, accepted: int, spent_ms: float) -> None:
+        assert self._costs is not None
+        kv_tokens = part.stream.fed
+        plain_ms = self._costs.ms(part.pending, kv_tokens)
+        more_ms = self._costs.ms(part.rows, kv_tokens) - plain_ms if part.draft.tokens else 0.0
+        pace = self._paces[part.stream.number]
+        pace.settled(accepted * plain_ms - more_ms, spent_ms, plain_ms)
+        self._usual_ms += (pace.net_ms - self._usual_ms) / 64
+
+    def _keep(self, number: int, record: StepRecord | None) -> None:
         records = self._records.get(number)
         if records is None:
             records = self._records[number] = deque(maxlen=KEPT_STEPS)

@@ -211,10 +211,7 @@ class Worker:
         )
         for item in self._restored.values():
             self._drafting.restore(item.kind, item.repository, item.payload)
-        controller = self._drafting.controller
-        self._engine.set_planning(
-            Planning(controller, top_choices=getattr(controller, "top_choices", 0))
-        )
+        self._engine.set_planning(Planning(self._drafting.controller, served.costs))
 
     def _announce(self) -> None:
         drafting = self._drafting

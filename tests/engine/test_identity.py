@@ -153,7 +153,7 @@ def alone(bench: Bench, rounds: int) -> None:
         prompt, sampling = prompt_of(seed, 20 + 17 * seed), SAMPLINGS[seed % len(SAMPLINGS)]
         truth = bench.plain(prompt, sampling)
         oracle = OracleController({1: truth}, VOCAB, seed)
-        engine, outputs = bench.engine(Planning(oracle, top_choices=4))
+        engine, outputs = bench.engine(Planning(oracle))
         output = serve(engine, outputs, prompt, sampling, 1)
         assert output.tokens == truth
         engine.check_integrity()

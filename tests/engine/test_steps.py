@@ -183,7 +183,7 @@ def test_nothing_after_a_stop_token_counts_or_is_learned():
     truth = {1: free}
     outputs = Outputs()
     oracle = OracleController(truth, 50, 0, right=1.0)
-    engine = Engine(HashDecoder(), outputs.take, planning=Planning(oracle, top_choices=3))
+    engine = Engine(HashDecoder(), outputs.take, planning=Planning(oracle))
     engine.submit(request(1, [1, 2, 3], max_tokens=60, stop_tokens=[stop, 49]))
     run(engine)
     at = next(i for i, token in enumerate(free) if token in (stop, 49))
@@ -255,7 +255,8 @@ def test_a_broken_drafter_costs_only_the_drafts(caplog):
 def test_with_drafting_off_nothing_of_draft_runs():
     outputs = Outputs()
     oracle = OracleController({1: [1] * 20, 2: [1] * 20}, 50, 0)
-    planning = Planning(oracle, on=False)
+    planning = Planning(oracle)
+    planning.on = False
     engine = Engine(HashDecoder(), outputs.take, planning=planning)
     engine.submit(request(1, [1, 2], max_tokens=20))
     run(engine)

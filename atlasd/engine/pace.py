@@ -1,0 +1,49 @@
+"""Whether asking the drafters pays for a stream: planning takes time too.
+
+A step of a small model takes a millisecond or two, so even a look-up that finds nothing can cost
+more than two per cent. Where drafting has cost more than it gained it rests for a few steps,
+longer each time, and is back at once when a draft holds.
+"""
+
+from __future__ import annotations
+
+import math
+
+BUDGET = 0.015
+"""Share of a plain step's time that asking in vain may take."""
+
+LONGEST_REST = 24
+"""Steps; text changes its nature within a few dozen tokens."""
+
+SLOW, FAST = 1 / 8, 1 / 2
+"""How quickly the running mean follows losses and gains."""
+
+
+class Pace:
+    """The drafting of one stream. ``usual`` is what it brings in other streams, in milliseconds
+    a step; a new stream gets a few attempts whatever that is."""
+
+    def __init__(self, usual: float) -> None:
+        self.net_ms = max(usual, 0.0)
+        """Running mean of milliseconds gained less milliseconds spent, per planned step."""
+        self._length = 1
+        self._wait = 0
+
+    def due(self) -> bool:
+        """Whether to plan now; call once a step."""
+        if self._wait > 0:
+            self._wait -= 1
+            return False
+        return True
+
+    def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
+        """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
+        what planning and learning took, ``plain_ms`` what a plain step takes."""
+        net = gained_ms - spent_ms
+        self.net_ms += (net - self.net_ms) * (FAST if net > self.net_ms else SLOW)
+        if self.net_ms >= 0:
+            self._length, self._wait = 1, 0
+            return
+        enough = math.ceil(spent_ms / (BUDGET * max(plain_ms, 1e-6)))
+        self._length = min(2 * self._length, max(enough, 1), LONGEST_REST)
+        self._wait = self._length - 1
