@@ -6,15 +6,26 @@ namespace {
 
 struct FullCache {
   using T = float;
-  static V at(const float* p) { return load(p); }
+  // N vectors of 16 floats
+  template <int N>
+  static void load_vectors(const float* p, V* out) {
+#pragma GCC unroll 4
+    for (int v = 0; v < N; v++) out[v] = load(p + 16 * v);
+  }
 };
+
+// bf16 in pairs (i, i + 16) of 32 elements, as weights are; a single 16 lies as it is.
 struct HalfCache {
   using T = uint16_t;
-  static V at(const uint16_t* p) { return load_bf16(p); }
+  template <int N>
+  static void load_vectors(const uint16_t* p, V* out) {
+    if (N == 1) out[0] = load_bf16(p);
+#pragma GCC unroll 2
+    for (int v = 0; v + 1 < N; v += 2) load_bf16_pairs(p + 16 * v, out[v], out[v + 1]);
+  }
 };
 
 constexpr int kBlockVectors = kBlock / 16;
-constexpr int kSlice = 64;   // of head_dim, accumulated at a time
 
 // scores[q][j] = query q . key j for the 64 positions of a block
 template <class Cache, int Q>
@@ -27,8 +38,7 @@ void block_scores(const float* queries, int head_dim, const typename Cache::T* k
     for (int v = 0; v < kBlockVectors; v++) sums[q][v] = zero();
   for (int d = 0; d < head_dim; d++) {
     V key[kBlockVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kBlockVectors; v++) key[v] = Cache::at(keys + d * kBlock + 16 * v);
+    Cache::template load_vectors<kBlockVectors>(keys + d * kBlock, key);
 #pragma GCC unroll 4
     for (int q = 0; q < Q; q++) {
       const V x = set1(queries[q * head_dim + d]);
@@ -42,7 +52,7 @@ void block_scores(const float* queries, int head_dim, const typename Cache::T* k
     for (int v = 0; v < kBlockVectors; v++) store(scores[q] + 16 * v, sums[q][v]);
 }
 
-// out[q][slice] = out * shrink[q] + sum over positions, ascending, of p[q][j] * value j
+// N vectors of out[q] = out[q] * shrink[q] + sum over positions, ascending, of p[q][j] * value j
 template <class Cache, int Q, int N>
 void block_values(const float (*p)[kBlock], const float* shrink, int first, int last,
                   const typename Cache::T* values, int head_dim, float* out) {
@@ -54,8 +64,7 @@ void block_values(const float (*p)[kBlock], const float* shrink, int first, int 
       sums[q][v] = load(out + q * head_dim + 16 * v) * set1(shrink[q]);
   for (int j = first; j < last; j++) {
     V value[N];
-#pragma GCC unroll 4
-    for (int v = 0; v < N; v++) value[v] = Cache::at(values + long{j} * head_dim + 16 * v);
+    Cache::template load_vectors<N>(values + long{j} * head_dim, value);
 #pragma GCC unroll 4
     for (int q = 0; q < Q; q++) {
       const V weight = set1(p[q][j]);
@@ -71,16 +80,15 @@ void block_values(const float (*p)[kBlock], const float* shrink, int first, int 
 
 // Turns scores into weights; returns the factor by which what was summed before shrinks.
 inline float block_softmax(float* scores, int first, int last, float& most, float& total) {
-  for (int j = 0; j < kBlock; j++)
-    if (j < first || j >= last) scores[j] = -__builtin_inff();
+  for (int j = 0; j < first; j++) scores[j] = -__builtin_inff();
+  for (int j = last; j < kBlock; j++) scores[j] = -__builtin_inff();
   V largest = load(scores);
   for (int v = 1; v < kBlockVectors; v++) largest = max(largest, load(scores + 16 * v));
   const float now = max_lanes(largest);
   const float next = now > most ? now : most;
   V sum = zero();
-  for (int v = 0; v < kBlockVectors; v++) {
+  for (int v = 0; v < kBlockVectors; v++)
     store(scores + 16 * v, exp(load(scores + 16 * v) - set1(next)));
-  }
   for (int j = 0; j < first; j++) scores[j] = 0.0f;
   for (int j = last; j < kBlock; j++) scores[j] = 0.0f;
   for (int v = 0; v < kBlockVectors; v++) sum = sum + load(scores + 16 * v);
@@ -114,8 +122,10 @@ void attend_queries(const Attention& a) {
     for (int q = 0; q < Q; q++)
       shrink[q] = block_softmax(p[q], first, last, most[q], total[q]);
     int d = 0;
-    for (; d + kSlice <= head_dim; d += kSlice)
+    for (; d + 64 <= head_dim; d += 64)
       block_values<Cache, Q, 4>(p, shrink, first, last, values + d, head_dim, a.out + d);
+    for (; d + 32 <= head_dim; d += 32)
+      block_values<Cache, Q, 2>(p, shrink, first, last, values + d, head_dim, a.out + d);
     for (; d < head_dim; d += 16)
       block_values<Cache, Q, 1>(p, shrink, first, last, values + d, head_dim, a.out + d);
   }

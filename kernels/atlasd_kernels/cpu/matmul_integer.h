@@ -47,8 +47,8 @@ void integer_block(const Matrix& m, long panel, const Rows& x, long row, const O
 #pragma GCC unroll 16
     for (int i = 0; i < Weights::loads; i++) {
       const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
-      prefetch(w + i * 128 + 2048);
-      prefetch(w + i * 128 + 2112);
+      prefetch(w + i * 128 + 4096);
+      prefetch(w + i * 128 + 4160);
 #pragma GCC unroll 2
       for (int quad = 0; quad < Weights::quads; quad++) {
         const I wa = Weights::unpack(first, quad), wb = Weights::unpack(second, quad);

@@ -13,6 +13,9 @@ constexpr long kStepRows = 256;       // longer calls are cut; the bits are the 
 constexpr long kRowsPerThread = 4;    // below, rows are not worth sharing out
 constexpr long kChunksPerThread = 6;
 
+// Rows a multiple of 4 KB apart would all fall into the same few lines of the first cache.
+long row_distance(long columns) { return padded(columns, 64) + 16; }
+
 int64_t now() {
   const auto t = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(t).count();
@@ -37,15 +40,21 @@ uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
+// Where element i of n lies in a bf16 cache: pairs (i, i + 16) of every 32, see attention.h.
+long paired(long i, long n) {
+  const long base = i / 32 * 32, at = i % 32;
+  return base + 32 <= n ? base + at % 16 * 2 + at / 16 : i;
+}
+
 }  // namespace
 
 Scratch Decoder::scratch(long rows) {
   const Config& c = config_;
   Scratch s{};
-  s.x_ld = padded(c.hidden, 64);
-  s.qkv_ld = padded(long{c.heads + 2 * c.kv_heads} * c.head_dim, 64);
-  s.attended_ld = padded(long{c.heads} * c.head_dim, 64);
-  s.middle_ld = padded(c.intermediate, 64);
+  s.x_ld = row_distance(c.hidden);
+  s.qkv_ld = row_distance(long{c.heads + 2 * c.kv_heads} * c.head_dim);
+  s.attended_ld = row_distance(long{c.heads} * c.head_dim);
+  s.middle_ld = row_distance(c.intermediate);
   const long widest = std::max({s.x_ld, s.attended_ld, s.middle_ld});
   long size = 0;
   const auto place = [&](long bytes) {
@@ -106,7 +115,7 @@ void Decoder::quantise(const float* x, long ld, long k, long rows, Format format
   const int group = group_of(format);
   s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0};
   if (!group) return;
-  s.rows.groups = ld / group;
+  s.rows.groups = padded(k, kGroupPadding) / group;
   each_row(rows, [&](long r) {
     kernels_->quantise(x + r * ld, padded(k, kGroupPadding), group, zero_point_of(format),
                        s.quantised + r * ld, s.scales + r * s.rows.groups,
@@ -144,16 +153,16 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
     for (int h = 0; h < c.kv_heads; h++) {
       const float* k = q + (c.heads + h) * dim;
       const float* v = k + c.kv_heads * dim;
-      const long key = (position / kBlock * dim) * kBlock + position % kBlock;
+      const long block = (position / kBlock * dim) * kBlock, place = position % kBlock;
       uint8_t* key_base = keys(index, rows.slots[r], h);
       uint8_t* value_base = values(index, rows.slots[r], h);
       if (c.half_cache) {
-        uint16_t* ko = reinterpret_cast<uint16_t*>(key_base) + key;
+        uint16_t* ko = reinterpret_cast<uint16_t*>(key_base) + block + paired(place, kBlock);
         uint16_t* vo = reinterpret_cast<uint16_t*>(value_base) + position * dim;
         for (long d = 0; d < dim; d++) ko[d * kBlock] = to_bf16(k[d]);
-        for (long d = 0; d < dim; d++) vo[d] = to_bf16(v[d]);
+        for (long d = 0; d < dim; d++) vo[paired(d, dim)] = to_bf16(v[d]);
       } else {
-        float* ko = reinterpret_cast<float*>(key_base) + key;
+        float* ko = reinterpret_cast<float*>(key_base) + block + place;
         float* vo = reinterpret_cast<float*>(value_base) + position * dim;
         for (long d = 0; d < dim; d++) ko[d * kBlock] = k[d];
         memcpy(vo, v, dim * 4);
