@@ -1,4 +1,4 @@
-"""The shape of a model, from config.json or GGUF metadata, and the refusal of what is not served."""
+"""The shape of a model, from config.json or GGUF metadata, and what is refused."""
 
 from __future__ import annotations
 

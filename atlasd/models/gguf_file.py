@@ -100,7 +100,7 @@ class _Reader:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read metadata and tensor directory. Raises ModelError for what is not a readable GGUF file."""
+    """Read metadata and tensor directory. Raises ModelError for what is not readable GGUF."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _parse(path, _Reader(data))

@@ -32,7 +32,7 @@ DEEPSEEK_CODER = (
     r"[\r\n]",
     r"\s?\p{L}+",
     r"\s?\p{P}+",
-    "[一-龥ࠀ-一가-퟿]+",  # noqa: RUF001
+    "[一-龥ࠀ-一가-퟿]+",
     r"\p{N}",
 )
 SPLITS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from atlasd.errors import ModelError
 
 PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
 IGNORED = ["*/*", "consolidated*"]
-"""Subfolders (other runtimes' formats) and the second copy of the weights in Mistral's repositories."""
+"""Subfolders (other runtimes' formats), and the second copy of the weights that Mistral ships."""
 
 
 def cache_folder() -> Path:
@@ -89,16 +89,16 @@ def download(name: str, progress: Callable[[str, float], None] | None = None) ->
 
 def _progress_bar(stage: str, progress: Callable[[str, float], None] | None) -> type[Any]:
     """A silent tqdm class that reports the byte counts of a download to ``progress``."""
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-    class Reported(tqdm):  # type: ignore[type-arg]
+    class Reported(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = False
             kwargs["file"] = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
             super().__init__(*args, **kwargs)
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
+            shown: bool | None = super().update(n)
             if progress and self.unit == "B" and self.total:
                 progress(stage, min(1.0, self.n / self.total))
             return shown

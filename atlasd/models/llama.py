@@ -104,11 +104,12 @@ class LlamaDecoder:
     @torch.inference_mode()
     def find_sizes(self) -> None:
         """Find the row counts that agree bit for bit here, at torch's present thread count. To be
-        called before slots hold anything; the cache is overwritten."""
-        self.cache_rows.normal_(generator=torch.Generator(self.device).manual_seed(0))
+        called before slots hold anything; the first one is overwritten."""
+        tried = self.cache[0, :, 0, :2]
+        tried.normal_(generator=torch.Generator(self.device).manual_seed(0))
         first = min(BLOCK + 7, self.slot_tokens - TRIED_ROWS)
-        tokens = np.arange(TRIED_ROWS) * 7919 % self.vocab_size
-        positions = np.arange(first, first + TRIED_ROWS)
+        tokens = (np.arange(TRIED_ROWS) * 7919 % self.vocab_size).astype(np.int32)
+        positions = np.arange(first, first + TRIED_ROWS, dtype=np.int32)
 
         def run(sizes: Sizes, order: list[int]) -> Tensor:
             self.sizes = sizes
@@ -119,7 +120,7 @@ class LlamaDecoder:
             return torch.cat((hidden[torch.from_numpy(place)], torch.from_numpy(logits)), dim=1)
 
         self.sizes = agreeing_sizes(run)
-        self.cache_rows.zero_()
+        tried.zero_()
 
     def bucket(self, rows: int) -> int:
         """Rows are padded to whole passes."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
+from atlasd_kernels import cpu
+from atlasd_kernels.spec import DecoderSpec
 
 from atlasd.errors import ModelError
 from atlasd.models.config import ModelConfig, read_config
@@ -22,8 +24,6 @@ from atlasd.models.decoder import Decoder
 from atlasd.models.locate import ModelFiles
 from atlasd.models.memory import plan_slots
 from atlasd.models.weights import open_weights
-from atlasd_kernels import cpu
-from atlasd_kernels.spec import DecoderSpec
 
 if TYPE_CHECKING:
     from atlasd.models.llama import LlamaDecoder

@@ -106,7 +106,7 @@ def bundled_model() -> ModelFiles:
             "This installation has no bundled model.",
             "Install the released package, or name a model with --model.",
         )
-    return folder_model(folder, BUNDLED, BUNDLED)
+    return folder_model(folder, BUNDLED, "bundled")
 
 
 def folder_model(

@@ -110,7 +110,8 @@ def rope_from_gguf(file: GgufFile, head_dim: int) -> Rope:
 def base_frequencies(theta: float, head_dim: int) -> Float32:
     """theta^(-2i/d), [head_dim / 2]; "RoFormer" (Su et al. 2021)."""
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return (1.0 / np.power(np.float32(theta), exponent)).astype(np.float32)
+    frequencies: Float32 = (1.0 / np.power(np.float32(theta), exponent)).astype(np.float32)
+    return frequencies
 
 
 def llama3_frequencies(base: Float32, given: Mapping[str, Any], trained: int) -> Float32:
@@ -119,7 +120,8 @@ def llama3_frequencies(base: Float32, given: Mapping[str, Any], trained: int) ->
     low, high = float(given["low_freq_factor"]), float(given["high_freq_factor"])
     wavelength = 2 * math.pi / base
     smooth = np.clip((trained / wavelength - low) / (high - low), 0.0, 1.0)
-    return ((1 - smooth) * base / factor + smooth * base).astype(np.float32)
+    scaled: Float32 = ((1 - smooth) * base / factor + smooth * base).astype(np.float32)
+    return scaled
 
 
 def yarn_frequencies(
@@ -140,7 +142,8 @@ def yarn_frequencies(
         high += 0.001
     ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
     base = base_frequencies(theta, head_dim)
-    return (base / factor * ramp + base * (1 - ramp)).astype(np.float32)
+    mixed: Float32 = (base / factor * ramp + base * (1 - ramp)).astype(np.float32)
+    return mixed
 
 
 def yarn_attention_factor(factor: float, given: Mapping[str, Any]) -> float:

@@ -43,7 +43,7 @@ class Tokenizer:
     """The model's own jinja template, if it has one."""
 
     prefix_ids: list[int]
-    """Tokens every prompt starts with (the beginning-of-sequence token, for models that use one)."""
+    """Tokens that every prompt starts with: the beginning of sequence, for models that use one."""
 
     eos_ids: list[int]
     """Tokens that end a text or a turn."""

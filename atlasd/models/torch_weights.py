@@ -154,7 +154,7 @@ def packed_bytes(config: ModelConfig, item_bytes: int) -> int:
 
 
 def rotation_pairs(tensor: Tensor, heads: int) -> Tensor:
-    """Rows (i, i + head_dim / 2) of every head side by side, so that RoPE is one complex product."""
+    """Rows (i, i + head_dim / 2) of every head side by side: RoPE is then one complex product."""
     halves = tensor.view(heads, 2, -1, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)
 

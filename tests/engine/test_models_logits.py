@@ -52,7 +52,9 @@ def test_logits_agree_with_transformers(family: str, backend: str, tmp_path: Pat
         # Rows of two streams in one call, of different lengths.
         tokens = np.concatenate((one[positions], other[at : at + 1]))
         slots = ints([0] * rows + [2])
-        logits = decoder.forward(tokens, slots, np.append(positions, ints([at])), ints(range(rows + 1)))
+        logits = decoder.forward(
+            tokens, slots, np.append(positions, ints([at])), ints(range(rows + 1))
+        )
         wanted = np.concatenate((expected[0][positions], expected[1][at : at + 1]))
         np.testing.assert_allclose(logits, wanted, atol=TOLERANCE, rtol=TOLERANCE)
         decoder.forward(other[positions], ints([2] * rows), positions, ints([]))
@@ -66,7 +68,9 @@ def test_bf16_weights_give_what_transformers_gives_with_the_same_values(tmp_path
     with torch.inference_mode():
         expected = model.float()(torch.from_numpy(tokens)[None].long()).logits[0].numpy()
     files = find_model(str(save(model.to(torch.bfloat16), tmp_path)))
-    loaded = load_decoder(files, LoadOptions(backend="torch", device="cpu", slots=1, slot_tokens=128))
+    loaded = load_decoder(
+        files, LoadOptions(backend="torch", device="cpu", slots=1, slot_tokens=128)
+    )
     assert loaded.weight_format == "bf16"
     rows = ints(range(100))
     logits = loaded.decoder.forward(tokens, ints([0] * 100), rows, rows, prefill=True)

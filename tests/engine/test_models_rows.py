@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -74,9 +72,7 @@ def test_a_decode_row_has_the_same_bits_in_any_company(
         slots += [slot] * count
         positions += range(first, first + count)
     given_tokens = ints([tokens[slot][at] for slot, at in zip(slots, positions, strict=True)])
-    logits = decoder.forward(
-        given_tokens, ints(slots), ints(positions), ints(range(len(slots)))
-    )
+    logits = decoder.forward(given_tokens, ints(slots), ints(positions), ints(range(len(slots))))
     for row, slot, at in zip(logits, slots, positions, strict=True):
         assert np.array_equal(row, alone[slot][at - PROMPT])
 
@@ -101,9 +97,7 @@ def test_a_prefilled_row_has_the_same_bits_however_the_prompt_was_cut(
     decoder.forward(
         random_tokens(44, seed=10), slot[:44], ints(range(256, 300)), ints([]), prefill=True
     )
-    again = decoder.forward(
-        tokens[256:], slot[256:], rows[256:], ints(range(44)), prefill=True
-    )
+    again = decoder.forward(tokens[256:], slot[256:], rows[256:], ints(range(44)), prefill=True)
     assert np.array_equal(again, whole[256:])
 
 
