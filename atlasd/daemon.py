@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -23,13 +23,15 @@ from atlasd.engine.protocol import DropRepository, SetDrafting
 from atlasd.errors import StoreError
 from atlasd.listeners import Lock, Running, listen_on_socket, listen_on_tcp
 from atlasd.paths import Paths
-from atlasd.server.app import make_app
+from atlasd.server.app import import_handlers, make_app
 from atlasd.server.auth import Access, check_bind, host_names, secret_token
 from atlasd.server.meter import Meter
 from atlasd.server.services import Serving
-from atlasd.store.database import Store
 from atlasd.supervisor import Supervisor
-from atlasd.workspace.workspace import IndexProgress, Workspace
+
+if TYPE_CHECKING:
+    from atlasd.store.database import Store
+    from atlasd.workspace.workspace import IndexProgress, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class Daemon:
     async def open(self) -> None:
         """Listen, then open the store and the workspace; no model yet."""
         await self._listen()
+        await asyncio.to_thread(_import_the_rest)
         await self._open_neighbours()
         self._idle = asyncio.create_task(self.supervisor.watch_idleness())
 
@@ -117,6 +120,9 @@ class Daemon:
         log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self._port)
 
     async def _open_neighbours(self) -> None:
+        from atlasd.store.database import Store
+        from atlasd.workspace.workspace import Workspace
+
         try:
             self.store = await Store.open(self.paths.database)
         except StoreError as error:
@@ -318,3 +324,12 @@ class Daemon:
         if self.serving is not None:
             self.serving.completer.clear()
         return await self._opened_store().purge(repository)
+
+
+def _import_the_rest() -> None:
+    """What takes longest to import is not needed to answer health, so it comes after that."""
+    import atlasd.completion.completer
+    import atlasd.store.database
+    import atlasd.workspace.workspace  # noqa: F401
+
+    import_handlers()

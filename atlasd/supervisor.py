@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from atlasd.completion.chat import ChatTemplate
-from atlasd.completion.completer import Completer
 from atlasd.config import Config
 from atlasd.engine.client import EngineClient, Notice, Stopped
 from atlasd.engine.protocol import Failed, Learned, Load, Loading, Ready, Restore
@@ -21,7 +19,6 @@ from atlasd.paths import Paths
 from atlasd.server.errors import HTTPError
 from atlasd.server.meter import Meter
 from atlasd.server.services import Serving
-from atlasd.store.rows import LearnedRow
 
 if TYPE_CHECKING:
     from atlasd.models.locate import ModelFiles
@@ -225,6 +222,9 @@ class Supervisor:
         )
 
     def _serve(self, files: ModelFiles, tokenizer: Tokenizer, ready: Ready) -> Serving:
+        from atlasd.completion.chat import ChatTemplate
+        from atlasd.completion.completer import Completer
+
         special = _named_tokens(tokenizer)
         return Serving(
             name=files.name,
@@ -283,6 +283,8 @@ class Supervisor:
             self.engine.send(Restore(COSTS, None, costs))
 
     async def _keep(self, learned: Learned) -> None:
+        from atlasd.store.rows import LearnedRow
+
         if self._store is None or self.files is None or self.tokenizer is None:
             return
         try:

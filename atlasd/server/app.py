@@ -6,20 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 
 from aiohttp import hdrs, web
 
-from atlasd.server import (
-    data,
-    health,
-    infill,
-    internal,
-    manage,
-    metrics,
-    models,
-    openai_chat,
-    openai_completions,
-)
 from atlasd.server.auth import check_content_type, check_peer, check_tcp, on_socket
 from atlasd.server.errors import HTTPError, error_response, from_exception
 from atlasd.server.services import SERVICES, Services
@@ -28,34 +18,35 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-PUBLIC: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/health", health.health),
-    ("GET", "/v1/health", health.health),
-    ("GET", "/metrics", metrics.metrics),
-    ("GET", "/v1/models", models.list_models),
-    ("GET", "/v1/models/{model:.+}", models.get_model),
-    ("POST", "/v1/completions", openai_completions.completions),
-    ("POST", "/v1/chat/completions", openai_chat.chat_completions),
-    ("POST", "/infill", infill.infill),
+PUBLIC: tuple[tuple[str, str, str], ...] = (
+    ("GET", "/health", "health.health"),
+    ("GET", "/v1/health", "health.health"),
+    ("GET", "/metrics", "metrics.metrics"),
+    ("GET", "/v1/models", "models.list_models"),
+    ("GET", "/v1/models/{model:.+}", "models.get_model"),
+    ("POST", "/v1/completions", "openai_completions.completions"),
+    ("POST", "/v1/chat/completions", "openai_chat.chat_completions"),
+    ("POST", "/infill", "infill.infill"),
 )
-"""Served on the socket and on TCP, there also below ``/t/TOKEN``."""
+"""Served on the socket and on TCP, there also below ``/t/TOKEN``. Handlers are named by module and
+function, because health has to answer before all that the others need is imported."""
 
-SOCKET_ONLY: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/atlasd/v1/complete", internal.complete),
-    ("POST", "/atlasd/v1/fate", internal.fate),
-    ("POST", "/atlasd/v1/workspace", internal.workspace),
-    ("POST", "/atlasd/v1/edited", internal.edited),
-    ("POST", "/atlasd/v1/index", internal.index),
-    ("GET", "/atlasd/v1/status", manage.status),
-    ("GET", "/atlasd/v1/progress", manage.progress),
-    ("GET", "/atlasd/v1/why", manage.why),
-    ("POST", "/atlasd/v1/pause", manage.pause),
-    ("POST", "/atlasd/v1/resume", manage.resume),
-    ("POST", "/atlasd/v1/drafting", manage.drafting),
-    ("POST", "/atlasd/v1/stop", manage.stop),
-    ("GET", "/atlasd/v1/data", data.show),
-    ("GET", "/atlasd/v1/data/export", data.export),
-    ("POST", "/atlasd/v1/data/purge", data.purge),
+SOCKET_ONLY: tuple[tuple[str, str, str], ...] = (
+    ("POST", "/atlasd/v1/complete", "internal.complete"),
+    ("POST", "/atlasd/v1/fate", "internal.fate"),
+    ("POST", "/atlasd/v1/workspace", "internal.workspace"),
+    ("POST", "/atlasd/v1/edited", "internal.edited"),
+    ("POST", "/atlasd/v1/index", "internal.index"),
+    ("GET", "/atlasd/v1/status", "manage.status"),
+    ("GET", "/atlasd/v1/progress", "manage.progress"),
+    ("GET", "/atlasd/v1/why", "manage.why"),
+    ("POST", "/atlasd/v1/pause", "manage.pause"),
+    ("POST", "/atlasd/v1/resume", "manage.resume"),
+    ("POST", "/atlasd/v1/drafting", "manage.drafting"),
+    ("POST", "/atlasd/v1/stop", "manage.stop"),
+    ("GET", "/atlasd/v1/data", "data.show"),
+    ("GET", "/atlasd/v1/data/export", "data.export"),
+    ("POST", "/atlasd/v1/data/purge", "data.purge"),
 )
 """The bridge's and the CLI's: they steer the daemon and show stored code."""
 
@@ -65,12 +56,31 @@ def make_app(daemon: Services) -> web.Application:
     size = int(daemon.config.server.max_body_mb * 1024 * 1024)
     app = web.Application(client_max_size=size, middlewares=[_answering, _guard])
     app[SERVICES] = daemon
-    for method, path, handler in (*PUBLIC, *SOCKET_ONLY):
-        app.router.add_route(method, path, handler)
-    for method, path, handler in PUBLIC:
-        app.router.add_route(method, "/t/{token}" + path, handler)
+    for method, path, name in (*PUBLIC, *SOCKET_ONLY):
+        app.router.add_route(method, path, _handler(name))
+    for method, path, name in PUBLIC:
+        app.router.add_route(method, "/t/{token}" + path, _handler(name))
     app.on_response_prepare.append(_cors)
     return app
+
+
+def import_handlers() -> None:
+    """Import what the handlers need; for a thread, while health already answers."""
+    for _, _, name in (*PUBLIC, *SOCKET_ONLY):
+        _found(name)
+
+
+def _found(name: str) -> Handler:
+    module, _, function = name.partition(".")
+    found: Handler = getattr(import_module(f"atlasd.server.{module}"), function)
+    return found
+
+
+def _handler(name: str) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _found(name)(request)
+
+    return handle
 
 
 def plain_path(request: web.Request) -> str:

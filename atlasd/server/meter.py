@@ -6,9 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from atlasd.completion.request import Completion
 from atlasd.engine.protocol import StreamStats
+
+if TYPE_CHECKING:
+    from atlasd.completion.request import Completion
 
 
 @dataclass

@@ -6,22 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from atlasd.completion.chat import ChatTemplate
-from atlasd.completion.completer import Completer
-from atlasd.completion.ports import Engine, TextTokenizer
 from atlasd.config import Config
 from atlasd.server.auth import Access
 from atlasd.server.meter import Meter
 
-
-class PromptTokenizer(TextTokenizer, Protocol):
-    """A tokenizer that can also be read backwards, for prompts given as tokens."""
-
-    def decode(self, ids: list[int], /) -> str: ...
+if TYPE_CHECKING:
+    from atlasd.completion.chat import ChatTemplate
+    from atlasd.completion.completer import Completer
+    from atlasd.completion.ports import Engine
+    from atlasd.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Serving:
 
     name: str
     engine: Engine
-    tokenizer: PromptTokenizer
+    tokenizer: Tokenizer
     completer: Completer
     chat: ChatTemplate
     slots: int
