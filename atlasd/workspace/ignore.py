@@ -36,7 +36,7 @@ class Pattern:
     def matches(self, path: str, name: str, is_folder: bool) -> bool:
         if self.folders_only and not is_folder:
             return False
-        match = self.regex.match(path if self.anchored else name)
+        match = self.regex.search(path if self.anchored else name)
         # The named group is pathspec's mark of a match that ended at a folder further up.
         return match is not None and match.groupdict().get("ps_d") is None
 
@@ -53,8 +53,10 @@ class Patterns:
     def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
         """True: ignored, False: taken back, None: nothing said. The last match counts."""
         # Nearly always nothing matches, and one alternation of all patterns tells so.
-        if not (self._names and self._names.match(name)) and not (
-            self._paths and self._paths.match(path)
+        if not path.isascii():
+            path, name = bytewise(path), bytewise(name)
+        if not (self._names and self._names.search(name)) and not (
+            self._paths and self._paths.search(path)
         ):
             return None
         for pattern in reversed(self.patterns):
@@ -74,15 +76,49 @@ def parse(line: str) -> Pattern | None:
     body = body[:-1] if folders_only else body
     if not body or body == "/":
         return None
+    regex = translated(bytewise(body))
+    return Pattern(ignores, folders_only, "/" in body, regex) if regex else None
+
+
+def bytewise(text: str) -> str:
+    """One character per byte: git's ``?`` stands for a byte of a name."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def translated(glob: str) -> re.Pattern[str] | None:
+    """A glob, without negation and without a slash at its end, as a regular expression."""
+    for name, characters in _CLASSES.items():
+        glob = glob.replace(f"[:{name}:]", characters)
+    glob = "/".join("**" if re.fullmatch(r"\*{3,}", part) else part for part in glob.split("/"))
     try:
-        # A leading ! or # of the body is meant literally once the real negation is off.
-        escaped = f"\\{body}" if body[0] in "!#" else body
-        regex = GitIgnoreSpecPattern(escaped).regex
-    except GitIgnorePatternError:
+        # A ! or # in front is meant literally: the real negation has been taken off.
+        source, _ = GitIgnoreSpecPattern.pattern_to_regex(f"\\{glob}" if glob[0] in "!#" else glob)
+        return None if source is None else re.compile(_BRACKETS.sub(_bracket, source))
+    except (GitIgnorePatternError, re.error):
         return None
-    if regex is None:
-        return None
-    return Pattern(ignores, folders_only, "/" in body, regex)
+
+
+# pathspec copies bracket expressions as they are: in git they never match a slash, and what is
+# special in them only for Python is literal.
+_BRACKETS = re.compile(r"\\.|\[(\^?)(\]?[^\]]*)\]", re.DOTALL)
+_CLASSES = {
+    "alpha": "a-zA-Z",
+    "digit": "0-9",
+    "alnum": "a-zA-Z0-9",
+    "upper": "A-Z",
+    "lower": "a-z",
+    "xdigit": "0-9a-fA-F",
+    "space": " \t\n\r\f\v",
+    "blank": " \t",
+    "punct": "!-/:-@\\[-`{-~",
+}
+
+
+def _bracket(match: re.Match[str]) -> str:
+    if match[2] is None:
+        return match[0]
+    inner = re.sub(r"[\[\]&|~]", r"\\\g<0>", match[2])
+    return f"[^/{inner}]" if match[1] else f"[{inner}]"
 
 
 def _any_of(patterns: list[Pattern]) -> re.Pattern[str] | None:
