@@ -20,7 +20,7 @@ from atlasd.engine.framing import pack_tokens
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Finished, Priority, StreamStats, Submit, Tokens
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
-from atlasd.engine.slots import Slots
+from atlasd.engine.schedule import JOIN_ROWS, Schedule
 from atlasd.engine.streams import Phase, Stream, new_stream
 from atlasd.errors import AtlasdError
 from atlasd.models.decoder import Decoder, Float32
@@ -28,16 +28,6 @@ from atlasd.models.decoder import Decoder, Float32
 log = logging.getLogger(__name__)
 
 Emit = Callable[[Tokens | Finished], None]
-
-MAX_STREAMS = 16
-"""Streams that decode together."""
-
-JOIN_ROWS = 16
-"""A prompt of which only this many tokens are missing skips prefill and joins a decoding step,
-where its rows cost little and the first draft rides along."""
-
-PATIENCE_S = 0.25
-"""A prefill that must give way to more urgent streams gets a turn after this long all the same."""
 
 PREDICTION_SOURCES = ("prediction", "edit")
 """Drafters that draft from the ``prediction`` of a request that has one."""
@@ -62,19 +52,16 @@ class Engine:
         poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.decoder = decoder
-        self.slots = Slots(
-            decoder.slots, decoder.slot_tokens, decoder.prefill_chunk, decoder.copy_prefix
-        )
         self.costs = costs or StepCosts(decoder.bucket)
         self.planning = planning
         self.counters = Counters()
+        self._schedule = Schedule(decoder, lambda: self.counters.add("preempted"))
+        self.slots = self._schedule.slots
         self._emit = emit
         self._choose = choose
         self._poll = poll
         self._streams: dict[int, Stream] = {}
         self._arrivals = 0
-        self._prefill_turn = True
-        self._prefilled_at = 0.0
 
     # Requests
 
@@ -125,7 +112,13 @@ class Engine:
 
     @property
     def busy(self) -> bool:
+        """Whether there is anything to step."""
         return bool(self._streams)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for a completion."""
+        return any(s.priority is Priority.COMPLETION for s in self._streams.values())
 
     # The loop
 
@@ -133,13 +126,14 @@ class Engine:
         """Do one forward pass, or tell that there is nothing to do by returning False."""
         if not self._streams:
             return False
-        stream = self._next_prefill()
+        streams = self._streams.values()
+        stream = self._schedule.next_prefill(streams)
         if stream is not None:
             self._prefill(stream)
             return True
-        batch = self._decoding()
-        if batch:
-            self._decode(batch)
+        decoding = self._schedule.next_decoding(streams)
+        if decoding:
+            self._decode(decoding)
         return bool(self._streams)
 
     def cancel_all(self) -> None:
@@ -159,58 +153,6 @@ class Engine:
 
     # Prefill
 
-    def _next_prefill(self) -> Stream | None:
-        """The stream whose prefill has the next turn, with a slot, if one has."""
-        waiting = [s for s in self._streams.values() if s.phase is not Phase.DECODE]
-        if not waiting:
-            return None
-        waiting.sort(key=lambda stream: stream.order)
-        decoding = [s.priority for s in self._streams.values() if s.phase is Phase.DECODE]
-        if decoding:
-            gives_way = waiting[0].priority > min(decoding)
-            if gives_way and perf_counter() - self._prefilled_at < PATIENCE_S:
-                return None
-            if not self._prefill_turn:
-                return None
-        for stream in waiting:
-            if stream.phase is Phase.QUEUED and not self._admit(stream):
-                continue
-            if stream.phase is Phase.PREFILL:
-                return stream
-        return None
-
-    def _admit(self, stream: Stream) -> bool:
-        """Find a slot with as much of the prompt as possible; False if there is none."""
-        if not self.slots.free and not self._preempt(stream):
-            return False
-        tokens = stream.prefix()
-        mixes = self.decoder.prefill_chunk == 1
-        fresh = len(tokens) == stream.view.prompt_length
-        # The row of the last prompt token is needed for its logits; after a preemption it is not,
-        # and what was decoded is fed again as it was before: by decoding.
-        stream.prefill_end = len(tokens) if mixes or fresh else stream.view.prompt_length
-        place = self.slots.acquire(tokens, stream.prefill_end - int(mixes or fresh))
-        assert place is not None
-        stream.slot, stream.fed = place.slot, place.reused
-        if not stream.stats.steps:
-            stream.stats.cached_tokens = min(place.reused, stream.view.prompt_length)
-        joins = mixes and stream.pending <= JOIN_ROWS
-        if joins:
-            stream.stats.prefilled_tokens += stream.pending
-        stream.enter(Phase.DECODE if joins or stream.fed == stream.prefill_end else Phase.PREFILL)
-        return True
-
-    def _preempt(self, urgent: Stream) -> bool:
-        """Send the least urgent stream back to the queue if ``urgent`` goes before it."""
-        held = [stream for stream in self._streams.values() if stream.slot >= 0]
-        victim = max(held, key=lambda stream: stream.order, default=None)
-        if victim is None or victim.priority <= urgent.priority:
-            return False
-        self._leave_slot(victim)
-        victim.enter(Phase.QUEUED)
-        self.counters.add("preempted")
-        return True
-
     def _prefill(self, stream: Stream) -> None:
         start = stream.fed
         end = min(stream.prefill_end, start + self.decoder.prefill_rows)
@@ -225,10 +167,9 @@ class Engine:
                 rows[-1:] - np.int32(start) if last else rows[:0],
                 prefill=True,
             )
-            self._prefilled_at = perf_counter()
-            self._prefill_turn = False
+            self._schedule.prefilled()
             self.counters.add("prefill_calls")
-            self.counters.add("forward_seconds", self._prefilled_at - started)
+            self.counters.add("forward_seconds", perf_counter() - started)
             stream.fed = end
             stream.stats.prefilled_tokens += end - start
             self.slots.wrote(stream.slot, end)
@@ -241,19 +182,7 @@ class Engine:
 
     # Decoding
 
-    def _decoding(self) -> list[Stream]:
-        """The streams of the next decoding step, most urgent first."""
-        streams = sorted(
-            (s for s in self._streams.values() if s.phase is Phase.DECODE), key=lambda s: s.order
-        )
-        if any(s.priority is Priority.COMPLETION for s in self._streams.values()):
-            asked_for = [s for s in streams if s.priority is not Priority.AHEAD]
-            # A completion that still waits for a slot must not stop what nobody else delays.
-            streams = asked_for or streams
-        return streams[:MAX_STREAMS]
-
     def _decode(self, streams: list[Stream]) -> None:
-        self._prefill_turn = True
         batch = self._plan(streams)
         self._poll()
         batch.parts = [part for part in batch.parts if part.stream.phase is Phase.DECODE]
@@ -351,16 +280,13 @@ class Engine:
     def _end(self, stream: Stream, reason: str, message: str = "") -> None:
         del self._streams[stream.number]
         if stream.slot >= 0:
-            self._leave_slot(stream)
+            self._schedule.leave(stream)
         stream.enter(Phase.ENDED)
-        if self.planning is not None:
-            self.planning.end(stream)
         self.counters.end_of_stream(reason, stream.stats)
         self._emit(Finished(stream.number, reason, stream.stats, message))
-
-    def _leave_slot(self, stream: Stream) -> None:
-        self.slots.release(stream.slot, stream.prefix(stream.fed), stream.fed)
-        stream.slot, stream.fed = -1, 0
+        # Drafters may take their time with what they keep of it; nobody waits for that.
+        if self.planning is not None:
+            self.planning.end(stream)
 
     def _fail(self, stream: Stream, error: Exception) -> None:
         if stream.phase is Phase.ENDED:

@@ -1,0 +1,241 @@
+"""A loaded model, its step loop and its drafters, driven by the daemon's messages.
+
+With nothing to do the thread sleeps in a blocking read. What is learned from a workspace waits
+for gaps between steps, so that no stream is delayed by it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from time import monotonic
+
+from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
+from atlasd.engine.calibration import KIND, Calibrations
+from atlasd.engine.loading import Served
+from atlasd.engine.mailbox import Inbox, Outbox
+from atlasd.engine.native import fastest_choose
+from atlasd.engine.planning import Planning
+from atlasd.engine.protocol import (
+    AddSegment,
+    AskStatus,
+    Cancel,
+    DropRepository,
+    DropSegment,
+    Explain,
+    Explanation,
+    Learned,
+    Load,
+    Promote,
+    Restore,
+    SetDrafting,
+    Shutdown,
+    Status,
+    Submit,
+    ToEngine,
+)
+from atlasd.engine.steps import Engine
+from atlasd.paths import Paths
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 30.0
+"""What was learned goes to the store this often, once the engine falls idle."""
+
+IDLE_SLICE_MS = 5.0
+"""A request that arrives while drafters tidy up waits at most this long."""
+
+PATIENCE_S = 1.0
+"""While completions are decoded, learning from the workspace gets a turn this often."""
+
+Later = AddSegment | DropSegment | DropRepository | Restore
+"""Messages that can wait until no stream is delayed by them. Their order is kept."""
+
+
+class Service:
+    """A loaded model, its engine and its drafters, driven by messages."""
+
+    def __init__(
+        self,
+        served: Served,
+        calibrations: Calibrations,
+        restored: list[Restore],
+        folders: Paths,
+        inbox: Inbox,
+        outbox: Outbox,
+        drafting: bool,
+    ) -> None:
+        self._served = served
+        self._calibrations = calibrations
+        self._restored = {(item.kind, item.repository): item for item in restored}
+        self._folders = folders
+        self._inbox = inbox
+        self._outbox = outbox
+        self._later: deque[Later] = deque()
+        self._drafting: Drafting | None = None
+        self._engine = Engine(
+            served.loaded.decoder,
+            outbox.put,
+            costs=served.costs,
+            choose=fastest_choose(),
+            poll=self._take_urgent,
+        )
+        self._ending = False
+        self._learned_at = monotonic()
+        self._unsaved = not served.calibrated
+        self._save_at = monotonic() if self._unsaved else monotonic() + SAVE_EVERY_S
+        self._set_drafting(drafting)
+
+    def serve(self) -> None:
+        """Work until told to shut down."""
+        self._announce()
+        while not self._ending:
+            self._take_urgent()
+            if self._engine.busy:
+                self._unsaved = True
+                self._engine.step()
+                if not self._engine.urgent or monotonic() - self._learned_at > PATIENCE_S:
+                    self._do_later(1)
+            elif self._later:
+                self._do_later(16)
+            elif self._unsaved and monotonic() >= self._save_at:
+                self._save()
+            elif self._drafting is None or not self._drafting.idle(IDLE_SLICE_MS):
+                self._sleep()
+        self._engine.cancel_all()
+        self._save()
+        if self._drafting is not None:
+            self._drafting.save()
+        self._served.loaded.decoder.close()
+
+    # Messages
+
+    def _sleep(self) -> None:
+        """Wait for a message, or for the time to save."""
+        wait = max(self._save_at - monotonic(), 0.001) if self._unsaved else None
+        message = self._inbox.next(wait)
+        if message is not None:
+            self._take(message)
+
+    def _take_urgent(self) -> None:
+        while len(self._inbox) and (message := self._inbox.next(0)) is not None:
+            self._take(message)
+
+    def _take(self, message: ToEngine) -> None:
+        match message:
+            case Submit():
+                self._engine.submit(message)
+            case Cancel():
+                self._engine.cancel(message.stream)
+            case Promote():
+                self._engine.promote(message.stream, message.priority)
+            case AddSegment() | DropSegment() | DropRepository() | Restore():
+                self._later.append(message)
+            case AskStatus():
+                self._outbox.put(self._status(message.request))
+            case Explain():
+                planning = self._engine.planning
+                steps = planning.explain(message.stream) if planning is not None else []
+                self._outbox.put(Explanation(message.request, steps))
+            case SetDrafting():
+                if message.on != (self._drafting is not None):
+                    self._set_drafting(message.on)
+                    # The daemon sends its segments again when the engine says what it drafts with.
+                    self._announce()
+            case Shutdown():
+                self._ending = True
+            case Load():
+                log.error("a model is loaded already")
+
+    def _do_later(self, most: int) -> None:
+        self._learned_at = monotonic()
+        for _ in range(min(most, len(self._later))):
+            message = self._later.popleft()
+            try:
+                self._learn(message)
+            except Exception:
+                log.exception("%s could not be learned from", type(message).__name__)
+            if len(self._inbox):
+                return
+
+    def _learn(self, message: Later) -> None:
+        if isinstance(message, Restore):
+            self._restored[message.kind, message.repository] = message
+        elif isinstance(message, DropRepository):
+            for kind, repository in list(self._restored):
+                if kind != KIND and message.repository in (None, repository):
+                    del self._restored[kind, repository]
+            self._engine.slots.forget()
+        if self._drafting is None:
+            return
+        match message:
+            case AddSegment():
+                self._drafting.add_segment(
+                    message.segment,
+                    message.repository,
+                    message.kind,
+                    as_tokens(message.tokens),
+                    message.language,
+                )
+            case DropSegment():
+                self._drafting.drop_segment(message.segment, message.repository)
+            case DropRepository():
+                self._drafting.drop_repository(message.repository)
+            case Restore():
+                self._drafting.restore(message.kind, message.repository, message.payload)
+        self._unsaved = True
+
+    # State
+
+    def _set_drafting(self, on: bool) -> None:
+        if not on:
+            self._engine.set_planning(None)
+            if self._drafting is not None:
+                self._save()
+                self._drafting.save()
+            self._drafting = None
+            return
+        served = self._served
+        self._drafting = Drafting(
+            vocab_size=served.loaded.decoder.vocab_size,
+            fingerprint=served.fingerprint,
+            costs=served.costs,
+            folder=self._folders.cache / "drafting" / served.fingerprint,
+            extra=installed_drafters(),
+        )
+        for item in self._restored.values():
+            self._drafting.restore(item.kind, item.repository, item.payload)
+        self._engine.set_planning(Planning(self._drafting.controller, served.costs))
+
+    def _announce(self) -> None:
+        drafting = self._drafting
+        names = [drafter.name for drafter in drafting.drafters] if drafting is not None else []
+        self._outbox.put(self._served.ready(names))
+
+    def _status(self, request: int) -> Status:
+        engine, drafting = self._engine, self._drafting
+        memory = dict(self._served.loaded.decoder.memory_bytes())
+        sources = engine.counters.sources
+        if drafting is not None:
+            memory |= drafting.memory_bytes()
+            sources = drafting.sources() or sources
+        return Status(
+            request=request,
+            streams=engine.streams,
+            queued=engine.queued,
+            counters=engine.counters.values,
+            memory=memory,
+            step_ms=engine.costs.by_bucket(),
+            sources=sources,
+        )
+
+    def _save(self) -> None:
+        """Hand what was learned to the daemon, which keeps it in the store."""
+        self._unsaved, self._save_at = False, monotonic() + SAVE_EVERY_S
+        self._calibrations.put(self._served.key, self._served.calibration())
+        learned: list[tuple[str, str | None, bytes]] = [(KIND, None, self._calibrations.payload())]
+        if self._drafting is not None:
+            learned += self._drafting.learned()
+        for kind, repository, payload in learned:
+            self._restored[kind, repository] = Restore(kind, repository, payload)
+            self._outbox.put(Learned(kind, repository, payload))
