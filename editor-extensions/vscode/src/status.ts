@@ -1,0 +1,82 @@
+/** What the daemon says of itself (`GET /atlasd/v1/status`), and how the status bar puts it. */
+
+export interface DaemonStatus {
+  state: "loading" | "ready" | "failed" | "stopped" | "paused";
+  stage?: string | null;
+  fraction?: number | null;
+  error?: string | null;
+  version?: string;
+  model?: { model?: string; backend?: string; dtype?: string } | null;
+  engine?: { counters?: Record<string, number> } | null;
+  repositories?: { root: string; files?: number; tokens?: number; state?: string }[];
+}
+
+export interface StatusText {
+  text: string;
+  tooltip: string;
+  warning: boolean;
+}
+
+/** Decode speed since the last look, in tokens per second; undefined while nothing was decoded. */
+export function speed(before: DaemonStatus | undefined, now: DaemonStatus): number | undefined {
+  const old = before?.engine?.counters;
+  const counters = now.engine?.counters;
+  if (!counters || !old) {
+    return undefined;
+  }
+  const tokens = (counters["output_tokens"] ?? 0) - (old["output_tokens"] ?? 0);
+  const ms = (counters["decode_ms"] ?? 0) - (old["decode_ms"] ?? 0);
+  return tokens > 0 && ms > 0 ? (1000 * tokens) / ms : undefined;
+}
+
+/** One line for the status bar and what stands in its tooltip. */
+export function describe(
+  status: DaemonStatus,
+  enabled: boolean,
+  tokensPerSecond: number | undefined,
+): StatusText {
+  if (!enabled) {
+    return { text: "$(circle-slash) atlasd", tooltip: "Completions are off.", warning: false };
+  }
+  const model = status.model?.model;
+  switch (status.state) {
+    case "ready": {
+      const rate = tokensPerSecond === undefined ? "" : ` ${Math.round(tokensPerSecond)} tok/s`;
+      return { text: `$(sparkle) atlasd${rate}`, tooltip: ready(status, model), warning: false };
+    }
+    case "loading": {
+      const percent = status.fraction ? ` ${Math.floor(100 * status.fraction)} %` : "";
+      return {
+        text: `$(loading~spin) atlasd${percent}`,
+        tooltip: status.stage ?? "Loading the model.",
+        warning: false,
+      };
+    }
+    case "paused":
+      return {
+        text: "$(debug-pause) atlasd",
+        tooltip: "Paused: no completions, no model in memory.",
+        warning: false,
+      };
+    case "stopped":
+      return {
+        text: "$(circle-outline) atlasd",
+        tooltip: status.error ?? "The model is not loaded; it loads with the next request.",
+        warning: Boolean(status.error),
+      };
+    case "failed":
+      return {
+        text: "$(error) atlasd",
+        tooltip: `${status.error ?? "The model could not be loaded."} Run “atlasd doctor”.`,
+        warning: true,
+      };
+  }
+}
+
+function ready(status: DaemonStatus, model: string | undefined): string {
+  const lines = [`${model ?? "A model"} is ready (${status.model?.backend ?? "engine"}).`];
+  for (const one of status.repositories ?? []) {
+    lines.push(`${one.root}: ${one.files ?? 0} files, ${one.tokens ?? 0} tokens`);
+  }
+  return lines.join("\n");
+}
