@@ -65,7 +65,8 @@ class Confidence:
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
         self._local: dict[tuple[str, str, str], _Offset] = {}
-        self._changed: set[str | None] = set()
+        self.journal: list[tuple[str, float, bool]] | None = None
+        """If a list: (source, predicted probability, whether it held), in the order learned."""
 
     def scope(self, repository: str | None, language: str | None) -> Scope:
         """What applies to a stream of this repository and language."""
@@ -141,6 +142,8 @@ class Confidence:
             p = 1.0 / (1.0 + exp(-z)) if z > -30.0 else 0.0
             error = (1.0 if at < accepted else 0.0) - p
             previous = token
+            if self.journal is not None:
+                self.journal.append((name, p, at < accepted))
             if -0.003 < error < 0.003:
                 continue
             curvature = p * (1.0 - p) + 0.01

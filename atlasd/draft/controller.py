@@ -13,6 +13,7 @@ from time import perf_counter
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.cut import Costs, CostTable, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, StreamView, VerifiedRows
+from atlasd.draft.mixture import Mixture
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
@@ -114,6 +115,9 @@ class Controller:
             return chain
         opened = self._open[stream.stream]
         least = self.costs.least_reach
+        for drafter in self.drafters:
+            if isinstance(drafter, Mixture):
+                drafter.least_reach = least
         asked = 0
         while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
             best: tuple[float, Drafter, Draft, list[float]] | None = None
@@ -180,7 +184,9 @@ class _Chain:
 
     def draft(self, count: int) -> Draft:
         """The first ``count`` tokens as one draft."""
-        parts = tuple((draft.source, size) for _, draft, size in self.parts)
+        parts = tuple(
+            part for _, draft, size in self.parts for part in draft.by_source(size).items()
+        )
         return Draft(parts[0][0], self.tokens[:count], [], self, parts)
 
     def settle(self, accepted: int) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
+from atlasd.draft.drafter import StreamView
 from atlasd.draft.ngrams import LONGEST, extend_prefix_hashes
 from atlasd.draft.positions_index import MAX_MATCH, Context, PositionIndex, context_of
 from atlasd.draft.segments import KINDS, Segment
@@ -15,60 +15,47 @@ from atlasd.draft.segments import KINDS, Segment
 _PROMPTS = 8
 _OUTPUTS = 64
 _LEAST_OUTPUT = 8
+_POINTERS = 3
+_LEAST_RUN = 6
+_WINDOW = 8
 
 
-def _log_buckets(size: int, *edges: int) -> tuple[int, ...]:
-    """Table from a count to how many edges it reaches."""
-    return tuple(sum(count >= edge for edge in edges) for count in range(size))
-
-
-_LENGTH = _log_buckets(MAX_MATCH * 2 + 1, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
-_COARSE = _log_buckets(MAX_MATCH * 2 + 1, 3, 4, 6, 8, 12, 20, 40)
-_DEPTH = _log_buckets(MAX_MATCH + 1, 1, 2, 3, 5, 9, 17, 33)
-_COUNT = _log_buckets(16, 2, 3, 5)
-
-
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A place to draft from and the text that follows it."""
 
-    weight: float
     match: int
+    """Tokens before it that are the stream's last, up to 64; while ``lost``, the tokens that were
+    accepted from here before, halved by every mismatch."""
+    kind: int
+    """0..31: 16 if lost (kept over a mismatch and not in step for three tokens yet) + kind of
+    segment * 4 + 2 if it continues the last draft + 1 if of the stream's repository."""
     tokens: list[int]
     segment: Segment
     position: int
-    pointed: bool
 
 
 @dataclass(slots=True)
 class _Pointer:
-    """Where the last draft's source stands now, kept over a mismatch."""
+    """Where a source of earlier drafts stands now: it is kept over mismatches."""
 
     segment: Segment
     position: int
     synced: int
     """Tokens that agreed since the last mismatch."""
     run: int
-    """Tokens that were accepted from here altogether."""
+    """Tokens that were accepted from here, halved by every mismatch."""
 
 
 @dataclass(slots=True)
 class _State:
     segment: Segment
     prefix: list[int]
-    pointer: _Pointer | None = None
-    offered: list[_Place] = field(default_factory=list)
+    pointers: list[_Pointer] = field(default_factory=list)
+    offered: list[Place] = field(default_factory=list)
 
 
 class Positions:
-    """The adaptive drafter over a ``PositionIndex``.
-
-    Features of a token: its match length; how the recent places vote on it; the kind of segment,
-    whether it is of the same repository and continues the last draft; depth and whether places
-    diverged before; match length at the start with the vote; age of the segment.
-    """
-
-    name = "positions"
-    free = True
+    """Finds the places whose text may go on as a stream will, over a ``PositionIndex``."""
 
     def __init__(self, index: PositionIndex) -> None:
         self.index = index
@@ -84,32 +71,27 @@ class Positions:
         extend_prefix_hashes(prefix, stream.tokens[-LONGEST:])
         self._streams[stream.stream] = _State(segment, prefix)
 
-    def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
+    def places(self, stream: StreamView, after: list[int], limit: int) -> list[Place]:
+        """Places whose text ends like ``stream.tokens + after``, with at most ``limit`` tokens of
+        what follows there; none is empty."""
         state = self._streams[stream.stream]
         if after:
             tokens = stream.tokens[-MAX_MATCH:] + after
             prefix = state.prefix[-LONGEST - 1 :]
             extend_prefix_hashes(prefix, after)
-        else:
-            tokens, prefix = stream.tokens, state.prefix
-            state.offered = []
-        places = self._places(stream, state, context_of(tokens, prefix), limit, not after)
-        if not places:
-            return EMPTY
-        if not after:
-            state.offered = places
-        return _vote(places, stream.repository, limit, self.index.clock)
+            return self._find(stream, context_of(tokens, prefix), [], limit)
+        context = context_of(stream.tokens, state.prefix)
+        state.offered = self._find(stream, context, state.pointers, limit)
+        return state.offered
 
-    def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
+    def observe(self, stream: StreamView, tokens: list[int]) -> None:
+        """Tokens were verified (and stand in ``stream.tokens``)."""
         state = self._streams[stream.stream]
         self.index.append(state.segment, tokens, state.prefix)
         if len(state.prefix) > 4096:
             del state.prefix[:-256]
-        state.pointer = self._follow(state, tokens)
-
-    def settle(self, draft: Draft, accepted: int) -> None:
-        if isinstance(draft.credit, Segment):
-            draft.credit.credit += accepted
+        self._follow(state, tokens)
+        state.offered = []
 
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)
@@ -146,58 +128,82 @@ class Positions:
             self._serial += 1
         return self.index.put(name, stream.repository, "stream", tokens, stream.language)
 
-    def _places(
-        self, stream: StreamView, state: _State, context: Context, limit: int, first: bool
-    ) -> list[_Place]:
-        """Places whose text ends like the context, with what follows there."""
-        pointer = state.pointer if first else None
-        places: list[_Place] = []
-        for length, position, segment in self.index.find(context):
-            pointed = pointer is not None and position == pointer.position
-            if pointed:
-                pointer = None
+    def _find(
+        self, stream: StreamView, context: Context, pointers: list[_Pointer], limit: int
+    ) -> list[Place]:
+        places: list[Place] = []
+        found = self.index.find(context)
+        pointed = {pointer.position for pointer in pointers}
+        for length, position, segment in found:
             tokens = self.index.continuation(segment, position, limit)
-            weight = min(length, 32) + 4.0 * (segment.repository == stream.repository)
-            places.append(_Place(weight + 6 * pointed, length, tokens, segment, position, pointed))
-        if pointer is not None and (not places or pointer.run >= 8):
-            tokens = self.index.continuation(pointer.segment, pointer.position, limit)
             if tokens:
-                weight = pointer.synced * 2 + min(pointer.run, 16) / 4
-                places.append(
-                    _Place(weight, pointer.synced, tokens, pointer.segment, pointer.position, True)
-                )
+                kind = KINDS.index(segment.kind) * 4 + 2 * (position in pointed)
+                kind += segment.repository == stream.repository
+                places.append(Place(length, kind, tokens, segment, position))
+                pointed.discard(position)
+        for pointer in pointers:
+            if pointer.position in pointed:
+                tokens = self.index.continuation(pointer.segment, pointer.position, limit)
+                if tokens:
+                    kind = KINDS.index(pointer.segment.kind) * 4 + 2
+                    kind += pointer.segment.repository == stream.repository
+                    lost = pointer.synced < 3
+                    match = pointer.run if lost else pointer.synced
+                    places.append(
+                        Place(match, kind + 16 * lost, tokens, pointer.segment, pointer.position)
+                    )
         return places
 
-    def _follow(self, state: _State, tokens: list[int]) -> _Pointer | None:
-        """Where the text that was drafted from stands after ``tokens``."""
-        old = state.pointer
-        if state.offered:
-            # Of the places asked this step, the one that foresaw most.
-            best, agreed = None, -1
-            for place in state.offered:
-                count = _agreement(place.tokens, tokens)
-                if count > agreed:
-                    best, agreed = place, count
-            assert best is not None
-            same = old is not None and old.position == best.position
-            old = _Pointer(
-                best.segment, best.position, best.match, old.run if same and old else best.match
-            )
-        if old is None:
-            return None
-        source = self.index.continuation(old.segment, old.position, len(tokens) + 8)
-        agreed = _agreement(source, tokens)
-        if agreed == len(tokens):
-            position = self.index.advance(old.segment, old.position, agreed)
-            if position < 0:
-                return None
-            return _Pointer(old.segment, position, old.synced + agreed, old.run + agreed)
-        run = (old.run + agreed) // 2
-        if run < 4:
-            return None
-        skip, synced = _resynchronise(source[agreed:], tokens[agreed:])
-        position = self.index.advance(old.segment, old.position, agreed + skip)
-        return _Pointer(old.segment, position, synced, run) if position >= 0 else None
+    def _follow(self, state: _State, tokens: list[int]) -> None:
+        """Move the pointers over ``tokens``; take up places that foresaw them."""
+        pointers: list[_Pointer] = []
+        standing: set[int] = set()
+        for pointer in state.pointers:
+            if self._move(pointer, tokens) and pointer.position not in standing:
+                standing.add(pointer.position)
+                pointers.append(pointer)
+        for place in state.offered:
+            agreed = _agreement(place.tokens, tokens)
+            if agreed and place.match + agreed >= _LEAST_RUN and place.kind < 16:
+                pointer = _Pointer(place.segment, place.position, place.match, place.match)
+                if self._move(pointer, tokens) and pointer.position not in standing:
+                    standing.add(pointer.position)
+                    pointers.append(pointer)
+        if len(pointers) > _POINTERS:
+            pointers.sort(key=_run, reverse=True)
+            del pointers[_POINTERS:]
+        state.pointers = pointers
+
+    def _move(self, pointer: _Pointer, tokens: list[int]) -> bool:
+        """Advance over verified tokens, past mismatches too; False where it leads nowhere."""
+        source = self.index.continuation(pointer.segment, pointer.position, len(tokens) + _WINDOW)
+        at = 0
+        for token in tokens:
+            if at < len(source) and source[at] == token:
+                at += 1
+                pointer.synced += 1
+                pointer.run += 1
+                continue
+            pointer.run //= 2
+            pointer.synced = 0
+            try:
+                # Something was left out here: go on behind the next place that reads like this.
+                at = source.index(token, at, at + _WINDOW) + 1
+                pointer.synced = 1
+            except ValueError:
+                at += 1  # as if one token was replaced
+        if pointer.run < _LEAST_RUN and pointer.synced < 3:
+            return False
+        if pointer.run > MAX_MATCH:
+            pointer.run = MAX_MATCH
+        pointer.synced = min(pointer.synced, MAX_MATCH)
+        position = self.index.advance(pointer.segment, pointer.position, min(at, len(source)))
+        pointer.position = position
+        return position >= 0
+
+
+def _run(pointer: _Pointer) -> int:
+    return pointer.run
 
 
 def _agreement(source: list[int], tokens: list[int]) -> int:
@@ -207,16 +213,6 @@ def _agreement(source: list[int], tokens: list[int]) -> int:
             break
         count += 1
     return count
-
-
-def _resynchronise(source: list[int], tokens: list[int]) -> tuple[int, int]:
-    """(source tokens to skip, tokens in step again) where ``tokens`` left ``source``: at the next
-    place that reads like their last token, else as if each was replaced by one."""
-    last = tokens[-1]
-    for skip, token in enumerate(source, 1):
-        if token == last:
-            return skip, 1
-    return min(len(tokens), len(source)), 0
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> int:
@@ -229,62 +225,3 @@ def _alike(one: np.ndarray, other: np.ndarray) -> int:
         return prefix
     differs = one[len(one) - rest :] != other[len(other) - rest :]
     return prefix + (rest - 1 - int(np.flatnonzero(differs)[-1]) if differs.any() else rest)
-
-
-def _vote(places: list[_Place], repository: str | None, limit: int, clock: int) -> Draft:
-    """The draft that most weight is behind, token by token; who disagrees has no further say."""
-    lead = max(places, key=lambda place: place.weight)
-    alive = places
-    drafted: list[int] = []
-    features: list[tuple[int, ...]] = []
-    diverged = 0
-    agree, share = len(alive), 3
-    unanimous = len(alive) == 1
-    first = lead
-    for depth in range(limit):
-        if not unanimous:
-            votes: dict[int, float] = {}
-            for place in alive:
-                if depth < len(place.tokens):
-                    token = place.tokens[depth]
-                    votes[token] = votes.get(token, 0.0) + place.weight
-            if not votes:
-                break
-            token = max(votes, key=votes.__getitem__)
-            if len(votes) > 1:
-                fraction = votes[token] / sum(votes.values())
-                share = 2 if fraction >= 0.75 else 1 if fraction >= 0.5 else 0
-            else:
-                share = 3
-            alive = [p for p in alive if depth < len(p.tokens) and p.tokens[depth] == token]
-            agree = len(alive)
-            if depth >= len(lead.tokens) or lead.tokens[depth] != token:
-                lead = max(alive, key=lambda place: place.weight)
-            if depth == 0:
-                first = lead
-            unanimous = agree == 1
-        else:
-            lead = alive[0]
-            if depth >= len(lead.tokens):
-                break
-            token = lead.tokens[depth]
-        length = lead.match + depth
-        vote = _COUNT[min(agree, 15)] * 4 + share
-        segment = lead.segment
-        features.append(
-            (
-                _LENGTH[length] if length < 129 else 15,
-                vote + 16 * (diverged > 0),
-                KINDS.index(segment.kind) * 4
-                + 2 * lead.pointed
-                + (segment.repository == repository),
-                _DEPTH[depth] * 3 + min(diverged, 2),
-                _COARSE[lead.match] * 16 + vote,
-                min(15, (clock - segment.updated).bit_length()),
-            )
-        )
-        drafted.append(token)
-        if share < 3:
-            diverged += 1
-            share = 3
-    return Draft("positions", drafted, features, first.segment) if drafted else EMPTY

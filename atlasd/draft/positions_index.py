@@ -25,6 +25,7 @@ MAX_MATCH = 64
 _BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a position to two
 _WALK = 24
 _CANDIDATES = 6
+_ENOUGH = 3
 _TAIL = 256
 _MAX_PIECES = 16
 
@@ -262,7 +263,8 @@ class PositionIndex:
 
     def find(self, context: Context, minimum: int = ORDERS[0]) -> list[Match]:
         """The most recent live places that agree with the context on at least ``minimum`` tokens:
-        those of the longest order that has any, in chain order (newest first)."""
+        those of the longest order that has any, newest first, then those of shorter orders while
+        there are few."""
         found: list[Match] = []
         longest = min(context.length, len(context.prefix) - 1)
         tokens, last = self._token_view, context.last
@@ -280,16 +282,16 @@ class PositionIndex:
             for step in range(_WALK):
                 if tokens[position] == last:
                     match = self.match_at(position, context)
-                    if match is not None and match.length >= order:
+                    if match is not None and match.length >= order and match not in found:
                         found.append(match)
                         if len(found) == _CANDIDATES:
-                            break
+                            return found
                 older = links[position]
                 # A re-used place can link to a later one; a few such jumps, but no endless ring.
                 if older < 0 or (older >= position and step > 2):
                     break
                 position = older
-            if found:
+            if len(found) >= _ENOUGH:
                 break
         return found
 

@@ -14,8 +14,9 @@ from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import Drafter, Int32
-from atlasd.draft.positions import Positions
+from atlasd.draft.mixture import Mixture
 from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.recycle import Recycle
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Drafting:
         self.folder = folder
         self.confidence = Confidence()
         self.index = PositionIndex(index_bytes)
-        self.drafters: list[Drafter] = [Positions(self.index), *extra]
+        self.recycle = Recycle(vocab_size)
+        self.drafters: list[Drafter] = [Mixture(self.index, self.recycle), *extra]
         if folder is not None:
             positions_files.load(self.index, folder / INDEX_FILE, fingerprint)
         self.controller = Controller(self.drafters, self.confidence, costs)
@@ -62,7 +64,10 @@ class Drafting:
         language: str | None = None,
     ) -> None:
         """Draft from this text (``kind``: file or accepted); replaces the segment of that name."""
+        known = (repository, segment) in self.index.segments
         self.index.put(segment, repository, kind, tokens, language)
+        if not known:
+            self.recycle.add(tokens)
 
     def drop_segment(self, segment: str, repository: str) -> None:
         """Never draft from this segment again."""
@@ -71,6 +76,7 @@ class Drafting:
     def drop_repository(self, repository: str | None) -> None:
         """Forget all that was learned from a repository (None: everything)."""
         self.index.drop_repository(repository)
+        self.recycle.clear()  # its contexts have no owner
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""
@@ -93,7 +99,7 @@ class Drafting:
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by drafter."""
-        return {"positions": self.index.bytes_used()}
+        return {"positions": self.index.bytes_used(), "recycle": self.recycle.nbytes}
 
     def sources(self) -> dict[str, dict[str, float]]:
         """By drafter: tokens drafted, tokens accepted, recent hit rate."""

@@ -1,0 +1,188 @@
+"""One draft from all text sources: at every token the places found by *positions* and the
+successors known to *recycle* vote, and what most mass stands behind is drafted.
+
+A vote's mass depends on its kind (match length, kind of segment, count, …) and is learned online
+from the verified text: of a linear mixture of votes and "none of them", the gradient of the log
+probability of what came. Every vote is scored at every step, drafted or not.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+
+from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
+from atlasd.draft.positions import Place, Positions
+from atlasd.draft.positions_index import MAX_MATCH, PositionIndex
+from atlasd.draft.recycle import VOTE_KINDS, Recycle
+from atlasd.draft.segments import Segment
+
+
+def _buckets(size: int, *edges: int) -> tuple[int, ...]:
+    """Table from a count to how many of the edges it reaches."""
+    return tuple(sum(count >= edge for edge in edges) for count in range(size))
+
+
+LENGTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+_DEPTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 5, 9, 17, 33)
+_PLACE_KINDS = 512
+_RELOOKUPS = 3
+_RECYCLE_RATES = (
+    *(0.3, 0.3, 0.3, 0.42, 0.23, 0.59, 0.2, 0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85),
+    *(0.15, 0.12, 0.15, 0.15, 0.1, 0.25, 0.25, 0.25),
+    *(0.19, 0.19, 0.3, 0.27, 0.21, 0.55, 0.18, 0.63, 0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39),
+    *(0.64, 0.09, 0.06, 0.1, 0.1, 0.16, 0.1, 0.07, 0.11),
+)
+"""How often votes of ``Recycle`` are right before anything is known."""
+
+
+class Masses:
+    """Mass of each kind of vote; 1 is the mass of "none of them"."""
+
+    def __init__(self) -> None:
+        found = [0.02 if n == 0 else min(0.9, 0.3 + 0.05 * n) for n in range(_PLACE_KINDS // 32)]
+        rates = [*_RECYCLE_RATES]
+        rates += [0.15 if kind & 16 else found[kind >> 5] for kind in range(_PLACE_KINDS)]
+        self.value = [rate / (1.0 - rate) for rate in rates]
+        self._seen = [0.0] * len(rates)
+
+    def learn(self, votes: list[tuple[int, int]], token: int) -> None:
+        """``token`` came; ``votes`` are all (token, kind) that were cast."""
+        value = self.value
+        total, right = 1.0, 0.0
+        for voted, kind in votes:
+            mass = value[kind]
+            total += mass
+            if voted == token:
+                right += mass
+        for voted, kind in votes:
+            mass = value[kind]
+            gradient = -mass / total
+            if voted == token:
+                gradient += mass / right
+            self._seen[kind] = seen = min(self._seen[kind] + 1.0, 150.0)
+            mass *= exp(gradient * 8.0 / (8.0 + seen))
+            value[kind] = 0.01 if mass < 0.01 else 200.0 if mass > 200.0 else mass
+
+
+class Mixture:
+    """The free drafter over all text that was seen.
+
+    Features of a token: mixture probability with the source that leads; match length with how many
+    votes agree; kind of the leading place with divergences; depth; age of the segment.
+    """
+
+    name = "text"
+    free = True
+
+    def __init__(self, index: PositionIndex, recycle: Recycle) -> None:
+        self.positions = Positions(index)
+        self.recycle = recycle
+        self.masses = Masses()
+        self.least_reach = 0.02
+        """Drafting ends where the mixture's own reach falls below this."""
+        self._votes: dict[int, list[tuple[int, int]]] = {}
+
+    def begin(self, stream: StreamView) -> None:
+        self.positions.begin(stream)
+        self.recycle.begin(stream)
+
+    def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
+        tail = stream.tokens[-2:] + after
+        if len(tail) < 2:
+            return EMPTY
+        places = self.positions.places(stream, after, limit)
+        mass_of, votes_of = self.masses.value, self.recycle.votes
+        one, two = tail[-2], tail[-1]
+        drafted: list[int] = []
+        features: list[tuple[int, ...]] = []
+        parts: list[tuple[str, int]] = []
+        credit: Segment | None = None
+        reach, diverged, lookups, since = 1.0, 0, 0, 0
+        clock = self.positions.index.clock
+        while len(drafted) < limit:
+            depth = len(drafted)
+            votes = [
+                (
+                    place.tokens[since],
+                    VOTE_KINDS + LENGTH[place.match + since] * 32 + place.kind,
+                )
+                for place in places
+                if since < len(place.tokens)
+            ]
+            votes += votes_of(one, two)
+            if depth == 0 and not after:
+                self._votes[stream.stream] = votes
+            if not votes:
+                break
+            behind: dict[int, float] = {}
+            total = 1.0
+            for token, kind in votes:
+                mass = mass_of[kind]
+                total += mass
+                behind[token] = behind.get(token, 0.0) + mass
+            token = max(behind, key=behind.__getitem__)
+            probability = behind[token] / total
+            reach *= probability
+            if reach < self.least_reach and depth > 0:
+                break
+            lead: Place | None = None
+            agree = 0
+            if places:
+                alive = [p for p in places if since < len(p.tokens) and p.tokens[since] == token]
+                diverged += len(alive) < len(places)
+                places = alive
+                agree = len(alive)
+                if agree:
+                    lead = max(alive, key=_match)
+            source = "recycle" if lead is None else "positions"
+            logit = int(3.0 * log(probability / (1.0 - probability + 1e-4)) + 12.5)
+            level = 0 if logit < 0 else 31 if logit > 31 else logit
+            if lead is None:
+                match, kind, age = 0, 0, 0
+            else:
+                match, kind = LENGTH[lead.match + since], lead.kind
+                age = min(15, (clock - lead.segment.updated).bit_length())
+                if depth == 0:
+                    credit = lead.segment
+            features.append(
+                (
+                    level + 32 * (lead is not None),
+                    match * 16 + min(agree, 3) * 4 + min(len(behind) - 1, 3),
+                    kind * 4 + min(diverged, 3),
+                    _DEPTH[depth] * 16 + level // 2,
+                    age,
+                )
+            )
+            drafted.append(token)
+            if parts and parts[-1][0] == source:
+                parts[-1] = (source, parts[-1][1] + 1)
+            else:
+                parts.append((source, 1))
+            one, two = two, token
+            since += 1
+            if not places and lookups < _RELOOKUPS and reach > 2 * self.least_reach:
+                lookups += 1
+                places = self.positions.places(stream, after + drafted, limit - len(drafted))
+                since = 0
+        if not drafted:
+            return EMPTY
+        return Draft(self.name, drafted, features, credit, tuple(parts))
+
+    def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
+        votes = self._votes.pop(stream.stream, None)
+        if votes:
+            self.masses.learn(votes, tokens[0])
+        self.positions.observe(stream, tokens)
+        self.recycle.observe(stream, tokens, rows)
+
+    def settle(self, draft: Draft, accepted: int) -> None:
+        if isinstance(draft.credit, Segment):
+            draft.credit.credit += accepted
+
+    def end(self, stream: StreamView) -> None:
+        self._votes.pop(stream.stream, None)
+        self.positions.end(stream)
+
+
+def _match(place: Place) -> int:
+    return place.match
