@@ -23,7 +23,7 @@ from atlasd.engine.protocol import DropRepository, SetDrafting
 from atlasd.errors import StoreError
 from atlasd.listeners import Lock, Running, listen_on_socket, listen_on_tcp
 from atlasd.paths import Paths
-from atlasd.server.app import import_handlers, make_app
+from atlasd.server.app import PUBLIC, SOCKET_ONLY, import_handlers, make_app
 from atlasd.server.auth import Access, check_bind, host_names, secret_token
 from atlasd.server.meter import Meter
 from atlasd.server.services import Serving
@@ -39,6 +39,13 @@ GRACE_S = 2.0
 """How long answers in progress may take once the daemon has been told to stop."""
 
 PROGRESS_POLL_S = 0.1
+
+GENERATING = frozenset(
+    path
+    for method, path, _ in (*PUBLIC, *SOCKET_ONLY)
+    if method == "POST" and path.endswith(("completions", "/infill", "/complete"))
+)
+"""Routes that ask the model for text."""
 
 
 class Daemon:
@@ -227,7 +234,9 @@ class Daemon:
         """What was answered since the start, for ``atlasd status`` and ``atlasd top``."""
         meter = self.meter
         return {
-            "requests": sum(meter.requests.values()),
+            "requests": sum(
+                count for (route, _), count in meter.requests.items() if route in GENERATING
+            ),
             "in_flight": meter.in_flight,
             "prompt_tokens": meter.prompt_tokens,
             "cached_tokens": meter.cached_tokens,

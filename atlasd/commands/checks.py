@@ -175,13 +175,11 @@ def _port(folders: Paths) -> Iterator[Finding]:
     elif is_locked(folders):
         status = Connection(folders).call("GET", "/atlasd/v1/status", timeout=5)
         port = status["http"]["port"]
-        same = port == server.port
-        yield Finding(
-            "port",
-            "ok" if same else "note",
-            f"{port}",
-            "" if same else f"{server.port} is used by another program",
-        )
+        if port == server.port:
+            yield Finding("port", "ok", str(port))
+        else:
+            said = f"{port or 'off'}: given at the start, or {server.port} was taken"
+            yield Finding("port", "note", said)
     else:
         try:
             for listener in listen_on_tcp(server.host, server.port, exactly=True):

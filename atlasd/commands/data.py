@@ -56,22 +56,34 @@ def _show(repository: str | None, *, as_json: bool) -> int:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """The summary for people, whatever it holds."""
-    lines = []
-    for name, value in summary.items():
-        if isinstance(value, list):
-            for entry in value:
-                lines.append(styled(str(entry.get("root") or entry.get("repository")), "bold"))
-                known = [[key, _said(key, one)] for key, one in entry.items() if key != "root"]
-                lines.append(table(known))
-        else:
-            lines.append(table([[name, _said(name, value)]], indent=""))
-    return "\n".join(lines) or "Nothing is stored."
+    """The summary for people."""
+    lines = [f"{size(summary['bytes'])} in all"]
+    for one in summary["repositories"]:
+        lines += ["", styled(one["root"], "bold"), table(_rows(one, "root", "name"))]
+    if summary["learned"]:
+        lines += ["", styled("Learned in no particular repository", "bold")]
+        lines.append(
+            table([[one["kind"], _said("bytes", one.get("bytes"))] for one in summary["learned"]])
+        )
+    for one in summary["machines"]:
+        named = f"Measured on {one['machine']}, model {one['model']}"
+        lines += ["", styled(named, "bold"), table(_rows(one, "machine", "model"))]
+    return "\n".join(lines)
+
+
+def _rows(entry: dict[str, Any], *titles: str) -> list[list[str]]:
+    return [
+        [key.replace("_", " "), _said(key, value)]
+        for key, value in entry.items()
+        if key not in titles and value is not None
+    ]
 
 
 def _said(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_said(name, one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(_said(name, one) for one in value) or "nothing"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return size(value) if "bytes" in name else count(value)
     return "" if value is None else str(value)

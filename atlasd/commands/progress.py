@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+LINE_EVERY_S = 5.0
 
 
 class Bar(Protocol):
@@ -37,12 +40,16 @@ def bar(start: str) -> Iterator[Bar]:
 
 
 class _Lines:
+    """For logs: a line per stage, and within a stage that counts, one every few seconds."""
+
     def __init__(self) -> None:
-        self._said = ""
+        self._kind = ""
+        self._next = 0.0
 
     def __call__(self, stage: str, fraction: float | None) -> None:
-        if stage != self._said:
-            self._said = stage
+        kind = "".join(letter for letter in stage if not letter.isdigit())
+        if kind != self._kind or time.monotonic() > self._next:
+            self._kind, self._next = kind, time.monotonic() + LINE_EVERY_S
             print(stage, file=sys.stderr)
 
 
