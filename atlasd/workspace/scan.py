@@ -62,7 +62,13 @@ def scan(
 def allowed(root: Path, rules: IgnoreRules, path: str) -> bool:
     """Whether a file of this path may be read at all, be it there or not."""
     above, _, name = path.rpartition("/")
-    if not name or name == ".." or language_of(name) is None or never_file(name):
+    if (
+        not _sayable(path)
+        or not name
+        or name == ".."
+        or language_of(name) is None
+        or never_file(name)
+    ):
         return False
     if above and not enterable(root, rules, above):
         return False
@@ -110,7 +116,12 @@ class _Beside:
 
 def _readable(entry: os.DirEntry[str], path: str, here: Folder) -> Found | None:
     language = language_of(entry.name)
-    if language is None or never_file(entry.name) or here.ignores(path, False):
+    if (
+        language is None
+        or not _sayable(entry.name)
+        or never_file(entry.name)
+        or here.ignores(path, False)
+    ):
         return None
     try:
         if not entry.is_file(follow_symlinks=False):
@@ -125,9 +136,18 @@ def _readable(entry: os.DirEntry[str], path: str, here: Folder) -> Found | None:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=False)
+        return _sayable(entry.name) and entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
+
+
+def _sayable(path: str) -> bool:
+    """False for names that are no text: neither the engine nor the store could be told them."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _above(folder: str) -> str:

@@ -8,6 +8,7 @@ the whole text come first, because nearly all files hold none.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -98,7 +99,10 @@ _TO_CLASSES = bytes(
     for byte in range(256)
 )
 _RUN = re.compile(rb"[a0]{16,}")
-_DIGIT_RUNS = re.compile(r"\d+")
+_TO_KINDS = bytes(
+    ord("U") if 65 <= byte <= 90 else ord("l") if 97 <= byte <= 122 else kind
+    for byte, kind in enumerate(_TO_CLASSES)
+)
 
 
 def mask(text: str) -> str:
@@ -211,13 +215,17 @@ def _mixed(value: str) -> bool:
 
 
 def looks_random(token: str) -> bool:
-    """Upper and lower case and several runs of digits at an entropy that words do not reach."""
+    """Letters of both cases and digits, changing between them far more often than in words, at
+    an entropy that words do not reach."""
+    kinds = token.encode("latin-1", "replace").translate(_TO_KINDS)
+    changes = sum(a != b for a, b in itertools.pairwise(kinds))
     return (
-        token.count("/") <= 1 + len(token) // _RANDOM
+        changes >= 0.42 * len(token)
+        and b"U" in kinds
+        and b"l" in kinds
+        and kinds.count(b"0") >= 2
+        and token.count("/") <= 1 + len(token) // _RANDOM
         and token.count("_") + token.count("-") <= len(token) // 8
-        and any(c.isupper() for c in token)
-        and any(c.islower() for c in token)
-        and len(_DIGIT_RUNS.findall(token)) >= 3
         and entropy(token) >= 4.0
     )
 
