@@ -128,8 +128,9 @@ def _sentencepiece(words: list[str], metadata: dict[str, Any]) -> Tokenizer:
         )
     )
     prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(
-        prepend_scheme="first" if prefixed else "never", split=False
+    spaces = normalizers.Replace(" ", "▁")
+    inner.normalizer = (
+        normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefixed else spaces
     )
     inner.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]

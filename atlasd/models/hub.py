@@ -6,6 +6,7 @@ only a download uses the library. Downloads take safetensors and JSON, nothing t
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ def _progress_bar(stage: str, progress: Callable[[str, float], None] | None) -> 
     class Reported(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = False
-            kwargs["file"] = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            kwargs["file"] = io.StringIO()
             super().__init__(*args, **kwargs)
 
         def update(self, n: float | None = 1) -> bool | None:

@@ -56,7 +56,9 @@ class Tokenizer:
         self._lock = threading.Lock()
         self._parsing: tokenizers.Tokenizer | None = None
         self._added = inner.get_added_tokens_decoder()
+        # Before guarding: a tool call's markers, say, are not special, and clients want them.
         self._skipped = {token for token, added in self._added.items() if added.special}
+        _guard(inner)
         inner.encode_special_tokens = True
         self._byte_level = b'"ByteLevel"' in _state(inner.decoder)
         self.vocab_size = max(inner.get_vocab().values(), default=-1) + 1
@@ -69,7 +71,7 @@ class Tokenizer:
         """The tokenizer of a model. Raises ModelError if it has none that can be read."""
         if files.kind == "gguf":
             inner, settings, eos = tokenizer_from_gguf(files.path)
-            return cls(_guard(inner), settings, eos)
+            return cls(inner, settings, eos)
         file = files.path / "tokenizer.json"
         try:
             inner = tokenizers.Tokenizer.from_file(str(file))
@@ -85,7 +87,7 @@ class Tokenizer:
         if template.is_file():
             settings["chat_template"] = template.read_text(encoding="utf-8")
         ends = [files.config, _read_json(files.path / "generation_config.json")]
-        return cls(_guard(inner), settings, [id for end in ends for id in _ids(end)])
+        return cls(inner, settings, [id for end in ends for id in _ids(end)])
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The ids of a text. Only with ``special`` are control tokens in the text recognised."""
@@ -180,7 +182,7 @@ def _byte_characters() -> dict[str, int]:
 BYTE_OF = _byte_characters()
 
 
-def _guard(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+def _guard(inner: tokenizers.Tokenizer) -> None:
     """Mark as special every added token that steers the model but is not marked so.
 
     Qwen2.5's fill-in-the-middle tokens are ordinary added tokens; a source file that spells one
@@ -205,7 +207,6 @@ def _guard(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
                 for added in unmarked
             ]
         )
-    return inner
 
 
 def _chat_template(settings: dict[str, Any]) -> str | None:

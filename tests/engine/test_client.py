@@ -206,6 +206,29 @@ async def test_stopping_ends_the_process_and_a_request_starts_it_again(engine):
     assert engine.pid != before
 
 
+async def test_a_request_that_comes_while_the_engine_stops_starts_it_again(engine):
+    await engine.wait_ready()
+    before, stopping = engine.pid, asyncio.create_task(engine.stop())
+    await asyncio.sleep(0)
+    stream = engine.submit(range(30), max_tokens=20)
+    dropped = engine.submit(range(30), max_tokens=20)
+    dropped.cancel()
+    await stopping
+    assert len(await collect(stream)) == 20
+    assert await collect(dropped) == []
+    assert engine.pid != before
+
+
+async def test_starting_and_stopping_at_once_ends_in_the_last_state(model):
+    client = EngineClient(Load(model=model))
+    await asyncio.gather(client.start(), client.stop(), client.start(), client.stop())
+    assert client.state == "stopped"
+    assert client.pid is None
+    await asyncio.gather(client.stop(), client.start())
+    await client.wait_ready()
+    await client.stop()
+
+
 async def test_stopping_while_the_model_loads_does_not_wait_for_it(model):
     client = EngineClient(Load(model=model))
     await client.start()

@@ -45,7 +45,8 @@ def test_shards_give_the_same_as_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["llama linear", "qwen2 tied", "qwen2", "qwen2 yarn", "qwen3 tied", "mistral without window"]
+    "family",
+    ["llama linear", "qwen2 tied", "qwen2", "qwen2 yarn", "qwen3 tied", "mistral without window"],
 )
 def test_gguf_gives_the_same_as_safetensors(family: str, tmp_path: Path) -> None:
     model = random_model(family)
