@@ -134,10 +134,8 @@ class FakeEngine(EngineClient):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
-        for stream in (*self._streams.values(), *self._waiting.values()):
-            stream.deliver(Finished(stream.stream, "cancelled", stream.known_stats))
-        self._streams.clear()
-        self._waiting.clear()
+        self._cancel_all(self._waiting)
+        self._cancel_all(self._streams)
         self._enter("stopped", Loading("stopped", 0.0))
         self._tell(Stopped())
 

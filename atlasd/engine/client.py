@@ -84,6 +84,7 @@ class EngineClient:
         self._crashes = 0
         self._ready_at = 0.0
         self._stopping = False
+        self._life = asyncio.Lock()
         self._pause = asyncio.Event()
         """Set when a pause before a restart should end."""
 
@@ -91,36 +92,39 @@ class EngineClient:
 
     async def start(self) -> None:
         """Start the process and return; ``wait_ready`` waits for the model. Safe to call twice."""
-        if self._supervisor is None or self._supervisor.done():
-            self._start_soon()
+        async with self._life:
+            if self._supervisor is None or self._supervisor.done():
+                self._start_soon()
 
     async def stop(self, timeout: float = 5.0) -> None:
         """End the process, so that its memory is given back; learned state is handed over first.
 
-        Streams still in it end as cancelled. Returns once the process is gone, after ``timeout``
-        seconds by SIGKILL.
+        Streams in it end as cancelled. Returns once the process is gone, after ``timeout`` seconds
+        by SIGKILL. A stream that is submitted meanwhile waits, and starts the engine again.
         """
-        supervisor, self._supervisor = self._supervisor, None
-        self._stopping = True
-        try:
-            if supervisor is not None:
-                if self._process is None:
-                    # It is about to start a process, or pauses before it: neither is needed now.
-                    self._pause.set()
-                    await asyncio.wait({supervisor}, timeout=timeout)
-                if self._process is not None:
-                    await self._process.end(timeout)
-                await supervisor
-        finally:
-            if supervisor is not None:
-                supervisor.cancel()
-            for stream in (*self._streams.values(), *self._waiting.values()):
-                stream.deliver(Finished(stream.stream, "cancelled", stream.known_stats))
-            self._streams.clear()
-            self._waiting.clear()
-            self._answer_all(EngineError("The engine was stopped.", "Ask again to start it."))
-            self._enter("stopped", Loading("stopped", 0.0))
-            self._tell(Stopped())
+        async with self._life:
+            supervisor, self._supervisor = self._supervisor, None
+            self._stopping = True
+            self._cancel_all(self._waiting)
+            try:
+                if supervisor is not None:
+                    if self._process is None:
+                        # About to start a process, or in a pause before it: neither is needed.
+                        self._pause.set()
+                        await asyncio.wait({supervisor}, timeout=timeout)
+                    if self._process is not None:
+                        await self._process.end(timeout)
+                    await supervisor
+            finally:
+                if supervisor is not None:
+                    supervisor.cancel()
+                self._cancel_all(self._streams)
+                self._answer_all(EngineError("The engine was stopped.", "Ask again to start it."))
+                self._enter("stopped", Loading("stopped", 0.0))
+                self._tell(Stopped())
+                self._stopping = False
+                if self._waiting:
+                    self._start_soon()
 
     async def wait_ready(self) -> Ready:
         """Wait until the model serves. Raises EngineError if it cannot be loaded, or is stopped."""
@@ -181,11 +185,11 @@ class EngineClient:
         self.last_used = time.monotonic()
         if self.state == "failed" and self.failure is not None:
             stream.fail(EngineError(self.failure.message, self.failure.hint))
-        elif self.state == "ready":
+        elif self.state == "ready" and not self._stopping:
             self._dispatch(stream)
         else:
             self._waiting[stream.stream] = stream
-            if self.state == "stopped":
+            if self.state == "stopped" and not self._stopping:
                 self._start_soon()
         return stream
 
@@ -344,6 +348,11 @@ class EngineClient:
             return None
         finally:
             self._questions.pop(number, None)
+
+    def _cancel_all(self, streams: dict[int, EngineStream]) -> None:
+        for stream in streams.values():
+            stream.deliver(Finished(stream.stream, "cancelled", stream.known_stats))
+        streams.clear()
 
     def _answer_all(self, error: EngineError) -> None:
         questions, self._questions = self._questions, {}

@@ -99,6 +99,8 @@ class EngineProcess:
             await self._writer.wait_closed()
         await self._output
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        if code == -signal.SIGKILL:
+            cause += ", perhaps because the machine ran out of memory"
         last = next((line for line in reversed(self._tail) if line.strip()), "")
         return f"The engine process ended ({cause})." + (f" It said: {last}" if last else "")
 
