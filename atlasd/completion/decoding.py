@@ -112,18 +112,16 @@ class Decoding:
     async def _generate(self) -> Generation:
         request, prompt = self.request, self.built.prompt
         tokens, lead = prompt.tokens, b""
-        for taken in prompt.taken_back:
-            chosen = await self._healer.first_token(
+        if prompt.taken_back:
+            chosen, lead = await self._healer.heal(
                 self._engine,
                 tokens,
-                taken,
+                prompt.taken_back,
                 request.sampling,
                 priority=self._priority,
                 learn=request.trusted,
             )
-            begun = len(self._tokenizer.token_bytes(taken))
-            lead = self._tokenizer.token_bytes(chosen)[begun:]
-            tokens = [*tokens, chosen]
+            tokens = [*tokens, *chosen]
         repository = self.built.repository
         self._generation = generate(
             self._engine,

@@ -1,12 +1,13 @@
 """Token healing: a prompt that ends inside a word ends with a token no model would have chosen.
 
 Models that learned to fill in the middle were trained with holes cut at characters and need none
-of this. Others saw whole tokens only; for them the last token is taken back, and the model chooses
-the first token again among those that begin with the text that was taken back.
+of this. Others saw whole tokens only; for them the last word is taken back, and the model chooses
+its tokens again among those that spell it or begin with it.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -17,19 +18,34 @@ BIAS = 1000.0
 """Added to the logits of the tokens that fit: more than any model's logits are apart."""
 MOST_CANDIDATES = 20_000
 """With more tokens to choose from (after a single space, say) nothing was cut in two."""
+MOST_TAKEN_BACK = 4
+
+
+_WORD = re.compile(r"\w+")
+_WORD_WITH_SPACE = re.compile(r" ?\w+")
 
 
 def take_back(
     tokenizer: TextTokenizer, tokens: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(the tokens without the last, the last); (all of them, nothing) where the last is no whole
-    characters, ends a line, or is all there is."""
-    last = tokenizer.token_bytes(tokens[-1]) if len(tokens) > 1 else b""
-    try:
-        text = last.decode()
-    except UnicodeDecodeError:
-        text = ""
-    cut = len(tokens) - 1 if text and not text.endswith("\n") else len(tokens)
+    """(the tokens before the last word, those of the last word); what is not a word counts as one
+    token. Nothing is taken back where the text ends with a line or inside a character, and the
+    first token of all always stays."""
+    cut = len(tokens)
+    while cut > 1 and len(tokens) - cut < MOST_TAKEN_BACK:
+        try:
+            text = tokenizer.token_bytes(tokens[cut - 1]).decode()
+        except UnicodeDecodeError:
+            break
+        if (
+            not text
+            or text.endswith("\n")
+            or (cut < len(tokens) and not _WORD_WITH_SPACE.fullmatch(text))
+        ):
+            break
+        cut -= 1
+        if not _WORD.fullmatch(text):
+            break
     return tuple(tokens[:cut]), tuple(tokens[cut:])
 
 
@@ -39,14 +55,16 @@ class Healer:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._sorted: list[tuple[bytes, int]] = []
+        self._of: dict[bytes, int] = {}
 
     def candidates(self, data: bytes) -> list[int]:
-        """Tokens whose bytes begin with ``data``, shortest beginnings first."""
+        """Tokens whose bytes begin with ``data``, and those that ``data`` begins with."""
         if not self._sorted:
             every = range(self._tokenizer.vocab_size)
             spelled = ((self._tokenizer.token_bytes(token), token) for token in every)
             self._sorted = sorted(pair for pair in spelled if pair[0])
-        found = []
+            self._of = dict(reversed(self._sorted))
+        found = [self._of[data[:end]] for end in range(1, len(data)) if data[:end] in self._of]
         for index in range(bisect_left(self._sorted, (data, -1)), len(self._sorted)):
             spelling, token = self._sorted[index]
             if not spelling.startswith(data):
@@ -54,23 +72,46 @@ class Healer:
             found.append(token)
         return found
 
-    async def first_token(
+    async def heal(
         self,
         engine: Engine,
         tokens: Sequence[int],
-        taken_back: int,
+        taken_back: Sequence[int],
         sampling: Sampling,
         *,
         priority: Priority,
         learn: bool,
-    ) -> int:
-        """The model's choice in place of the token that was taken back."""
-        fitting = self.candidates(self._tokenizer.token_bytes(taken_back))
-        if not 1 < len(fitting) <= MOST_CANDIDATES:
-            return taken_back
-        bias = {**sampling.logit_bias}
-        for token in fitting:
-            bias[token] = bias.get(token, 0.0) + BIAS
+    ) -> tuple[list[int], bytes]:
+        """(the model's own tokens for what was taken back, what they say beyond it)."""
+        rest = b"".join(map(self._tokenizer.token_bytes, taken_back))
+        chosen: list[int] = []
+        while rest:
+            fitting = self.candidates(rest)
+            if not 1 < len(fitting) <= MOST_CANDIDATES:
+                break
+            bias = {**sampling.logit_bias}
+            for token in fitting:
+                bias[token] = bias.get(token, 0.0) + BIAS
+            first = await self._first(engine, [*tokens, *chosen], sampling, bias, priority, learn)
+            if first not in fitting:
+                break
+            chosen.append(first)
+            said = self._tokenizer.token_bytes(first)
+            if len(said) >= len(rest):
+                return chosen, said[len(rest) :]
+            rest = rest[len(said) :]
+        return list(taken_back), b""
+
+    async def _first(
+        self,
+        engine: Engine,
+        tokens: Sequence[int],
+        sampling: Sampling,
+        bias: dict[int, float],
+        priority: Priority,
+        learn: bool,
+    ) -> int | None:
+        """One token under a bias."""
         stream = engine.submit(
             tokens,
             max_tokens=1,
@@ -79,13 +120,13 @@ class Healer:
             drafting=False,
             learn=learn,
         )
-        chosen = taken_back
+        first: int | None = None
         try:
             async for message in stream:
-                chosen = int.from_bytes(message.tokens[:4], "little", signed=True)
+                first = int.from_bytes(message.tokens[:4], "little", signed=True)
         finally:
             stream.cancel()
-        return chosen if chosen in fitting else taken_back
+        return first
 
 
 def _with_bias(sampling: Sampling, bias: dict[int, float]) -> Sampling:

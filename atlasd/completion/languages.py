@@ -59,7 +59,7 @@ PYTHON = Language(
     definition=re.compile(r"\s*(async\s+def|def|class)\b|if __name__\b"),
     leads=re.compile(r"\s*@"),
     imports=(
-        re.compile(r"^[ \t]*from\s+([.\w]+)\s+import\s+\(?([^()#]*?)(?:\)|$)", re.M | re.S),
+        re.compile(r"^[ \t]*from\s+([.\w]+)\s+import\s+(?:\(([^)]*)\)|([^\n(#]+))", re.M),
         re.compile(r"^[ \t]*import\s+([\w., ]+)", re.M),
     ),
     keywords=_words(

@@ -399,7 +399,8 @@ async def test_a_model_without_any_format_gets_the_prefix_and_its_last_word_is_h
     assert done.text == "urn width"
     healing, decoding = engine.submitted
     assert healing.max_tokens == 1
-    assert set(healing.sampling.logit_bias) == {words.token_id("ret"), words.token_id("return")}
+    allowed = {words.token_id(word) for word in ("re", "ret", "return")} | {*b" r"} - {ord(" ")}
+    assert set(healing.sampling.logit_bias) == allowed
     assert words.shown(unpack_tokens(decoding.tokens)) == "def f(width):\n    return"
     assert completer.template == "plain prefix"
     completer.clear()
