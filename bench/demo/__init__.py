@@ -1,0 +1,1 @@
+"""``make demo``: an editing session over LSP in a real repository, with its numbers."""
