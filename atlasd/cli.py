@@ -30,7 +30,22 @@ OK, FAILED, USAGE, NOT_RUNNING, INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _dispatch(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Keep Python from complaining about it at exit.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
         return OK if words else USAGE
@@ -50,21 +65,11 @@ def _run(command: str, words: list[str]) -> int:
     module = import_module(f"atlasd.commands.{command}")
     try:
         status: int = module.run(module.parser().parse_args(words))
-        sys.stdout.flush()
         return status
     except NotRunningError as error:
         return _complain(error, NOT_RUNNING)
     except AtlasdError as error:
         return _complain(error, FAILED)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Keep Python from complaining about it at exit.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return OK
 
 
 def _complain(error: Exception, status: int) -> int:

@@ -70,7 +70,7 @@ class Daemon:
     async def run(self) -> None:
         """Serve until told to stop. Raises AtlasdError when it cannot start."""
         self.paths.create()
-        lock = Lock(self.paths)
+        Lock(self.paths)
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
@@ -82,7 +82,6 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().remove_signal_handler(number)
             await self.close()
-            lock.release()
 
     async def open(self) -> None:
         """Listen, then open the store and the workspace; no model yet."""

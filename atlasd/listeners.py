@@ -67,15 +67,13 @@ class Lock:
     """
 
     def __init__(self, paths: Paths) -> None:
-        self._file = open(paths.runtime / "daemon.lock", "a", encoding="utf-8")  # noqa: SIM115
+        # A bare descriptor, never closed: whoever sees the lock free sees the process gone.
+        descriptor = os.open(paths.runtime / "daemon.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
+            os.close(descriptor)
             raise AlreadyRunning(Running.read(paths)) from None
-
-    def release(self) -> None:
-        self._file.close()
 
 
 def is_locked(paths: Paths) -> bool:
@@ -90,13 +88,18 @@ def is_locked(paths: Paths) -> bool:
     return False
 
 
-def listen_on_socket(path: Path) -> socket.socket:
-    """The UNIX socket, for this user alone from its first moment. Call while holding the lock."""
+def check_socket_path(path: Path) -> None:
+    """Raise ConfigError where the system cannot have a socket at ``path``."""
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         raise ConfigError(
             f"The path of the socket is too long for the system ({path}).",
             "Set XDG_RUNTIME_DIR or ATLASD_HOME to a shorter folder.",
         )
+
+
+def listen_on_socket(path: Path) -> socket.socket:
+    """The UNIX socket, for this user alone from its first moment. Call while holding the lock."""
+    check_socket_path(path)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

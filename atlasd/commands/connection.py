@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.listeners import check_socket_path
 from atlasd.paths import Paths, paths
 
 
@@ -20,7 +21,11 @@ class _SocketHTTP(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.close()
+            raise
 
 
 class Connection:
@@ -28,7 +33,9 @@ class Connection:
     with the daemon's own words where it refuses."""
 
     def __init__(self, folders: Paths | None = None) -> None:
-        self._path = str((folders or paths()).socket)
+        socket_path = (folders or paths()).socket
+        check_socket_path(socket_path)
+        self._path = str(socket_path)
 
     def call(
         self, method: str, path: str, body: Any = None, timeout: float | None = None
@@ -71,7 +78,8 @@ class Connection:
         connection = _SocketHTTP(self._path, timeout)
         payload = None if body is None else json.dumps(body).encode()
         try:
-            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request(method, path, payload, headers)
             response = connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunningError("No daemon is running.", "Start it with: atlasd start") from None

@@ -26,6 +26,7 @@ PUBLIC: tuple[tuple[str, str, str], ...] = (
     ("GET", "/v1/models/{model:.+}", "models.get_model"),
     ("POST", "/v1/completions", "openai_completions.completions"),
     ("POST", "/v1/chat/completions", "openai_chat.chat_completions"),
+    ("POST", "/v1/fim/completions", "mistral.fim_completions"),
     ("POST", "/infill", "infill.infill"),
 )
 """Served on the socket and on TCP, there also below ``/t/TOKEN``. Handlers are named by module and

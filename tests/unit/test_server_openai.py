@@ -212,6 +212,21 @@ async def test_a_suffix_is_filled_in_the_middle(house: House) -> None:
     assert prompt.endswith("<|fim_middle|>")
 
 
+async def test_mistrals_fill_in_the_middle_answers_like_a_chat(house: House) -> None:
+    body = {"prompt": "return ", "suffix": "\n", "max_tokens": 8, "random_seed": 3}
+    house.says("x")
+    status, answer = await ask(house, "/v1/fim/completions", body)
+    assert status == 200
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "x"}
+    assert (house.engine.submitted[0].sampling.seed, house.prompt()[-14:]) == (
+        3, "<|fim_middle|>")  # fmt: skip
+    house.says("xy")
+    lines = await transcript(house, "/v1/fim/completions", body)
+    deltas = [json.loads(line)["choices"][0]["delta"]["content"] for line in lines[:-1]]
+    assert deltas == ["x", "y", ""]
+    assert json.loads(lines[-2])["usage"]["completion_tokens"] == 2
+
+
 async def test_a_prediction_is_passed_as_a_draft_and_reported(house: House) -> None:
     house.says("abc", stats=StreamStats(output_tokens=3, prediction_accepted=2,
                                         prediction_rejected=1))  # fmt: skip

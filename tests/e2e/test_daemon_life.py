@@ -1,0 +1,282 @@
+"""The daemon as a user starts, stops and breaks it: real processes, one folder per test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import Home, alive, wait_until
+from tests.e2e.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def home(tmp_path: Path, model: Path) -> Home:
+    return Home.make(tmp_path / "h", model)
+
+
+def test_start_tells_what_to_do_next_and_stop_leaves_nothing_behind(home: Home) -> None:
+    done = home.atlasd("start")
+    try:
+        assert done.returncode == 0, done
+        assert done.stdout.startswith("Ready: tiny on ")
+        assert f":{home.port}/v1" in done.stdout
+        assert "atlasd connect" in done.stdout
+        status = home.json("status")
+        assert status["state"] == "ready"
+        again = home.atlasd("start")
+        assert (again.returncode, "already running (pid" in again.stdout) == (0, True)
+        other = home.atlasd("start", "--port", "1")
+        assert other.returncode == 1
+        assert "already running" in other.stderr
+        assert "atlasd stop" in other.stderr
+    finally:
+        home.stop()
+    assert not alive(status["pid"])
+    assert not alive(status["engine_pid"])
+    assert sorted(file.name for file in home.socket.parent.iterdir()) == ["daemon.lock", "token"]
+    assert home.atlasd("status").returncode == 3
+    assert home.json("status") == {"state": "not running"}
+    assert home.atlasd("stop").returncode == 0
+
+
+def test_two_starts_at_once_make_one_daemon(home: Home) -> None:
+    starts = [home.popen("start") for _ in range(3)]
+    try:
+        ends = [(start.communicate(timeout=90), start.returncode) for start in starts]
+        assert [code for _, code in ends] == [0, 0, 0], ends
+        said = "".join(out for (out, _), _ in ends)
+        assert said.count("Ready: ") + said.count("already running") == 3
+    finally:
+        home.stop()
+
+
+def test_a_daemon_that_was_killed_leaves_no_obstacle_and_no_engine(home: Home) -> None:
+    home.start()
+    status = home.json("status")
+    os.kill(status["pid"], signal.SIGKILL)
+    wait_until(lambda: not alive(status["engine_pid"]))
+    assert home.socket.exists()
+    assert home.atlasd("status").returncode == 3
+    assert home.atlasd("complete", f"{__file__}:1:1").returncode == 3
+    token = home.token
+    home.start()
+    try:
+        assert home.json("status")["pid"] != status["pid"]
+        assert home.token == token
+    finally:
+        home.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_daemon_in_the_foreground(home: Home, number: signal.Signals) -> None:
+    running = home.popen("start", "--foreground")
+    wait_until(lambda: home.json("status").get("state") == "ready")
+    engine = home.json("status")["engine_pid"]
+    running.send_signal(number)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 0, said
+    assert "Traceback" not in said
+    assert not alive(engine)
+    assert not home.socket.exists()
+
+
+def test_a_taken_port_is_named_when_asked_for_and_stepped_over_when_not(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", home.port))
+        taken.listen()
+        done = home.atlasd("start")
+        assert done.returncode == 1
+        assert f"Port {home.port} is used by " in done.stderr
+        assert "--port" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert home.atlasd("status").returncode == 3
+
+
+def test_the_default_port_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    from atlasd.listeners import listen_on_tcp
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        listeners = listen_on_tcp("127.0.0.1", port, exactly=False)
+        assert listeners[0].getsockname()[1] > port
+        for listener in listeners:
+            listener.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("start", "--model", "/no/such/model"), "There is no model '/no/such/model'"),
+        (("start", "--port", "99999"), "server.port = 99999 on the command line"),
+        (("start", "--host", "0.0.0.0"), "server.token is off"),
+        (("start", "--drafting", "maybe"), "invalid choice"),
+    ],
+)
+def test_a_start_that_cannot_work_says_why_and_leaves_nothing(
+    home: Home, words: tuple[str, ...], says: str
+) -> None:
+    done = home.atlasd(*words, env={"ATLASD_SERVER_TOKEN": "off"})
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert home.atlasd("status").returncode == 3
+
+
+def test_a_wrong_setting_is_named_before_anything_starts(home: Home) -> None:
+    (home.folder / "config").mkdir()
+    (home.folder / "config" / "config.toml").write_text("[server]\nprot = 1\n")
+    done = home.atlasd("start")
+    assert done.returncode == 1
+    assert "Unknown setting server.prot" in done.stderr
+    assert "Did you mean server.port?" in done.stderr
+    doctor = home.atlasd("doctor")
+    assert doctor.returncode == 1
+    assert "server.prot" in doctor.stdout
+
+
+def test_a_damaged_database_does_not_stop_completions_and_is_named(home: Home) -> None:
+    (home.folder / "data").mkdir()
+    (home.folder / "data" / "atlasd.db").write_bytes(b"no database" * 1000)
+    home.start()
+    try:
+        assert home.atlasd("chat", "--max-tokens", "4", "hi").returncode == 0
+        shown = home.atlasd("data", "show")
+        assert shown.returncode == 1
+        assert "Traceback" not in shown.stderr
+        assert "database" in home.atlasd("status").stdout
+        assert home.atlasd("doctor").returncode == 1
+    finally:
+        home.stop()
+
+
+def test_what_was_learned_and_accepted_survives_a_restart(home: Home) -> None:
+    home.start()
+    try:
+        home.atlasd("chat", "--max-tokens", "200", "hi")
+    finally:
+        home.stop()
+    with sqlite3.connect(home.folder / "data" / "atlasd.db") as database:
+        tables = {row[0] for row in database.execute("select name from sqlite_master")}
+    database.close()
+    assert any("cost" in table or "machine" in table for table in tables)
+    home.start()
+    home.stop()
+
+
+def test_ctrl_c_while_waiting_leaves_it_loading(home: Home) -> None:
+    starting = home.popen("start", start_new_session=True)
+    try:
+        wait_until(lambda: home.json("status").get("state") in ("loading", "ready"))
+        starting.send_signal(signal.SIGINT)
+        said, _ = starting.communicate(timeout=30)
+        assert starting.returncode in (0, 130)
+        if starting.returncode == 130:
+            assert "in the background" in said
+        wait_until(lambda: home.json("status").get("state") == "ready")
+    finally:
+        home.stop()
+
+
+def test_the_daemon_without_its_engine_is_small_and_loads_no_torch(home: Home) -> None:
+    home.start()
+    try:
+        assert home.atlasd("pause").returncode == 0
+        status = home.json("status")
+        assert (status["state"], status["engine_pid"]) == ("paused", None)
+        facts = Path(f"/proc/{status['pid']}/status").read_text()
+        resident = int(next(line for line in facts.splitlines() if "VmRSS" in line).split()[1])
+        assert resident < 150 * 1024
+        mapped = Path(f"/proc/{status['pid']}/maps").read_text()
+        assert "torch" not in mapped
+        assert home.atlasd("complete", f"{__file__}:9:1").stdout.startswith("atlasd is paused")
+        assert home.atlasd("resume").returncode == 0
+        assert home.json("status")["state"] == "ready"
+    finally:
+        home.stop()
+
+
+def test_an_unwritable_home_is_one_line(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "file").write_text("")
+    blocked = Home.make(tmp_path / "x", model)
+    done = subprocess.run(
+        [sys.executable, "-m", "atlasd.cli", "start"], capture_output=True, text=True, check=False,
+        env={**blocked.environ, "ATLASD_HOME": str(tmp_path / "file" / "below")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_home_too_deep_for_a_socket_says_so(tmp_path: Path, model: Path) -> None:
+    deep = Home.make(tmp_path / ("d" * 60) / ("e" * 60), model)
+    done = deep.atlasd("start")
+    assert done.returncode == 1
+    assert "too long" in done.stderr
+    assert "ATLASD_HOME" in done.stderr
+
+
+def test_a_full_disk_is_told_in_one_line(home: Home) -> None:
+    """A limit on file sizes stands in for a full disk: every write beyond it fails."""
+    home.start()
+    try:
+        daemon = home.pid
+        import resource
+
+        resource.prlimit(daemon, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        done = home.atlasd("chat", "--max-tokens", "4", "hi")
+        assert done.returncode == 0, done
+        assert alive(daemon)
+    finally:
+        home.stop()
+
+
+def test_many_requests_during_a_stop_end_cleanly(home: Home) -> None:
+    home.start()
+    codes: list[int] = []
+
+    def ask() -> None:
+        codes.append(home.atlasd("chat", "--max-tokens", "1500", "hi").returncode)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for one in asking:
+        one.start()
+    wait_until(lambda: (home.json("status").get("engine") or {}).get("streams", 0) > 0)
+    home.stop()
+    for one in asking:
+        one.join(60)
+    assert len(codes) == 3
+    assert set(codes) <= {0, 1, 3}
+
+
+def test_the_log_is_private_and_holds_no_prompt(home: Home) -> None:
+    home.start("--drafting", "off")
+    try:
+        home.atlasd("chat", "--max-tokens", "4", "the secret word")
+        assert home.json("status")["drafting"] is False
+    finally:
+        home.stop()
+    log = home.folder / "state" / "atlasd.log"
+    assert log.stat().st_mode & 0o077 == 0
+    text = log.read_text()
+    assert "secret" not in text
+    assert home.token not in text
+    assert "listens on" in text
+    json.loads("{}")
