@@ -17,6 +17,12 @@ JOIN_ROWS = 16
 """A prompt of which only this many tokens are missing skips prefill and joins a decoding step,
 where its rows cost little and the first draft rides along."""
 
+PREFILL_MS = 60.0
+"""A prefill call takes about this long, so that cancelling it and the steps of other streams do not
+wait longer; where a plain step is slow, as long as a few of them."""
+
+PLAIN_STEPS = 3
+
 PATIENCE_S = 0.25
 """A prefill that must give way to more urgent streams gets a turn after this long all the same."""
 
@@ -30,6 +36,9 @@ class Schedule:
             decoder.slots, decoder.slot_tokens, decoder.prefill_chunk, decoder.copy_prefix
         )
         self._mixes = decoder.prefill_chunk == 1
+        self._unit = -(-16 // decoder.prefill_chunk) * decoder.prefill_chunk
+        self._most_rows = decoder.prefill_rows
+        self._row_ms = 0.0
         self._preempted = preempted
         self._prefill_turn = True
         self._prefilled_at = 0.0
@@ -54,9 +63,19 @@ class Schedule:
                 return stream
         return None
 
-    def prefilled(self) -> None:
+    def prefill_rows(self, plain_ms: float) -> int:
+        """Rows of the next prefill call, whole chunks; ``plain_ms`` is what a plain step takes."""
+        if not self._row_ms:
+            return min(self._most_rows, 4 * self._unit)
+        fitting = max(PREFILL_MS, PLAIN_STEPS * plain_ms) / self._row_ms
+        return min(self._most_rows, max(int(fitting) // self._unit, 1) * self._unit)
+
+    def prefilled(self, rows: int, ms: float) -> None:
         """A prefill has had its turn; decoding streams are next."""
         self._prefill_turn, self._prefilled_at = False, perf_counter()
+        if rows >= self._unit:
+            row_ms = ms / rows
+            self._row_ms = row_ms if not self._row_ms else 0.8 * self._row_ms + 0.2 * row_ms
 
     def next_decoding(self, streams: Collection[Stream]) -> list[Stream]:
         """The streams of the next decoding step, most urgent first. A prefill may follow it."""

@@ -155,7 +155,8 @@ class Engine:
 
     def _prefill(self, stream: Stream) -> None:
         start = stream.fed
-        end = min(stream.prefill_end, start + self.decoder.prefill_rows)
+        most = self._schedule.prefill_rows(self.costs.ms(1, start))
+        end = min(stream.prefill_end, start + most)
         last = end == stream.prefill_end == len(stream.tokens)
         rows = np.arange(start, end, dtype=np.int32)
         started = perf_counter()
@@ -167,9 +168,10 @@ class Engine:
                 rows[-1:] - np.int32(start) if last else rows[:0],
                 prefill=True,
             )
-            self._schedule.prefilled()
+            seconds = perf_counter() - started
+            self._schedule.prefilled(len(rows), seconds * 1e3)
             self.counters.add("prefill_calls")
-            self.counters.add("forward_seconds", perf_counter() - started)
+            self.counters.add("forward_seconds", seconds)
             stream.fed = end
             stream.stats.prefilled_tokens += end - start
             self.slots.wrote(stream.slot, end)

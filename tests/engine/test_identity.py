@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from atlasd_kernels import cpu
 
+from atlasd.draft.registry import Drafting
+from atlasd.engine.costs import StepCosts
 from atlasd.engine.inprocess import Output, Outputs, request
 from atlasd.engine.native import fastest_choose
 from atlasd.engine.planning import Planning
@@ -241,3 +243,29 @@ def test_every_alignment_of_a_warm_cache_changes_nothing(decoder):
     bench = Bench(decoder)
     over_warm_caches(bench, 129)
     bench.check()
+
+
+def test_the_installed_drafters_change_nothing_either(decoder):
+    bench = Bench(decoder)
+    costs = StepCosts(decoder.bucket)
+    costs.measure(1, 0, 1.0)
+    costs.measure(64, 0, 1.2)
+    drafting = Drafting(vocab_size=VOCAB, fingerprint="", costs=costs)
+    prompts = [prompt_of(seed, 30 + seed) * 2 for seed in range(6)]
+    truth = [bench.plain(p, SAMPLINGS[i % 3]) for i, p in enumerate(prompts)]
+    for i in range(0, 6, 2):
+        text = np.array(prompts[i] + truth[i], np.int32)
+        drafting.add_segment(f"{i}.py", "/repository", "file", text, "python")
+    engine, outputs = bench.engine(Planning(drafting.controller))
+    for _ in range(2):
+        for number, prompt in enumerate(prompts):
+            submit = request(number, prompt, max_tokens=NEW, sampling=SAMPLINGS[number % 3])
+            submit.repository, submit.language = "/repository", "python"
+            engine.submit(submit)
+        while engine.step():
+            pass
+        assert [outputs[number].tokens for number in range(6)] == truth
+        bench.accepted += sum(sum(output.stats.accepted.values()) for output in outputs.values())
+        outputs.clear()
+    assert bench.accepted > NEW
+    assert bench.watched.differing == 0
