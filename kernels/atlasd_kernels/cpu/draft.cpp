@@ -23,6 +23,7 @@ long Decoder::draft(int32_t token, int slot, int position, long limit, float sto
   const long count = reduced ? static_cast<long>(reduced_tokens_.size()) : config_.vocab;
   draft_logits_.resize(width);
   if (reduced) draft_full_.assign(config_.vocab, -INFINITY);
+  const Pool::Series series(*pool_);
   float reach = 1.0f;
   long drafted = 0;
   for (; drafted < limit && position < config_.slot_tokens; drafted++, position++) {

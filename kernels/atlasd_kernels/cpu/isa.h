@@ -9,6 +9,7 @@
 #include "row_kernels.h"
 #include "attention.h"
 #include "sampling_kernels.h"
+#include "pack_kernels.h"
 
 namespace {
 
@@ -24,7 +25,8 @@ void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
 
 constexpr Kernels make_kernels(const char* name) {
   return {name,       matmul_any, quantise_row,    rms_norm_row, rope_head,
-          attend_row, choose_row, log_sum_exp_row, top_k_row};
+          attend_row, choose_row, log_sum_exp_row, top_k_row,
+          quantise_group};
 }
 
 }  // namespace

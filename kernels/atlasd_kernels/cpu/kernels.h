@@ -74,6 +74,8 @@ struct Kernels {
   float (*log_sum_exp)(const float* logits, long n);
   // ids (best first, ties to the lowest id) and logits of the k largest
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
+  // For packing: unsigned codes of n weights in 2 * levels steps around `levels`; the scale.
+  float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
 };
 
 // Best first; null-terminated. Only those this processor can run.

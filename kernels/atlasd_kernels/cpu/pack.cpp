@@ -1,5 +1,6 @@
 #include "pack.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -41,57 +42,27 @@ long value_offset(Format f, long k, long column) {
   return g * (kPanel * 16 + 64) + (i / 8) * 128 + column * 4 + i % 4;
 }
 
-// The scale with the least squared error among a few around the largest value's.
-float best_scale(const float* x, int n, int levels) {
-  float most = 0;
-  for (int i = 0; i < n; i++) {
-    if (std::fabs(x[i]) > std::fabs(most)) most = x[i];
-  }
-  if (most == 0) return 0;
-  // the range is [-levels, levels - 1]: give the side with the largest value the extra step
-  float best = 0, least = INFINITY;
-  for (int step = -6; step <= 4; step++) {
-    const float scale =
-        from_bits(uint32_t{to_bf16(most / -(static_cast<float>(levels) + 0.1f * step))} << 16);
-    if (scale == 0) continue;
-    float error = 0;
-    for (int i = 0; i < n; i++) {
-      float q = std::rint(x[i] / scale);
-      q = std::fmin(std::fmax(q, -static_cast<float>(levels)), static_cast<float>(levels - 1));
-      const float d = q * scale - x[i];
-      error += d * d;
-    }
-    if (error < least) {
-      least = error;
-      best = scale;
-    }
-  }
-  return best;
-}
-
-float plain_scale(const float* x, int n) {
-  float most = 0;
-  for (int i = 0; i < n; i++) most = std::fmax(most, std::fabs(x[i]));
-  return from_bits(uint32_t{to_bf16(most / 127.0f)} << 16);
-}
-
 void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column) {
+  const Kernels* kernels = find_kernels(nullptr);
   const int group = group_of(f), levels = f == Format::int8 ? 128 : 8;
-  float buffer[64];
-  for (long g = 0; g * group < k; g++) {
-    for (int i = 0; i < group; i++) buffer[i] = g * group + i < k ? x[g * group + i] : 0.0f;
-    const float scale =
-        f == Format::int8 ? plain_scale(buffer, group) : best_scale(buffer, group, levels);
-    const uint16_t stored = to_bf16(scale);
-    memcpy(panel + scale_offset(f, g, column), &stored, 2);
-    for (int i = 0; i < group; i++) {
-      float q = scale == 0 ? 0 : std::rint(buffer[i] / scale);
-      q = std::fmin(std::fmax(q, -static_cast<float>(levels)), static_cast<float>(levels - 1));
-      const uint8_t value = static_cast<uint8_t>(static_cast<int>(q) + levels);
-      uint8_t& byte = panel[value_offset(f, g * group + i, column)];
-      if (f == Format::int8) byte = value;
-      else if (i / 4 % 2 == 0) byte = static_cast<uint8_t>((byte & 0xF0) | value);
-      else byte = static_cast<uint8_t>((byte & 0x0F) | value << 4);
+  float values[64];
+  uint8_t codes[64];
+  for (long first = 0; first < k; first += group) {
+    const long n = std::min<long>(group, k - first);
+    memcpy(values, x + first, n * 4);
+    std::fill(values + n, values + group, 0.0f);
+    const uint16_t scale = to_bf16(kernels->quantise_group(values, group, levels, codes));
+    memcpy(panel + scale_offset(f, first / group, column), &scale, 2);
+    if (f == Format::int8) {
+      for (int i = 0; i < group; i += 4)
+        memcpy(panel + value_offset(f, first + i, column), codes + i, 4);
+    } else {
+      for (int i = 0; i < group; i += 8) {
+        uint8_t bytes[4];
+        for (int j = 0; j < 4; j++)
+          bytes[j] = static_cast<uint8_t>(codes[i + j] | codes[i + 4 + j] << 4);
+        memcpy(panel + value_offset(f, first + i, column), bytes, 4);
+      }
     }
   }
 }

@@ -1,5 +1,8 @@
 #include "pool.h"
 
+#include <algorithm>
+#include <chrono>
+
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sched.h>
@@ -10,8 +13,8 @@
 namespace atlasd {
 namespace {
 
-// A pause takes 40 to 140 cycles: these are a few microseconds between two loops of a step.
-constexpr int kSpins = 200;
+// Waking a sleeper takes some 50 us on a virtual machine; a loop of a step takes about as long.
+constexpr std::chrono::microseconds kSpinTime{60};
 
 void pause() {
 #if defined(__x86_64__)
@@ -40,6 +43,14 @@ void wake(std::atomic<uint32_t>& word, int count) {
 #endif
 }
 
+// A pause is 10 cycles on some processors and 140 on others.
+int spins_for(std::chrono::nanoseconds time) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < 256; i++) pause();
+  const auto took = std::chrono::steady_clock::now() - begin;
+  return static_cast<int>(256 * time.count() / std::max<int64_t>(1, took.count()));
+}
+
 uint32_t chunks_of(uint64_t job) { return static_cast<uint32_t>(job >> 16) & 0xFFFF; }
 uint32_t next_of(uint64_t job) { return static_cast<uint32_t>(job) & 0xFFFF; }
 
@@ -54,7 +65,7 @@ int allowed_processors() {
   return n ? static_cast<int>(n) : 1;
 }
 
-Pool::Pool(int threads) : spins_(threads <= allowed_processors() ? kSpins : 0) {
+Pool::Pool(int threads) : spins_(threads <= allowed_processors() ? spins_for(kSpinTime) : 0) {
   for (int i = 1; i < threads; i++) workers_.emplace_back([this] { worker(); });
 }
 
@@ -80,8 +91,7 @@ void Pool::share(long chunks, Body body, void* context) {
   wait_for_done(static_cast<uint32_t>(chunks));
 }
 
-bool Pool::work(uint64_t job) {
-  bool any = false;
+void Pool::work(uint64_t job) {
   uint64_t now = job_.load(std::memory_order_acquire);
   while (now >> 32 == job >> 32 && next_of(now) < chunks_of(now)) {
     const Body body = body_.load(std::memory_order_relaxed);
@@ -89,13 +99,11 @@ bool Pool::work(uint64_t job) {
     if (!job_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
     const uint32_t chunks = chunks_of(now);
     body(context, next_of(now));
-    any = true;
     if (done_.fetch_add(1, std::memory_order_seq_cst) + 1 == chunks &&
         caller_sleeps_.load(std::memory_order_seq_cst))
       wake(done_, 1);
     now = job_.load(std::memory_order_acquire);
   }
-  return any;
 }
 
 void Pool::wait_for_done(uint32_t chunks) {
@@ -114,11 +122,12 @@ void Pool::worker() {
   while (!stop_.load(std::memory_order_relaxed)) {
     work(job_.load(std::memory_order_acquire));
     int i = 0;
-    while (i < spins_ && bell_.load(std::memory_order_relaxed) == heard) {
+    while (i < spins_ && awake_.load(std::memory_order_relaxed) &&
+           bell_.load(std::memory_order_relaxed) == heard) {
       pause();
       i++;
     }
-    if (i == spins_ && bell_.load(std::memory_order_relaxed) == heard) {
+    if (bell_.load(std::memory_order_relaxed) == heard) {
       sleepers_.fetch_add(1, std::memory_order_seq_cst);
       // the futex compares again, so a bell rung since is not missed
       if (!stop_.load()) sleep_while(bell_, heard);

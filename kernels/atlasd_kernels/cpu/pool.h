@@ -20,6 +20,20 @@ class Pool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // A series of loops with little in between: workers wait for the next one awake, but not for
+  // long (kSpinTime). Outside of it, and where there are more threads than processors, they
+  // sleep at once.
+  class Series {
+   public:
+    explicit Series(Pool& pool) : pool_(pool) { pool_.awake_.store(true); }
+    ~Series() { pool_.awake_.store(false); }
+    Series(const Series&) = delete;
+    Series& operator=(const Series&) = delete;
+
+   private:
+    Pool& pool_;
+  };
+
   // body(chunk) for chunk in [0, chunks), chunks < 65536; returns when all are done.
   template <class F>
   void run(long chunks, F&& body) {
@@ -34,7 +48,7 @@ class Pool {
 
  private:
   void share(long chunks, Body body, void* context);
-  bool work(uint64_t job);   // chunks of this job until none is left
+  void work(uint64_t job);   // chunks of this job until none is left
   void worker();
   void wait_for_done(uint32_t chunks);
 
@@ -47,11 +61,11 @@ class Pool {
   std::atomic<uint32_t> caller_sleeps_{0};
   alignas(64) std::atomic<uint32_t> bell_{0};   // a futex; rung when a loop begins
   std::atomic<uint32_t> sleepers_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, awake_{false};
   int spins_;
 };
 
-// Processors this process may use, and how many of them others leave free at the moment.
+// Processors this process may use.
 int allowed_processors();
 
 }  // namespace atlasd

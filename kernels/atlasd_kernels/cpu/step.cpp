@@ -11,7 +11,7 @@ namespace {
 
 constexpr long kStepRows = 256;       // longer calls are cut; the bits are the same
 constexpr long kRowsPerThread = 4;    // below, rows are not worth sharing out
-constexpr long kChunksPerThread = 6;
+constexpr long kChunksPerThread = 4;
 
 // Rows a multiple of 4 KB apart would all fall into the same few lines of the first cache.
 long row_distance(long columns) { return padded(columns, 64) + 16; }
@@ -104,7 +104,9 @@ void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& 
   const int threads = pool_->threads();
   // panels in pairs: one row reads two at a time
   const long pairs = (m.panels + 1) / 2;
-  const long chunks = threads == 1 ? 1 : std::min(pairs, kChunksPerThread * threads);
+  // one row is bound by memory, which long stretches use best
+  const long share = rows == 1 ? 2 : kChunksPerThread;
+  const long chunks = threads == 1 ? 1 : std::min(pairs, share * threads);
   pool_->run(chunks, [&](long c) {
     const long begin = 2 * (pairs * c / chunks), end = 2 * (pairs * (c + 1) / chunks);
     kernels_->matmul(m, x, rows, begin, std::min(end, m.panels), out);
@@ -235,6 +237,7 @@ void Decoder::head(const Matrix& m, long rows, Scratch& s, float* logits, long l
 }
 
 void Decoder::forward(const RowBatch& rows, const int32_t* wanted, long count, float* logits) {
+  const Pool::Series series(*pool_);
   const long ld = logits_ld();
   std::vector<int32_t> here;
   for (long begin = 0, next = 0; begin < rows.count; begin += kStepRows) {

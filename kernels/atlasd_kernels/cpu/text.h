@@ -1,0 +1,154 @@
+// Drafting from text that was seen: the native twin of atlasd.draft.{positions,mixture,confidence}.
+// Same arithmetic in the same order, so that drafts do not depend on which of the two runs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace atlasd::text {
+
+constexpr int kOrders = 4;
+constexpr int kOrder[kOrders] = {3, 6, 12, 24};
+constexpr int kMaxMatch = 64;
+constexpr int kFeatures = 5;
+constexpr int kMaxDraft = 64;
+
+// Arrays that Python owns; handed over again whenever one of them is replaced.
+struct Arrays {
+  int32_t* tokens;
+  int32_t* run_of;
+  int32_t* links[kOrders];
+  int32_t* heads[kOrders];
+  int64_t masks[kOrders];
+  int32_t* run_start;
+  int32_t* run_piece;  // first piece that lies in the run
+  int32_t* piece_start;
+  int32_t* piece_stop;
+  int32_t* piece_next;     // in reading order
+  int32_t* piece_sibling;  // next piece of the same run
+  int32_t* piece_segment;
+  int32_t* segment_kind;
+  int32_t* segment_repository;
+  int32_t* segment_updated;
+  int32_t* single_latest;
+  int32_t* single_usual;
+  uint8_t* single_count;
+  int32_t* pair_latest;
+  int32_t* pair_usual;
+  uint8_t* pair_count;
+  uint16_t* pair_tag;
+};
+
+struct Place {
+  int32_t match;
+  int32_t kind;
+  int32_t segment;
+  int32_t piece;
+  int32_t position;
+  int32_t count;
+  int32_t tokens[kMaxDraft + 8];
+};
+
+struct Pointer {
+  int32_t segment, position, synced, run;
+};
+
+struct Vote {
+  int32_t token, kind;
+};
+
+struct Offset {
+  double value = 0.0, information = 4.0, trend = 0.0, cap = 60.0;
+  void learn(double error, double curvature);
+};
+
+// What a draft is made of; filled by propose, read by Python.
+struct Drafted {
+  int32_t count;
+  int32_t segment;  // to be credited, or -1
+  int32_t tokens[kMaxDraft];
+  int32_t from_place[kMaxDraft];  // 1: positions leads, 0: recycle
+  double probability[kMaxDraft];
+  int32_t features[kMaxDraft][kFeatures];
+};
+
+struct Proposal {
+  int32_t previous = 0, at = 0, learned = 0;
+  Drafted drafted;
+};
+
+struct Stream {
+  std::vector<int32_t> tokens;   // the end of prompt and output
+  std::vector<uint64_t> prefix;  // hashes of each prefix of the tokens since begin
+  int32_t repository, language_offset, repository_offset;
+  int32_t tail_piece = -1, tail_limit = 0;  // where verified tokens are written, and up to where
+  Offset offset;
+  std::vector<Pointer> pointers;
+  std::vector<Place> offered;
+  std::vector<Vote> votes;
+  std::vector<Proposal> open;
+};
+
+struct Counters {
+  int64_t proposed, foreseen, first, first_right;
+};
+
+class Confidence {
+ public:
+  Confidence();
+  double probability(const Stream& stream, int32_t previous, int32_t token,
+                     const int32_t* features) const;
+  void learn(Stream& stream, int32_t previous, int32_t token, const int32_t* features, bool held);
+  std::vector<double> weights, information;
+  Offset bias;
+  std::vector<Offset> offsets;
+};
+
+class Text {
+ public:
+  Text();
+  Arrays arrays{};
+  int32_t clock = 0;
+  std::vector<double> mass, seen;
+  Confidence confidence;
+  Counters counters{};
+
+  void propose(Stream& stream, const int32_t* after, int32_t after_count, int32_t limit,
+               double least, Drafted& out);
+  // Writes verified tokens behind the stream's tail; returns how many there was room for.
+  int32_t append(Stream& stream, const int32_t* tokens, int32_t count);
+  // Learns from verified tokens; they are appended by then.
+  void observe(Stream& stream, const int32_t* tokens, int32_t count);
+
+ private:
+  struct Context {
+    const int32_t* end;  // one past the newest token
+    int32_t length;
+    const uint64_t* hash;  // of the whole; hash[-n] of all but the last n tokens
+    int32_t known;
+  };
+  int32_t piece_at(int32_t position) const;
+  bool match_at(int32_t position, const Context& context, int32_t& length, int32_t& piece) const;
+  void find(const Context& context, std::vector<Place>& out) const;
+  int32_t continuation(int32_t piece, int32_t position, int32_t limit, int32_t* out) const;
+  int32_t advance(int32_t piece, int32_t position, int32_t count) const;
+  void places(const Stream& stream, const Context& context, const std::vector<Pointer>& pointers,
+              int32_t limit, std::vector<Place>& out) const;
+  bool move(Pointer& pointer, const int32_t* tokens, int32_t count) const;
+  void follow(Stream& stream, const int32_t* tokens, int32_t count) const;
+  void successors(int32_t one, int32_t two, std::vector<Vote>& votes) const;
+  void note_pair(int32_t one, int32_t two, int32_t token);
+  void learn_masses(const std::vector<Vote>& votes, int32_t token);
+  bool settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count);
+  void context_after(const Stream& stream, const int32_t* after, int32_t count, Context& context);
+
+  std::vector<int32_t> scratch_tokens_;
+  std::vector<uint64_t> scratch_hash_;
+  std::vector<Place> more_;
+};
+
+uint64_t extend_hash(uint64_t value, int32_t token);
+uint32_t key_of(const uint64_t* hash, int order_index);
+int32_t length_bucket(int32_t length);
+
+}  // namespace atlasd::text

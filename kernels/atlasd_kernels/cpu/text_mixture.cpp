@@ -1,0 +1,339 @@
+// Votes, the draft they make, its calibrated confidence, and learning from what came.
+#include <algorithm>
+#include <cmath>
+
+#include "text.h"
+
+namespace atlasd::text {
+
+namespace {
+
+constexpr int kVoteKinds = 48;
+constexpr int kPlaceKinds = 512;
+constexpr int kRelookups = 3;
+constexpr int kPairBits = 19;
+constexpr uint64_t kMultiplier = 0x9E3779B1ull;
+constexpr int kBuckets = 256;
+constexpr int kHashed = 2048;
+constexpr double kWeightCap = 300.0;
+constexpr double kFloor = 0.002;
+
+constexpr int kLengthEdges[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64};
+constexpr int kDepthEdges[] = {1, 2, 3, 5, 9, 17, 33};
+
+constexpr double kRecycleRates[kVoteKinds] = {
+    0.3,  0.3,  0.3,  0.42, 0.23, 0.59, 0.2,  0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85,
+    0.15, 0.12, 0.15, 0.15, 0.1,  0.25, 0.25, 0.25, 0.19, 0.19, 0.3,  0.27, 0.21, 0.55, 0.18, 0.63,
+    0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39, 0.64, 0.09, 0.06, 0.1,  0.1,  0.16, 0.1,  0.07, 0.11};
+
+template <size_t N>
+int32_t reached(const int (&edges)[N], int32_t count) {
+  int32_t n = 0;
+  while (n < int32_t(N) && count >= edges[n]) n++;
+  return n;
+}
+
+int32_t count_bucket(uint8_t count) {
+  int32_t bits = 0;
+  while (count >> bits) bits++;
+  return std::min(7, bits);
+}
+
+int32_t bit_length(int32_t value) {
+  int32_t bits = 0;
+  while (value >> bits) bits++;
+  return bits;
+}
+
+struct PairSlot {
+  uint32_t slot;
+  uint16_t tag;
+};
+
+PairSlot pair_slot(int32_t one, int32_t two) {
+  const uint64_t mixed =
+      ((uint64_t(one) * kMultiplier + uint64_t(two)) * kMultiplier) & 0xFFFFFFFFull;
+  return {uint32_t(mixed >> (32 - kPairBits)),
+          uint16_t(((mixed ^ uint64_t(two)) & 0x1FFF) | 0x2000)};
+}
+
+void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
+  latest[context] = token;
+  if (usual[context] == token) {
+    if (count[context] < 255) count[context]++;
+  } else if (count[context] == 0) {
+    usual[context] = token;
+    count[context] = 1;
+  } else {
+    count[context]--;
+  }
+}
+
+}  // namespace
+
+int32_t length_bucket(int32_t length) { return reached(kLengthEdges, length); }
+
+void Offset::learn(double error, double curvature) {
+  information += curvature;
+  trend += 0.05 * (error - trend);
+  const double most = cap / (1.0 + 40.0 * trend * trend);
+  if (information > most) information = most;
+  value += 0.5 * error / information;
+}
+
+Confidence::Confidence()
+    : weights(kFeatures * kBuckets + 2 * kHashed, 0.0),
+      information(kFeatures * kBuckets + 2 * kHashed, 2.0) {
+  bias.cap = 2000.0;
+}
+
+double Confidence::probability(const Stream& stream, int32_t previous, int32_t token,
+                               const int32_t* features) const {
+  double z = bias.value + offsets[stream.language_offset].value +
+             offsets[stream.repository_offset].value + stream.offset.value;
+  z = z + weights[kFeatures * kBuckets + token % kHashed];
+  z += weights[kFeatures * kBuckets + kHashed + previous % kHashed];
+  for (int f = 0; f < kFeatures; f++) z += weights[f * kBuckets + features[f]];
+  const double p = z > -30.0 ? 1.0 / (1.0 + std::exp(-z)) : 0.0;
+  return p < kFloor ? kFloor : p;
+}
+
+void Confidence::learn(Stream& stream, int32_t previous, int32_t token, const int32_t* features,
+                       bool held) {
+  int32_t index[kFeatures + 2] = {kFeatures * kBuckets + token % kHashed,
+                                  kFeatures * kBuckets + kHashed + previous % kHashed};
+  for (int f = 0; f < kFeatures; f++) index[f + 2] = f * kBuckets + features[f];
+  Offset* local[3] = {&offsets[stream.language_offset], &offsets[stream.repository_offset],
+                      &stream.offset};
+  double z = bias.value;
+  for (Offset* offset : local) z += offset->value;
+  for (int32_t i : index) z += weights[i];
+  const double p = z > -30.0 ? 1.0 / (1.0 + std::exp(-z)) : 0.0;
+  const double error = (held ? 1.0 : 0.0) - p;
+  if (-0.003 < error && error < 0.003) return;
+  const double curvature = p * (1.0 - p) + 0.01;
+  for (int32_t i : index) {
+    information[i] = std::min(information[i] + curvature, kWeightCap);
+    weights[i] += 0.4 * error / information[i];
+  }
+  bias.learn(error, curvature);
+  for (Offset* offset : local) offset->learn(error, curvature);
+}
+
+Text::Text() : mass(kVoteKinds + kPlaceKinds), seen(kVoteKinds + kPlaceKinds, 0.0) {
+  for (int kind = 0; kind < kVoteKinds + kPlaceKinds; kind++) {
+    double rate;
+    const int place = kind - kVoteKinds;
+    if (place < 0)
+      rate = kRecycleRates[kind];
+    else if (place & 16)
+      rate = 0.15;
+    else
+      rate = place >> 5 ? std::min(0.9, 0.3 + 0.05 * (place >> 5)) : 0.02;
+    mass[kind] = rate / (1.0 - rate);
+  }
+}
+
+void Text::successors(int32_t one, int32_t two, std::vector<Vote>& votes) const {
+  const PairSlot at = pair_slot(one, two);
+  if (arrays.pair_tag[at.slot] == at.tag) {
+    const int32_t latest = arrays.pair_latest[at.slot], usual = arrays.pair_usual[at.slot];
+    const int32_t count = count_bucket(arrays.pair_count[at.slot]);
+    if (latest >= 0) votes.push_back({latest, 2 * count + (latest == usual)});
+    if (usual >= 0 && usual != latest) votes.push_back({usual, 16 + count});
+  }
+  const int32_t latest = arrays.single_latest[two], usual = arrays.single_usual[two];
+  const int32_t count = count_bucket(arrays.single_count[two]);
+  if (latest >= 0) votes.push_back({latest, 24 + 2 * count + (latest == usual)});
+  if (usual >= 0 && usual != latest) votes.push_back({usual, 40 + count});
+}
+
+void Text::context_after(const Stream& stream, const int32_t* after, int32_t count,
+                         Context& context) {
+  const size_t tail = std::min(stream.tokens.size(), size_t(kMaxMatch));
+  scratch_tokens_.assign(stream.tokens.end() - tail, stream.tokens.end());
+  const size_t known = std::min(stream.prefix.size(), size_t(kOrder[kOrders - 1] + 1));
+  scratch_hash_.assign(stream.prefix.end() - known, stream.prefix.end());
+  for (int32_t i = 0; i < count; i++) {
+    scratch_tokens_.push_back(after[i]);
+    scratch_hash_.push_back(extend_hash(scratch_hash_.back(), after[i]));
+  }
+  context.end = scratch_tokens_.data() + scratch_tokens_.size();
+  context.length = int32_t(std::min(scratch_tokens_.size(), size_t(kMaxMatch)));
+  context.hash = &scratch_hash_.back();
+  context.known = int32_t(scratch_hash_.size()) - 1;
+}
+
+void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, int32_t limit,
+                   double least, Drafted& out) {
+  out.count = 0;
+  out.segment = -1;
+  limit = std::min(limit, int32_t(kMaxDraft));
+  std::vector<int32_t> tail(stream.tokens.end() - std::min<size_t>(2, stream.tokens.size()),
+                            stream.tokens.end());
+  tail.insert(tail.end(), after, after + after_count);
+  if (tail.size() < 2) return;
+  Context context;
+  context_after(stream, after, after_count, context);
+  std::vector<Place>& found = after_count ? more_ : stream.offered;
+  static const std::vector<Pointer> none;
+  places(stream, context, after_count ? none : stream.pointers, limit, found);
+  std::vector<const Place*> alive;
+  for (const Place& place : found) alive.push_back(&place);
+  std::vector<Vote> votes;
+  std::vector<std::pair<int32_t, double>> behind;
+  std::vector<int32_t> path(after, after + after_count);
+  int32_t one = tail[tail.size() - 2], two = tail.back();
+  int32_t diverged = 0, lookups = 0, since = 0;
+  double reach = 1.0, sure = 1.0;
+  while (out.count < limit) {
+    const int32_t depth = out.count;
+    votes.clear();
+    for (const Place* place : alive)
+      if (since < place->count)
+        votes.push_back({place->tokens[since],
+                         kVoteKinds + length_bucket(place->match + since) * 32 + place->kind});
+    successors(one, two, votes);
+    if (depth == 0 && !after_count) stream.votes = votes;
+    if (votes.empty()) break;
+    behind.clear();
+    double total = 1.0;
+    for (const Vote& vote : votes) {
+      total += mass[vote.kind];
+      auto hit = std::find_if(behind.begin(), behind.end(),
+                              [&](const auto& b) { return b.first == vote.token; });
+      if (hit == behind.end())
+        behind.push_back({vote.token, mass[vote.kind]});
+      else
+        hit->second += mass[vote.kind];
+    }
+    const auto best =
+        std::max_element(behind.begin(), behind.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    const int32_t token = best->first;
+    const double probability = best->second / total;
+    reach *= probability;
+    if (reach < least && depth > 0) break;
+    const Place* lead = nullptr;
+    int32_t agree = 0;
+    if (!alive.empty()) {
+      const size_t before = alive.size();
+      alive.erase(std::remove_if(alive.begin(), alive.end(),
+                                 [&](const Place* p) {
+                                   return since >= p->count || p->tokens[since] != token;
+                                 }),
+                  alive.end());
+      diverged += alive.size() < before;
+      agree = int32_t(alive.size());
+      for (const Place* place : alive)
+        if (!lead || place->match > lead->match) lead = place;
+    }
+    const int32_t logit =
+        int32_t(3.0 * std::log(probability / (1.0 - probability + 1e-4)) + 12.5);
+    const int32_t level = std::clamp(logit, 0, 31);
+    int32_t match = 0, kind = 0, age = 0;
+    if (lead) {
+      match = length_bucket(lead->match + since);
+      kind = lead->kind;
+      age = std::min(15, bit_length(clock - arrays.segment_updated[lead->segment]));
+      if (depth == 0) out.segment = lead->segment;
+    }
+    int32_t* features = out.features[depth];
+    features[0] = level + 32 * (lead != nullptr);
+    features[1] = match * 16 + std::min(agree, 3) * 4 + std::min(int32_t(behind.size()) - 1, 3);
+    features[2] = kind * 4 + std::min(diverged, 3);
+    features[3] = reached(kDepthEdges, depth) * 16 + level / 2;
+    features[4] = age;
+    out.tokens[depth] = token;
+    out.from_place[depth] = lead != nullptr;
+    out.probability[depth] = confidence.probability(stream, two, token, features);
+    out.count++;
+    sure *= out.probability[depth];
+    if (sure < least) break;
+    path.push_back(token);
+    one = two;
+    two = token;
+    since++;
+    if (alive.empty() && lookups < kRelookups && reach > 2 * least) {
+      lookups++;
+      context_after(stream, path.data(), int32_t(path.size()), context);
+      places(stream, context, none, limit - out.count, more_);
+      for (const Place& place : more_) alive.push_back(&place);
+      since = 0;
+    }
+  }
+  if (out.count && !after_count) {
+    Proposal& proposal = stream.open.emplace_back();
+    proposal.previous = tail.back();
+    proposal.drafted = out;
+  }
+}
+
+void Text::learn_masses(const std::vector<Vote>& votes, int32_t token) {
+  double total = 1.0, right = 0.0;
+  for (const Vote& vote : votes) {
+    total += mass[vote.kind];
+    if (vote.token == token) right += mass[vote.kind];
+  }
+  for (const Vote& vote : votes) {
+    double value = mass[vote.kind];
+    double gradient = -value / total;
+    if (vote.token == token) gradient += value / right;
+    seen[vote.kind] = std::min(seen[vote.kind] + 1.0, 150.0);
+    value *= std::exp(gradient * 8.0 / (8.0 + seen[vote.kind]));
+    mass[vote.kind] = value < 0.01 ? 0.01 : value > 200.0 ? 200.0 : value;
+  }
+}
+
+void Text::note_pair(int32_t one, int32_t two, int32_t token) {
+  note(arrays.single_latest, arrays.single_usual, arrays.single_count, two, token);
+  const PairSlot at = pair_slot(one, two);
+  if (arrays.pair_tag[at.slot] != at.tag) {
+    arrays.pair_tag[at.slot] = at.tag;
+    arrays.pair_count[at.slot] = 0;
+  }
+  note(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, token);
+}
+
+bool Text::settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count) {
+  const Drafted& drafted = proposal.drafted;
+  bool wrong = false;
+  int32_t at = proposal.at;
+  for (int32_t i = 0; i < count && at < drafted.count; i++, at++)
+    if (drafted.tokens[at] != tokens[i]) {
+      wrong = true;
+      break;
+    }
+  proposal.at = at;
+  const int32_t first = proposal.learned;
+  if (at + wrong > first) {
+    if (first == 0) {
+      counters.first++;
+      counters.first_right += at > 0;
+    }
+    counters.proposed += at + wrong - first;
+    counters.foreseen += at - first;
+    for (int32_t i = first; i < at + wrong; i++)
+      confidence.learn(stream, i ? drafted.tokens[i - 1] : proposal.previous, drafted.tokens[i],
+                       drafted.features[i], i < at);
+    proposal.learned = at;
+  }
+  return !wrong && at < drafted.count;
+}
+
+void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
+  if (!stream.votes.empty() && count) learn_masses(stream.votes, tokens[0]);
+  stream.votes.clear();
+  // Of those still right the oldest stays open, so that long lookaheads are scored too.
+  std::vector<Proposal> kept;
+  for (Proposal& proposal : stream.open)
+    if (settle(stream, proposal, tokens, count) && kept.empty()) kept.push_back(proposal);
+  stream.open.swap(kept);
+  follow(stream, tokens, count);
+  stream.offered.clear();
+  const int32_t size = int32_t(stream.tokens.size());
+  for (int32_t at = std::max(2, size - count); at < size; at++)
+    note_pair(stream.tokens[at - 2], stream.tokens[at - 1], stream.tokens[at]);
+}
+
+}  // namespace atlasd::text
