@@ -199,6 +199,11 @@ class IgnoreRules:
             self._folders[relative] = known
         return known
 
+    def forget(self, folder: str) -> None:
+        """A folder was made, moved or removed: what is in force in it is to be read again."""
+        for known in [f for f in self._folders if f == folder or f.startswith(f"{folder}/")]:
+            del self._folders[known]
+
     def ignored(self, path: str, is_folder: bool = False) -> bool:
         """Whether a path relative to the root is ignored, itself or by a folder on the way."""
         parts = path.split("/")

@@ -60,17 +60,19 @@ def look_at(task: Task, paths: Iterable[str]) -> Work:
     ordered = sorted(paths)
     alone = len(ordered) <= ALONE_FILES
     for path in ordered:
-        if path in ("", GIT_EXCLUDE) or PurePosixPath(path).name in IGNORE_FILES:
+        if path in ("", GIT_EXCLUDE) or PurePosixPath(path).name in (*IGNORE_FILES, ".git"):
             task.rescan()
             return
     for path in ordered:
-        if path == ".git" or path.startswith(".git/"):
+        if path.startswith(".git/"):
             continue
         yield from _look_at_one(task, repository, path, alone)
         yield None
 
 
 def _look_at_one(task: Task, repository: Repository, path: str, alone: bool) -> Work:
+    if path not in repository:
+        repository.rules.forget(path)
     found = repository.find(path)
     present: set[str] = set()
     if found is not None:
