@@ -113,9 +113,14 @@ def measure(candidate: Candidate, prompt: list[int], count: int) -> None:
 def report(candidates: list[Candidate]) -> None:
     """Median milliseconds per token and the ratio of speeds, with the middle half of the rounds."""
     base = next(each for each in candidates if each.name == REFERENCE)
-    print(
-        f"  {'':28}{'ms/token':>9}{'tokens/s':>10}{'ratio':>8}{'middle half':>16}{'by CPU time':>13}"
+    heads = (
+        ("ms/token", 9),
+        ("tokens/s", 10),
+        ("ratio", 8),
+        ("middle half", 16),
+        ("by CPU time", 13),
     )
+    print("  " + " " * 28 + "".join(f"{name:>{width}}" for name, width in heads))
     for each in candidates:
         wall = statistics.median(each.wall)
         ratios = [theirs / ours for theirs, ours in zip(base.wall, each.wall, strict=True)]

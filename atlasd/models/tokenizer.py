@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,6 @@ class Tokenizer:
     ) -> None:
         """``settings`` is tokenizer_config.json or its equivalent; ``eos`` further end tokens."""
         self._inner = inner
-        self._lock = threading.Lock()
-        self._parsing: tokenizers.Tokenizer | None = None
         self._added = inner.get_added_tokens_decoder()
         # Before guarding: a tool call's markers, say, are not special, and clients want them.
         self._skipped = {token for token, added in self._added.items() if added.special}
@@ -91,7 +88,18 @@ class Tokenizer:
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The ids of a text. Only with ``special`` are control tokens in the text recognised."""
-        return self._encoder(special).encode(text, add_special_tokens=False).ids
+        if not special:
+            return self._plain(text)
+        if self._splits is None:
+            return self._parser.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for part in self._splits.split(text):
+            known = self._controls.get(part)
+            ids += self._plain(part) if known is None else [known]
+        return ids
+
+    def _plain(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of many texts, on the library's own threads. Nothing special is recognised."""
@@ -120,14 +128,10 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of vocabulary and merges: equal for models that can draft for each other."""
-        model = json.loads(self._inner.to_str())["model"]
-        vocabulary = sorted(self._inner.get_vocab(with_added_tokens=True).items())
-        merges = [
-            pair.split(" ", 1) if isinstance(pair, str) else pair
-            for pair in model.get("merges") or []
-        ]
-        content = json.dumps([vocabulary, merges], ensure_ascii=False)
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        added = sorted((id, each.content) for id, each in self._added.items())
+        digest = hashlib.sha256(_state(self._inner.model))
+        digest.update(json.dumps(added).encode())
+        return digest.hexdigest()[:16]
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -150,14 +154,28 @@ class Tokenizer:
             return bytes([int(byte[1], 16)])
         return text.replace("▁", " ").encode("utf-8")
 
-    def _encoder(self, special: bool) -> tokenizers.Tokenizer:
-        if not special:
-            return self._inner
-        with self._lock:
-            # A second copy, because recognising is a setting of the whole object.
-            if self._parsing is None:
-                self._parsing = tokenizers.Tokenizer.from_str(self._inner.to_str())
-            return self._parsing
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        """The tokens that are recognised only when asked for."""
+        known = self._inner.get_added_tokens_decoder()
+        return {added.content: id for id, added in known.items() if added.special}
+
+    @cached_property
+    def _splits(self) -> re.Pattern[str] | None:
+        """Cuts a text at its control tokens, the longest first; None where they also take spaces
+        with them, or where the text's beginning is encoded differently."""
+        known = self._inner.get_added_tokens_decoder().values()
+        prefixed = b'"add_prefix_space":true' in _state(self._inner.pre_tokenizer)
+        spaced = any(each.lstrip or each.rstrip for each in known)
+        if prefixed or spaced or not self._byte_level:
+            return None
+        longest = sorted(self._controls, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest)) + ")" if longest else "(?!)")
+
+    @cached_property
+    def _parser(self) -> tokenizers.Tokenizer:
+        """A copy that recognises control tokens, because that is a setting of the whole object."""
+        return tokenizers.Tokenizer.from_str(self._inner.to_str())
 
     def _end_tokens(self, settings: dict[str, Any], ids: list[int]) -> list[int]:
         named = settings.get("eos_token")

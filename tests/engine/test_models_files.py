@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from atlasd_kernels import cpu
 
 from atlasd.errors import ModelError
 from atlasd.models.config import config_from_json, read_config
@@ -53,6 +54,16 @@ def test_gguf_gives_the_same_as_safetensors(family: str, tmp_path: Path) -> None
     folder = save(model, tmp_path / "folder")
     file = write_gguf(model, tmp_path / "model.gguf")
     np.testing.assert_allclose(logits_of(file), logits_of(folder), atol=1e-5)
+
+
+def test_the_cpu_kernels_take_gguf_too(tmp_path: Path) -> None:
+    if not cpu.available()[0]:
+        pytest.skip(f"the CPU kernels do not load here: {cpu.available()[1]}")
+    model = random_model("llama linear")
+    folder = save(model, tmp_path / "folder")
+    file = write_gguf(model, tmp_path / "model.gguf")
+    given = [logits_of(path, backend="native") for path in (file, folder)]
+    np.testing.assert_allclose(*given, atol=1e-5)
 
 
 def test_llama_3_scaling_of_a_gguf_file_is_read_from_its_tensor(tmp_path: Path) -> None:
@@ -231,8 +242,6 @@ def test_an_unknown_device_is_an_error(tmp_path: Path) -> None:
 def test_a_native_load_does_not_import_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
-
-    from atlasd_kernels import cpu
 
     if not cpu.available()[0]:
         pytest.skip(f"the CPU kernels do not load here: {cpu.available()[1]}")

@@ -138,6 +138,13 @@ def test_a_size_in_which_the_place_matters_is_not_used() -> None:
     assert agreeing_sizes(run).passes == (2, 4, 8)
 
 
+def test_rows_go_alone_where_their_place_always_matters() -> None:
+    def run(sizes: Sizes, order: list[int]) -> torch.Tensor:
+        return torch.tensor(order, dtype=torch.float32)[:, None] + torch.arange(16)[:, None]
+
+    assert agreeing_sizes(run) == Sizes((1,), (1,))
+
+
 @pytest.mark.parametrize(
     ("rows", "bucket"), [(1, 2), (2, 2), (3, 4), (8, 8), (9, 16), (17, 18), (21, 24), (40, 40)]
 )
