@@ -53,7 +53,7 @@ class PromptBuilder:
         repository, path = self._locate(request)
         budget = self._budget(request.max_tokens)
         pieces = self._pieces(request, repository, path, language, budget)
-        spent = sum(self._length(piece) for piece in pieces)
+        pieces, spent = self._fitting(pieces, budget // 2)
         suffix = self._suffix(request.suffix, int(budget * SUFFIX_SHARE))
         spent += len(self._tokenizer.encode(suffix))
         prefix = prefix_window(self._tokenizer, request.prefix, max(budget - spent, budget // 4))
@@ -111,6 +111,17 @@ class PromptBuilder:
         )
         known = {piece.text.strip() for piece in brought}
         return (*brought, *(piece for piece in found if piece.text.strip() not in known))
+
+    def _fitting(self, pieces: tuple[Piece, ...], most: int) -> tuple[tuple[Piece, ...], int]:
+        """The first pieces that take at most ``most`` tokens, and how many they take: characters
+        were only an estimate, and some texts have far fewer of them per token."""
+        spent = 0
+        for index, piece in enumerate(pieces):
+            length = self._length(piece)
+            if spent + length > most:
+                return pieces[:index], spent
+            spent += length
+        return pieces, spent
 
     def _suffix(self, suffix: str, budget: int) -> str:
         return suffix_window(self._tokenizer, suffix, budget) if self.template.uses_suffix else ""

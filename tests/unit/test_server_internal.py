@@ -262,6 +262,18 @@ async def test_infill_only_warms_the_cache_when_nothing_is_to_be_predicted(house
     assert "b.py" in house.prompt()
 
 
+async def test_context_that_is_more_than_fits_is_left_out_rather_than_refused(
+    house: House,
+) -> None:
+    house.says("x")
+    extra = [{"filename": f"{n}.py", "text": "é = 1\n" * 150} for n in range(8)]
+    asked = {"input_prefix": "a = 1\n" * 900, "input_suffix": "b = 2\n" * 900,
+             "input_extra": extra, "n_predict": 32}  # fmt: skip
+    assert (await post(house, "/infill", asked))[0] == 200
+    assert len(house.engine.prompts[0]) + 32 <= 4096
+    assert "0.py" in house.prompt()
+
+
 async def test_infill_gives_several_choices_as_a_list(house: House) -> None:
     for text in ("a + b\n", "b + a\n"):
         house.says(text)
