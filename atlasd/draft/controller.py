@@ -19,7 +19,6 @@ from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
 _NOTHING = Candidate("none", [], [])
 _CONTINUATIONS = 3
-_FIRST_LIMIT = 16
 
 
 class Controller:
@@ -27,6 +26,7 @@ class Controller:
 
     def __init__(self, drafters: Sequence[Drafter], confidence: Confidence, costs: Costs) -> None:
         self.drafters = list(drafters)
+        self._text = next((d for d in drafters if isinstance(d, Mixture)), None)
         self.confidence = confidence
         self.costs = CostTable(costs)
         self.tallies: dict[str, Tally] = {}
@@ -115,9 +115,8 @@ class Controller:
             return chain
         opened = self._open[stream.stream]
         least = self.costs.least_reach
-        for drafter in self.drafters:
-            if isinstance(drafter, Mixture):
-                drafter.least_reach = least
+        if self._text is not None:
+            self._text.least_reach = least
         asked = 0
         while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
             best: tuple[float, Drafter, Draft, list[float]] | None = None
@@ -126,20 +125,22 @@ class Controller:
             for drafter in self.drafters:
                 if not drafter.free:
                     continue
-                draft = drafter.propose(
-                    stream, chain.tokens, min(limit - len(chain.tokens), _FIRST_LIMIT)
-                )
+                draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
                 if not draft.tokens:
                     continue
-                probabilities = self.confidence.predict(
-                    draft.source,
-                    opened.scope,
-                    previous,
-                    draft.tokens,
-                    draft.features,
-                    least / reach,
-                )
-                opened.waiting.append(Proposal(draft, previous, list(chain.tokens), probabilities))
+                probabilities = draft.probabilities
+                if probabilities is None:
+                    probabilities = self.confidence.predict(
+                        draft.source,
+                        opened.scope,
+                        previous,
+                        draft.tokens,
+                        draft.features,
+                        least / reach,
+                    )
+                    opened.waiting.append(
+                        Proposal(draft, previous, list(chain.tokens), probabilities)
+                    )
                 expected, product = 0.0, 1.0
                 for probability in probabilities:
                     product *= probability
@@ -184,10 +185,12 @@ class _Chain:
 
     def draft(self, count: int) -> Draft:
         """The first ``count`` tokens as one draft."""
-        parts = tuple(
-            part for _, draft, size in self.parts for part in draft.by_source(size).items()
-        )
-        return Draft(parts[0][0], self.tokens[:count], [], self, parts)
+        parts: list[tuple[str, int]] = []
+        for _, draft, size in self.parts:
+            for source, length in draft.parts or ((draft.source, size),):
+                parts.append((source, min(length, size)))
+                size -= parts[-1][1]
+        return Draft(parts[0][0], self.tokens[:count], credit=self, parts=tuple(parts))
 
     def settle(self, accepted: int) -> None:
         """Tell each drafter how much of its part was accepted."""

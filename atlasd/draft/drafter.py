@@ -46,6 +46,10 @@ class Draft:
     credit: object = None
     """Whatever the drafter wants back in ``settle`` (which segment it drafted from, say)."""
 
+    probabilities: list[float] | None = None
+    """Per token its confidence, from a drafter that is calibrated by itself; such drafts are not
+    scored by the controller."""
+
     parts: tuple[tuple[str, int], ...] = ()
     """Where a draft mixes sources: (source, count) in token order."""
 

@@ -26,6 +26,8 @@ LENGTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48
 _DEPTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 5, 9, 17, 33)
 _PLACE_KINDS = 512
 _RELOOKUPS = 3
+_CHUNK = 16
+"""Tokens at a time: where confidence is high the controller asks for more."""
 _RECYCLE_RATES = (
     *(0.3, 0.3, 0.3, 0.42, 0.23, 0.59, 0.2, 0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85),
     *(0.15, 0.12, 0.15, 0.15, 0.1, 0.25, 0.25, 0.25),
@@ -90,6 +92,7 @@ class Mixture:
         tail = stream.tokens[-2:] + after
         if len(tail) < 2:
             return EMPTY
+        limit = min(limit, _CHUNK)
         places = self.positions.places(stream, after, limit)
         mass_of, votes_of = self.masses.value, self.recycle.votes
         one, two = tail[-2], tail[-1]
@@ -166,7 +169,7 @@ class Mixture:
                 since = 0
         if not drafted:
             return EMPTY
-        return Draft(self.name, drafted, features, credit, tuple(parts))
+        return Draft(self.name, drafted, features, credit, parts=tuple(parts))
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
         votes = self._votes.pop(stream.stream, None)

@@ -112,6 +112,10 @@ class Positions:
             self.index.drop(name, stream.repository)
             self.index.put(name, stream.repository, "output", text, stream.language)
 
+    def segment_of(self, stream: StreamView) -> Segment:
+        """The segment that holds a running stream's prompt and output."""
+        return self._streams[stream.stream].segment
+
     def _prompt_segment(self, stream: StreamView, tokens: np.ndarray) -> Segment:
         """A segment holding the prompt: an earlier request's, edited, where they are alike."""
         best, shared = None, len(tokens) // 2

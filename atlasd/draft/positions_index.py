@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -55,6 +55,18 @@ def context_of(tokens: list[int], prefix: list[int]) -> Context:
     return Context(int.from_bytes(tail.tobytes(), "little"), len(tail), tokens[-1], prefix)
 
 
+class Watcher(Protocol):
+    """Who keeps a copy of where segments lie (the native drafter)."""
+
+    def placed(self, run: Run) -> None:
+        """A run was allocated; no piece lies in it yet."""
+        ...
+
+    def changed(self, segment: Segment) -> None:
+        """The segment's pieces are others now."""
+        ...
+
+
 class PositionIndex:
     """Segments under a byte budget. Not thread-safe."""
 
@@ -68,10 +80,7 @@ class PositionIndex:
         self.runs: list[Run | None] = []
         self.free_runs: list[int] = []
         self.clock = 0
-        self.attach()
-
-    def attach(self) -> None:
-        """Refresh the views after the arrays were replaced (restoring)."""
+        self.watcher: Watcher | None = None
         self._token_view = self.tokens.data
         self._token_bytes = self.tokens.data.cast("B")
         self._run_view = self.run_of.data
@@ -97,8 +106,8 @@ class PositionIndex:
         if segment.pieces:
             self._edit(segment, tokens)
         else:
-            segment.set_pieces(self._write(segment, tokens, 0, len(tokens)))
             segment.updated = self.clock
+            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens)))
         return segment
 
     def append(self, segment: Segment, tokens: list[int], prefix: list[int]) -> None:
@@ -109,7 +118,7 @@ class PositionIndex:
             piece = segment.pieces[-1] if segment.pieces else None
             run = segment.runs[-1] if segment.runs else None
             if piece is None or run is None or not run.start <= piece.stop < run.stop:
-                piece = self._grow(segment)
+                piece = self.grow(segment)
             position = piece.stop
             self._token_view[position] = token
             piece.stop += 1
@@ -164,12 +173,12 @@ class PositionIndex:
         held = sum(run.stop - run.start for run in segment.runs)
         if len(segment.pieces) > _MAX_PIECES or held > 2 * len(tokens) + 4096:
             self._clear(segment)
-            segment.set_pieces(self._write(segment, tokens, 0, len(tokens)))
+            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens)))
             return
         before = segment.clip(0, prefix)
         after = segment.clip(len(old) - kept, len(old))
         window = self._write(segment, tokens, prefix, len(tokens) - kept)
-        segment.set_pieces(before + window + after)
+        self._set_pieces(segment, before + window + after)
 
     def _write(self, segment: Segment, text: Int32, begin: int, end: int) -> list[Piece]:
         """Write text[begin:end], preceded by what stood before it, and index it."""
@@ -192,7 +201,7 @@ class PositionIndex:
                 table.insert_many(keys[skip:], start + skip)
         return [Piece(start + context, start + size)]
 
-    def _grow(self, segment: Segment) -> Piece:
+    def grow(self, segment: Segment) -> Piece:
         """A fresh last piece for an appending segment, with the text before it repeated."""
         context = self.read_tail(segment, MAX_MATCH)
         size = len(context) + _TAIL
@@ -203,7 +212,7 @@ class PositionIndex:
         self._new_run(segment, start, start + size)
         self.tokens[start : start + len(context)] = context
         piece = Piece(start + len(context), start + len(context))
-        segment.set_pieces([*segment.pieces, piece])
+        self._set_pieces(segment, [*segment.pieces, piece])
         return piece
 
     def read_tail(self, segment: Segment, count: int) -> Int32:
@@ -249,15 +258,22 @@ class PositionIndex:
         run.number = number
         self.run_of[start:stop] = number
         segment.runs.append(run)
+        if self.watcher is not None:
+            self.watcher.placed(run)
 
     def _clear(self, segment: Segment) -> None:
         segment.generation += 1
+        self._set_pieces(segment, [])
         for run in segment.runs:
             self.arena.give(run.start, run.stop)
             self.runs[run.number] = None
             self.free_runs.append(run.number)
         segment.runs = []
-        segment.set_pieces([])
+
+    def _set_pieces(self, segment: Segment, pieces: list[Piece]) -> None:
+        segment.set_pieces(pieces)
+        if self.watcher is not None:
+            self.watcher.changed(segment)
 
     # Reading
 

@@ -72,7 +72,7 @@ class OpenProposals:
             if at < lead:
                 if proposal.after[at] != token:
                     return False
-            elif at - lead >= len(draft.tokens):
+            elif at - lead >= len(proposal.probabilities):
                 break
             elif draft.tokens[at - lead] != token:
                 wrong = True
@@ -99,4 +99,4 @@ class OpenProposals:
                 wrong,
             )
             proposal.learned = right
-        return not wrong and right < len(draft.tokens)
+        return not wrong and right < len(proposal.probabilities)

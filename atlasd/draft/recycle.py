@@ -135,10 +135,13 @@ class Recycle:
                 self._tag_at[slot] = tag
                 self.pair.count_at[slot] = 0
             self.pair.note(slot, token)
-        if rows is not None and len(rows.after) > len(tokens):
-            # Rows behind the first rejection read a text that will not be, but what the target
-            # would have said there is worth as much as any other successor.
-            rejected = slice(len(tokens), None)
+        self.observe_rejected(len(tokens), rows)
+
+    def observe_rejected(self, verified: int, rows: VerifiedRows | None) -> None:
+        """Rows behind the first rejection read a text that will not be, but what the target would
+        have said there is worth as much as any other successor."""
+        if rows is not None and len(rows.after) > verified:
+            rejected = slice(verified, None)
             self.single.latest[rows.after[rejected]] = rows.top[rejected, 0]
 
     @property

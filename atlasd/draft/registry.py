@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
+from atlasd_kernels.cpu.text import text_library
 
 from atlasd.draft import positions_files
 from atlasd.draft.confidence import Confidence
@@ -15,6 +16,7 @@ from atlasd.draft.controller import Controller
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import Drafter, Int32
 from atlasd.draft.mixture import Mixture
+from atlasd.draft.native import NativeMixture
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
 
@@ -50,9 +52,15 @@ class Drafting:
         self.confidence = Confidence()
         self.index = PositionIndex(index_bytes)
         self.recycle = Recycle(vocab_size)
-        self.drafters: list[Drafter] = [Mixture(self.index, self.recycle), *extra]
         if folder is not None:
             positions_files.load(self.index, folder / INDEX_FILE, fingerprint)
+        library = text_library()
+        self.text = (
+            Mixture(self.index, self.recycle)
+            if library is None
+            else NativeMixture(self.index, self.recycle, library)
+        )
+        self.drafters: list[Drafter] = [self.text, *extra]
         self.controller = Controller(self.drafters, self.confidence, costs)
 
     def add_segment(

@@ -37,6 +37,8 @@ class Segment:
     pieces: list[Piece] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     length: int = 0
+    number: int = -1
+    """Its id in the native drafter's arrays."""
     _starts: list[int] = field(default_factory=list)
     _order: list[int] = field(default_factory=list)
 

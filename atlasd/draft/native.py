@@ -1,0 +1,269 @@
+"""The text drafter in native code: the same drafts as ``Mixture``, in a few microseconds.
+
+Python keeps the index, the segments and the recycle tables; the native side reads and writes their
+arrays in place, and keeps what it learns (masses, confidence) itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from dataclasses import dataclass
+from weakref import finalize
+
+import numpy as np
+import numpy.typing as npt
+from atlasd_kernels.cpu.text import MAX_DRAFT, Arrays, Counters, Drafted, TextLibrary
+
+from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
+from atlasd.draft.mixture import Mixture
+from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.recycle import Recycle
+from atlasd.draft.segments import KINDS, Run, Segment
+
+_LANGUAGE_CAP, _REPOSITORY_CAP = 200.0, 100.0
+_STATES = ("masses", "seen", "weights", "information", "bias")
+
+
+@dataclass(slots=True)
+class _State:
+    handle: int
+    segment: Segment
+
+
+class NativeMixture(Mixture):
+    """``Mixture`` in native code; its drafts come with their confidence."""
+
+    def __init__(self, index: PositionIndex, recycle: Recycle, library: TextLibrary) -> None:
+        super().__init__(index, recycle)
+        self._library = library
+        self._text = library.new()
+        finalize(self, library.free, self._text)
+        self._places = _PlaceArrays(index)
+        self._attached: list[Int32] = []
+        self._offsets: dict[tuple[str, str], int] = {}
+        self._out = Drafted()
+        self._native_streams: dict[int, _State] = {}
+
+    def begin(self, stream: StreamView) -> None:
+        super().begin(stream)
+        tokens = np.array(stream.tokens, np.int32)
+        handle = self._library.stream(
+            tokens.ctypes.data,
+            len(tokens),
+            self._places.repository(stream.repository),
+            self._offset("language", stream.language, _LANGUAGE_CAP),
+            self._offset("repository", stream.repository, _REPOSITORY_CAP),
+        )
+        segment = self.positions.segment_of(stream)
+        self._native_streams[stream.stream] = _State(handle, segment)
+
+    def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
+        state = self._native_streams[stream.stream]
+        self._attach()
+        out = self._out
+        drafted = array("i", after)
+        address, count = drafted.buffer_info()
+        self._library.propose(
+            self._text,
+            state.handle,
+            address,
+            count,
+            min(limit, MAX_DRAFT),
+            self.least_reach,
+            self.positions.index.clock,
+            out,
+        )
+        size = out.count
+        if size == 0:
+            return EMPTY
+        return Draft(
+            self.name,
+            out.tokens[:size],
+            [],
+            self._places.segments[out.segment] if out.segment >= 0 else None,
+            out.probability[:size],
+            _parts(out.from_place[:size]),
+        )
+
+    def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
+        state = self._native_streams[stream.stream]
+        self._attach()
+        raw = array("i", tokens)
+        address, count = raw.buffer_info()
+        done = 0
+        while done < count:
+            written = self._library.append(
+                self._text, state.handle, address + 4 * done, count - done
+            )
+            if written:
+                state.segment.pieces[-1].stop += written
+                state.segment.length += written
+                done += written
+            else:
+                self.positions.index.grow(state.segment)
+                self._attach()
+                tail = self._places.pieces[state.segment.number][-1]
+                self._library.tail(state.handle, tail, state.segment.runs[-1].stop)
+        self._library.observe(self._text, state.handle, address, count)
+        self.recycle.observe_rejected(len(tokens), rows)
+
+    def end(self, stream: StreamView) -> None:
+        state = self._native_streams.pop(stream.stream)
+        self._library.stream_free(state.handle)
+        self.positions.end(stream)
+
+    def counters(self) -> Counters:
+        """Tokens proposed and foreseen so far."""
+        found = Counters()
+        self._library.counters(self._text, found)
+        return found
+
+    def learned(self, which: int) -> npt.NDArray[np.float64]:
+        """A view of learned numbers (``_STATES``, then four numbers per offset)."""
+        count = ctypes.c_int64()
+        address = self._library.state(self._text, which, count)
+        values = (ctypes.c_double * count.value).from_address(address)
+        return np.ctypeslib.as_array(values)
+
+    def _offset(self, kind: str, value: str | None, cap: float) -> int:
+        key = (kind, value or "")
+        number = self._offsets.get(key)
+        if number is None:
+            number = self._offsets[key] = self._library.offset(self._text, cap)
+        return number
+
+    def _attach(self) -> None:
+        """Hand over the arrays where one of them was replaced."""
+        tables = self.positions.index.tables
+        if self._attached and not self._places.grown:
+            for table, known in zip(tables, self._attached, strict=True):
+                if table.heads is not known:
+                    break
+            else:
+                return
+        heads = [table.heads for table in tables]
+        self._places.grown = False
+        self._attached = heads
+        index, recycle = self.positions.index, self.recycle
+        arrays = Arrays(tokens=index.tokens.ctypes.data, run_of=index.run_of.ctypes.data)
+        for at, table in enumerate(tables):
+            arrays.links[at] = table.previous.ctypes.data
+            arrays.heads[at] = table.heads.ctypes.data
+            arrays.masks[at] = table.mask
+        self._places.fill(arrays)
+        for name, successors in (("single", recycle.single), ("pair", recycle.pair)):
+            setattr(arrays, f"{name}_latest", successors.latest.ctypes.data)
+            setattr(arrays, f"{name}_usual", successors.usual.ctypes.data)
+            setattr(arrays, f"{name}_count", successors.count.ctypes.data)
+        arrays.pair_tag = recycle.tags.ctypes.data
+        self._library.attach(self._text, arrays)
+
+
+class _PlaceArrays:
+    """Runs, pieces and segments of an index as arrays: the watcher that keeps them in step."""
+
+    def __init__(self, index: PositionIndex) -> None:
+        self.index = index
+        self.grown = True
+        self.arrays = {
+            name: np.full(1024, -1, np.int32)
+            for name in (
+                *("run_start", "run_piece"),
+                *("piece_start", "piece_stop", "piece_next", "piece_sibling", "piece_segment"),
+                *("segment_kind", "segment_repository", "segment_updated"),
+            )
+        }
+        self.segments: list[Segment | None] = []
+        self.pieces: dict[int, list[int]] = {}
+        self._free_pieces: list[int] = []
+        self._free_segments: list[int] = []
+        self._piece_count = 0
+        self._repositories: dict[str | None, int] = {}
+        for run in index.runs:
+            if run is not None:
+                self.placed(run)
+        for segment in index:
+            self.changed(segment)
+        index.watcher = self
+
+    def fill(self, target: Arrays) -> None:
+        """Write the arrays' addresses."""
+        for name, values in self.arrays.items():
+            setattr(target, name, values.ctypes.data)
+
+    def repository(self, name: str | None) -> int:
+        """The number that stands for a repository."""
+        return self._repositories.setdefault(name, len(self._repositories))
+
+    def placed(self, run: Run) -> None:
+        self._room("run", run.number)
+        self.arrays["run_start"][run.number] = run.start
+        self.arrays["run_piece"][run.number] = -1
+
+    def changed(self, segment: Segment) -> None:
+        a = self.arrays
+        if segment.number >= 0:
+            old = self.pieces.pop(segment.number)
+            a["piece_segment"][old] = -1
+            self._free_pieces += old
+        elif not segment.pieces:
+            return
+        a["run_piece"][[run.number for run in segment.runs]] = -1
+        if not segment.pieces:
+            self.segments[segment.number] = None
+            self._free_segments.append(segment.number)
+            segment.number = -1
+            return
+        if segment.number < 0:
+            self._number(segment)
+        number = segment.number
+        a["segment_kind"][number] = KINDS.index(segment.kind)
+        a["segment_repository"][number] = self.repository(segment.repository)
+        a["segment_updated"][number] = segment.updated
+        ids: list[int] = []
+        for piece in segment.pieces:
+            at = self._free_pieces.pop() if self._free_pieces else self._new_piece()
+            a["piece_start"][at] = piece.start
+            a["piece_stop"][at] = piece.stop
+            a["piece_segment"][at] = number
+            run = int(self.index.run_of[piece.start])
+            a["piece_sibling"][at] = a["run_piece"][run]
+            a["run_piece"][run] = at
+            a["piece_next"][at] = -1
+            if ids:
+                a["piece_next"][ids[-1]] = at
+            ids.append(at)
+        self.pieces[number] = ids
+
+    def _number(self, segment: Segment) -> None:
+        if self._free_segments:
+            segment.number = self._free_segments.pop()
+            self.segments[segment.number] = segment
+        else:
+            segment.number = len(self.segments)
+            self.segments.append(segment)
+            self._room("segment", segment.number)
+
+    def _new_piece(self) -> int:
+        self._piece_count += 1
+        self._room("piece", self._piece_count - 1)
+        return self._piece_count - 1
+
+    def _room(self, prefix: str, number: int) -> None:
+        """Make all arrays of this prefix hold ``number``."""
+        for name, values in self.arrays.items():
+            if name.startswith(prefix) and number >= len(values):
+                self.arrays[name] = np.concatenate([values, np.full(len(values), -1, np.int32)])
+                self.grown = True
+
+
+def _parts(from_place: list[int]) -> tuple[tuple[str, int], ...]:
+    """Runs of equal sources."""
+    parts: list[tuple[str, int]] = []
+    start = 0
+    for at in range(1, len(from_place) + 1):
+        if at == len(from_place) or from_place[at] != from_place[start]:
+            parts.append(("positions" if from_place[start] else "recycle", at - start))
+            start = at
+    return tuple(parts)
