@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from atlasd.completion.ahead import Ahead
 from atlasd.completion.cache import Hit, TypeThrough, wanted
 from atlasd.completion.chat import ChatTemplate
 from atlasd.completion.decoding import Decoded, Decoding
+from atlasd.completion.fates import Fates
 from atlasd.completion.healing import Healer
 from atlasd.completion.hole_filler import HoleFiller
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
 from atlasd.completion.prompt import PromptBuilder
-from atlasd.completion.record import Given, Origin, Records, origin_of
+from atlasd.completion.record import Given, Origin, origin_of
 from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.completion.templates import Prompt, template_for
 from atlasd.completion.trim import Place
 from atlasd.completion.trim.brackets import replaced_right
-from atlasd.engine.protocol import AddSegment, Priority, Sampling, StreamStats
-from atlasd.errors import RequestError
-from atlasd.store.rows import Fate
-from atlasd.workspace.secrets import mask
-
-log = logging.getLogger(__name__)
+from atlasd.engine.protocol import Priority, Sampling, StreamStats
 
 SLOT_TOKENS = 4096
-FATES = ("shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded")
 
 Source = Literal["model", "type-through", "ahead"]
 
@@ -75,7 +68,6 @@ class Completer:
     ) -> None:
         self._engine = engine
         self._tokenizer = RememberingTokenizer(tokenizer)
-        self._store = store
         self._model = model
         chat = ChatTemplate(tokenizer.chat_template, special)
         template = template_for(
@@ -85,11 +77,10 @@ class Completer:
         self._builder = PromptBuilder(self._tokenizer, template, workspace, slot)
         self._healer = Healer(self._tokenizer)
         self._cache: TypeThrough[Origin] = TypeThrough()
-        self._records = Records()
+        self._fates = Fates(engine, self._tokenizer, store)
         self._ahead = Ahead(self._decode_ahead, self._settle_ahead)
         self._flights: dict[str, _Flight] = {}
         self._counts: Counter[str] = Counter()
-        self._writes: set[asyncio.Task[Any]] = set()
 
     @property
     def template(self) -> str:
@@ -150,22 +141,13 @@ class Completer:
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
         or superseded. ``accepted_length`` counts characters from the start, cumulatively."""
-        if fate not in FATES:
-            raise RequestError(f"{fate!r} is no fate.", f"There are {', '.join(FATES)}.")
-        given = self._records.find(id)
+        await self._fates.tell(id, fate, accepted_length)
         self._counts[fate] += 1
-        if given is not None:
-            if fate.startswith("accepted"):
-                self._learn(given, fate, accepted_length)
-            if (writing := self._write(given)) is not None:
-                await writing
-        if self._store is not None:
-            await self._store.set_fate(id, cast(Fate, fate), accepted_length)
 
     def why(self, id: str | None = None) -> dict[str, object] | None:
         """How a suggestion (the last one without ``id``) came about: prompt parts with token
         counts, trimming rules, statistics, and ``stream`` to ask the engine about its steps."""
-        given = self._records.find(id)
+        given = self._fates.find(id)
         return given.why() if given is not None else None
 
     @property
@@ -181,7 +163,7 @@ class Completer:
         """Forget suggestions kept in memory and end what is decoded ahead (pause, purge)."""
         self._ahead.cancel()
         self._cache.clear()
-        self._records.clear()
+        self._fates.clear()
         self._builder.clear()
 
     # Answering
@@ -319,48 +301,10 @@ class Completer:
             trimmed_by=origin.rules,
             total_ms=(time.perf_counter() - started) * 1000,
         )
-        given = Given(completion, request, origin)
-        self._records.add(given)
-        if source != "type-through":
-            self._write(given)
+        self._fates.hand_out(Given(completion, request, origin))
         if request.trim and request.sampling.choice == 0:
             self._ahead.follow(request, text, right)
         return completion
-
-    # What became of it
-
-    def _write(self, given: Given) -> asyncio.Task[None] | None:
-        """Store a suggestion, behind the answer's back; what is typed along is stored only when
-        somebody reports on it."""
-        if self._store is None or given.stored or not given.request.trusted:
-            return None
-        given.stored = True
-        task = asyncio.create_task(self._store.add_completion(given.row()))
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        return task
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("A suggestion could not be stored: %s", error)
-
-    def _learn(self, given: Given, fate: str, length: int | None) -> None:
-        """What was accepted is drafted from: it becomes a segment, grown with each further part."""
-        text = given.completion.text
-        text = text if fate == "accepted" or length is None else text[:length]
-        if not given.request.trusted or given.origin.repository is None or not text.strip():
-            return
-        line = given.request.prefix[given.request.prefix.rfind("\n") + 1 :]
-        self._engine.send(
-            AddSegment(
-                segment=f"accepted/{given.completion.id}",
-                repository=given.origin.repository,
-                kind="accepted",
-                tokens=np.array(self._tokenizer.encode(mask(line + text)), "<i4").tobytes(),
-                language=given.origin.language.id,
-            )
-        )
 
 
 def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:

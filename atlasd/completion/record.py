@@ -1,10 +1,8 @@
-"""What is remembered of suggestions: how they came about, for ``atlasd why``, and who has them,
-for their fate."""
+"""What is remembered of a suggestion: how it came about, who has it, and its row in the store."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,8 +11,6 @@ from atlasd.completion.decoding import Decoded, Decoding
 from atlasd.completion.languages import Language
 from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.store.rows import StoredCompletion
-
-REMEMBERED = 512
 
 
 @dataclass(frozen=True)
@@ -107,24 +103,3 @@ class Given:
             decode_ms=done.stats.decode_ms,
             created=self.at,
         )
-
-
-class Records:
-    """The suggestions given out last, by id."""
-
-    def __init__(self) -> None:
-        self._given: OrderedDict[str, Given] = OrderedDict()
-
-    def add(self, given: Given) -> None:
-        self._given[given.completion.id] = given
-        while len(self._given) > REMEMBERED:
-            self._given.popitem(last=False)
-
-    def find(self, id: str | None) -> Given | None:
-        """The suggestion of that id, or the last one."""
-        if id is not None:
-            return self._given.get(id)
-        return next(reversed(self._given.values()), None)
-
-    def clear(self) -> None:
-        self._given.clear()
