@@ -39,7 +39,8 @@ _TYPESCRIPT = (
 _RUST = (
     r"^[ \t]*(?:pub(?:\([^)\n]*\))?[ \t]+)?"
     r"(?:(?:default|const|async|unsafe|extern(?:[ \t]+\"\w*\")?)"
-    r"[ \t]+)*(?:fn|struct|enum|trait|type|mod|union|static|const|macro_rules!)[ \t]+(\w+)"
+    r"[ \t]+)*(?:fn|struct|enum|trait|type|mod|union|static(?:[ \t]+mut)?|const|macro_rules!)"
+    r"[ \t]+(\w+)"
 )
 _GO = (
     r"^func[ \t]+(?:\([^)\n]*\)[ \t]*)?(\w+)|^(?:type|var|const)[ \t]+(\w+)"

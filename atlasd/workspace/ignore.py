@@ -201,6 +201,8 @@ class IgnoreRules:
 
     def forget(self, folder: str) -> None:
         """A folder was made, moved or removed: what is in force in it is to be read again."""
+        if folder not in self._folders:
+            return  # then none below it is known either
         for known in [f for f in self._folders if f == folder or f.startswith(f"{folder}/")]:
             del self._folders[known]
 

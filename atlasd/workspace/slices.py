@@ -16,5 +16,6 @@ def slices(text: str, size: int) -> list[str]:
             break
         pieces.append(text[start:end])
         start = end
-    pieces.append(text[start:])
+    if start < len(text) or not pieces:
+        pieces.append(text[start:])
     return pieces

@@ -106,15 +106,20 @@ async def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
 
 
 async def settled(sink: Sink, root: Path, repository: Repository, seconds: float = 15.0) -> None:
-    def same() -> bool:
+    """Wait until nothing is to be done, and find what a fresh look finds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        messages = sink.messages
+        await asyncio.sleep(0.1)
+        if repository.state != "watching" or sink.messages != messages:
+            assert time.monotonic() < deadline, "it goes on and on"
+            continue
         wanted = expected(root)
-        return sink.of(root) == wanted and repository.files == sorted(wanted)
-
-    try:
-        await until(same, seconds)
-    except AssertionError:
-        assert sink.of(root) == expected(root)
-        raise
+        if sink.of(root) == wanted and repository.files == sorted(wanted):
+            return
+        if time.monotonic() > deadline:
+            assert sink.of(root) == wanted
+            assert repository.files == sorted(wanted)
 
 
 async def test_opening_a_root_indexes_what_may_be_read(
