@@ -1,7 +1,7 @@
 """Muon for hidden matrices: momentum made nearly orthogonal (Jordan et al., 2024)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from torch import Tensor
@@ -28,11 +28,21 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[Tensor], lr: float, decay: float = 0.0) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": 0.95, "decay": decay})
 
+    def share_memory(self) -> None:
+        """Momentum in shared memory, so that each process can step some of the parameters."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].get("momentum", torch.zeros_like(parameter))
+                self.state[parameter]["momentum"] = momentum.share_memory_()
+
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None, only: Container[int] | None = None) -> None:  # type: ignore[override]
+        """One update; `only` the parameters with these `id`s, if given."""
         for group in self.param_groups:
             by_shape: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
+                if parameter.grad is None or (only is not None and id(parameter) not in only):
+                    continue
                 state = self.state[parameter]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)

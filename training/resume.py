@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.export import load
 from training.fetch import HERE
-from training.train import Run, optimisers
+from training.train import Run
 
 
 def main() -> None:
@@ -19,18 +19,7 @@ def main() -> None:
     run = Run(args.run)
     if run.file.exists():
         raise SystemExit(f"{run.file} exists already: continue it with training.train")
-    model = load(args.model)
-    run.save(
-        {
-            "shape": model.shape.to_dict(),
-            "model": model.state_dict(),
-            "optimisers": [optim.state_dict() for optim in optimisers(model, 0.02, 0.003)],
-            "step": 0,
-            "tokens": 0,
-            "seconds": 0.0,
-            "positions": {},
-        }
-    )
+    run.save_weights(load(args.model))
     print(f"wrote {run.file}")
 
 

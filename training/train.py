@@ -42,7 +42,7 @@ class Rows:
         return torch.from_numpy(self.data[picked].astype(np.int64))
 
 
-def optimisers(model: Decoder, lr: float, embed_lr: float) -> list[torch.optim.Optimizer]:
+def optimisers(model: Decoder, lr: float, embed_lr: float) -> tuple[Muon, torch.optim.AdamW]:
     """Muon for matrices between hidden states, AdamW for the embedding, norms and biases."""
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
     for layer in model.layers:
@@ -55,7 +55,7 @@ def optimisers(model: Decoder, lr: float, embed_lr: float) -> list[torch.optim.O
         {"params": small, "lr": embed_lr, "weight_decay": 0.0},
     ]
     adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-10, fused=True)
-    return [Muon(matrices, lr=lr, decay=0.02), adam]
+    return Muon(matrices, lr=lr, decay=0.02), adam
 
 
 class Run:
@@ -73,6 +73,11 @@ class Run:
         partial = self.file.with_suffix(".part")
         torch.save(state, partial)
         os.replace(partial, self.file)
+
+    def save_weights(self, model: Decoder) -> None:
+        """A checkpoint of weights alone: training begins there with fresh optimiser states."""
+        fresh = {"step": 0, "tokens": 0, "seconds": 0.0, "positions": {}, "optimisers": []}
+        self.save({"shape": model.shape.to_dict(), "model": model.state_dict(), **fresh})
 
     def log(self, entry: dict[str, float]) -> None:
         with (self.folder / "log.jsonl").open("a") as out:
@@ -111,12 +116,12 @@ def main() -> None:
     saved = run.load() or Run(args.run).load()
     shape = Shape(**saved["shape"]) if saved else SIZES[args.size]  # type: ignore[arg-type]
     model = Decoder(shape).to(device)
-    optims = optimisers(model, args.lr, args.embed_lr)
+    optims = muon, adam = optimisers(model, args.lr, args.embed_lr)
     step = tokens = decayed = 0
     seconds = 0.0  # of training, all sessions together
     if saved:
         model.load_state_dict(saved["model"])  # type: ignore[arg-type]
-        for optim, state in zip(optims, saved["optimisers"], strict=True):  # type: ignore[call-overload]
+        for optim, state in zip(optims, saved["optimisers"], strict=False):  # type: ignore[call-overload]
             optim.load_state_dict(state)
         step, tokens, seconds = saved["step"], saved["tokens"], saved["seconds"]  # type: ignore[assignment]
         decayed = saved.get("decayed", 0)  # type: ignore[assignment]
@@ -126,7 +131,7 @@ def main() -> None:
     length = rows.data.shape[1] - 1
     micro = max(1, args.micro // length)
     parts = max(1, args.batch // (micro * length))
-    workers = Workers(model, rows.read, args.workers) if device.type == "cpu" else None
+    workers = Workers(model, muon, rows.read, args.workers) if device.type == "cpu" else None
     precision = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     base = [[args.lr], [args.embed_lr] * 2]
     print(f"{shape.parameters() / 1e6:.2f}M parameters, {parts} x {micro} x {length} tokens a step")
@@ -156,9 +161,10 @@ def main() -> None:
         for optim, rates in zip(optims, base, strict=True):
             for group, rate in zip(optim.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        optims[0].param_groups[0]["momentum"] = 0.85 + 0.1 * min(1.0, step / 150)
+        momentum = 0.85 + 0.1 * min(1.0, step / 150)
+        muon.param_groups[0]["momentum"] = momentum
         if workers:
-            total = workers.gradients(position, parts, micro)
+            total = workers.step(position, parts, micro, args.lr * factor, momentum)
         else:
             total = 0.0
             for part in range(parts):
@@ -168,11 +174,11 @@ def main() -> None:
         position += parts * micro
         if not math.isfinite(total):
             raise RuntimeError(f"loss is {total} at step {step}")
-        for optim in optims:
-            optim.step()
+        adam.step()
         if workers:
             workers.clear()
         else:
+            muon.step()
             model.zero_grad(set_to_none=True)
         now = time.monotonic()
         seconds, last = seconds + now - last, now

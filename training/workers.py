@@ -13,6 +13,7 @@ from torch import multiprocessing as mp
 
 from training.loss import cross_entropy
 from training.model import Decoder
+from training.muon import Muon
 
 
 def backward(model: Decoder, batch: Tensor, parts: int) -> float:
@@ -25,13 +26,24 @@ def backward(model: Decoder, batch: Tensor, parts: int) -> float:
 
 
 class Workers:
-    """`count` processes, this one included; call `gradients` once per step."""
+    """`count` processes, this one included; call `step` once per step.
 
-    def __init__(self, model: Decoder, read: Callable[[int, int], Tensor], count: int) -> None:
+    Every process adds up the gradients of some layers and steps their matrices with Muon; the rest
+    (embedding, norms, biases) is left to this process and its own optimiser.
+    """
+
+    def __init__(
+        self, model: Decoder, muon: Muon, read: Callable[[int, int], Tensor], count: int
+    ) -> None:
         """`read(position, rows)` gives tokens; it must work in a forked process."""
         torch.set_num_threads(1)
         model.share_memory()
-        self.model, self.read, self.count = model, read, count
+        muon.share_memory()
+        self.model, self.muon, self.read = model, muon, read
+        self.parameters = list(model.parameters())
+        matrices = [[p for p in layer.parameters() if p.ndim == 2] for layer in model.layers]
+        self.mine = [{id(p) for layer in matrices[n::count] for p in layer} for n in range(count)]
+        self.mine[0] |= {id(p) for p in self.parameters} - set().union(*self.mine)
         self.grads = [
             [torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(count)
         ]
@@ -39,6 +51,7 @@ class Workers:
         context = mp.get_context("fork")
         self.barrier = context.Barrier(count)
         self.job = context.Array(ctypes.c_long, 4)  # next part, parts, rows per part, first row
+        self.rates = context.Array(ctypes.c_double, 2)  # of Muon: learning rate, momentum
         self.processes = [
             context.Process(target=self._serve, args=(number,), daemon=True)
             for number in range(1, count)
@@ -56,8 +69,22 @@ class Workers:
         self._adopt(number)
         while True:
             self.barrier.wait()
-            self._work(number)
+            self._step(number)
             self.barrier.wait()
+
+    def _step(self, number: int) -> None:
+        """This process's share of the micro-batches, then of the matrices."""
+        self._work(number)
+        self.barrier.wait()
+        for at, parameter in enumerate(self.parameters):
+            if id(parameter) in self.mine[number]:
+                total = parameter.grad
+                for grads in self.grads:
+                    if grads[at] is not total:
+                        total += grads[at]
+        group = self.muon.param_groups[0]
+        group["lr"], group["momentum"] = self.rates
+        self.muon.step(only=self.mine[number])
 
     def _work(self, number: int) -> None:
         self.losses[number] = 0.0
@@ -70,19 +97,17 @@ class Workers:
             batch = self.read(first + part * rows, rows)
             self.losses[number] += backward(self.model, batch, parts)
 
-    def gradients(self, position: int, parts: int, rows: int) -> float:
-        """Leave the mean gradient of parts x rows rows in our `.grad`; returns the loss."""
+    def step(self, position: int, parts: int, rows: int, rate: float, momentum: float) -> float:
+        """Step the matrices on parts x rows rows; returns the loss, leaves the rest's `.grad`."""
+        self.rates[:] = [rate, momentum]
         with self.job.get_lock():
             self.job[:] = [0, parts, rows, position]
         self.barrier.wait()
-        self._work(0)
+        self._step(0)
         self.barrier.wait()
-        for other in self.grads[1:]:
-            for mine, theirs in zip(self.grads[0], other, strict=True):
-                mine.add_(theirs)
-                theirs.zero_()
         return float(self.losses.sum())
 
     def clear(self) -> None:
-        for grad in self.grads[0]:
-            grad.zero_()
+        for grads in self.grads:
+            for grad in grads:
+                grad.zero_()
