@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atlasd.engine.client import EngineClient, Stopped
+from atlasd.engine.client import EngineClient
 from atlasd.engine.framing import pack_tokens, unpack_tokens
 from atlasd.engine.protocol import (
     Cancel,
@@ -39,6 +39,7 @@ from atlasd.engine.protocol import (
     Tokens,
 )
 from atlasd.engine.stream import EngineStream
+from atlasd.engine.supervision import Stopped
 from atlasd.errors import EngineError
 
 Batches = Sequence[Sequence[int]]
@@ -120,8 +121,9 @@ class FakeEngine(EngineClient):
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        self._lost(EngineError(message, "It is being started again; ask again."))
         self._enter("loading", Loading("restarting", 0.0))
+        self._lost(EngineError(message, "It is being started again; ask again."))
+        self._tell(Stopped(message))
 
     # The interface of EngineClient
 
@@ -134,10 +136,10 @@ class FakeEngine(EngineClient):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
-        self._cancel_all(self._waiting)
-        self._cancel_all(self._streams)
+        self._ending()
         self._enter("stopped", Loading("stopped", 0.0))
         self._tell(Stopped())
+        self._stopped()
 
     def send(self, message: ToEngine) -> None:
         self.sent.append(message)

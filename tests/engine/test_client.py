@@ -169,7 +169,7 @@ async def test_after_kill_9_streams_end_with_an_error_and_the_engine_is_started_
 
 
 async def test_after_crashes_in_a_row_the_engine_has_failed_and_can_be_started(engine, monkeypatch):
-    monkeypatch.setattr("atlasd.engine.client.RESTART_PAUSES_S", (0.0,))
+    monkeypatch.setattr("atlasd.engine.supervision.RESTART_PAUSES_S", (0.0,))
     await engine.wait_ready()
     os.kill(engine.pid, signal.SIGKILL)
     await until(lambda: engine.state == "loading")
