@@ -77,3 +77,8 @@ class EngineEnd:
     def write(self, frames: bytes) -> None:
         """Send whole frames; raises OSError if the daemon is gone."""
         self._socket.sendall(frames)
+
+    def close(self) -> None:
+        """Close both the reading side and the socket."""
+        self._reader.close()
+        self._socket.close()

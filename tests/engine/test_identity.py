@@ -200,8 +200,8 @@ def over_warm_caches(bench: Bench, rounds: int) -> None:
         bench.count(oracle, [output])
 
 
-ROUNDS = {alone: 12, beside_seven_others: 4, over_warm_caches: 16}
-FEW_ROUNDS = {alone: 5, beside_seven_others: 1, over_warm_caches: 4}
+ROUNDS = {alone: 10, beside_seven_others: 3, over_warm_caches: 12}
+FEW_ROUNDS = {alone: 5, beside_seven_others: 1, over_warm_caches: 3}
 
 
 @pytest.mark.parametrize("scene", [alone, beside_seven_others, over_warm_caches])

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from atlasd_kernels import cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.engine.native import choose_natively
 from atlasd.engine.noise import gumbel, gumbel_row, philox
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import (
@@ -232,3 +234,16 @@ def test_top_choices_of_rows_are_those_of_a_sort():
     assert (ids == order).all()
     exact = rows - np.log(np.exp(rows.astype(np.float64)).sum(axis=1, keepdims=True))
     assert np.abs(logprobs - np.take_along_axis(exact, order, axis=1)).max() < 1e-5
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 + 5, 2**64 - 1])
+def test_the_kernels_choose_as_numpy_does(seed):
+    loads, reason = cpu.available()
+    if not loads:
+        pytest.skip(f"the CPU kernels do not load here: {reason}")
+    for index, row in enumerate(logits(40, 11)):
+        expected = choose_row(row, 0.8, seed, 2, index)
+        assert choose_natively(row, 0.8, seed, 2, index) == expected
+    masked = np.full(VOCAB, -np.inf, np.float32)
+    masked[[4, 90]] = 1.0
+    assert choose_natively(masked, 0.8, seed, 0, 0) in (4, 90)

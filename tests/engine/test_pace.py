@@ -1,0 +1,62 @@
+"""Drafting rests where it loses, within a budget, and is back where it wins."""
+
+from __future__ import annotations
+
+from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
+from atlasd.engine.pace import LONGEST_REST, Pace
+
+
+def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
+    """How many of so many steps were planned."""
+    count = 0
+    for _ in range(steps):
+        if pace.due():
+            count += 1
+            pace.settled(gained_ms, spent_ms, plain_ms)
+    return count
+
+
+def test_a_stream_in_which_drafts_hold_is_always_planned():
+    assert planned(Pace(0.0), 100, gained_ms=1.0, spent_ms=0.2, plain_ms=1.5) == 100
+
+
+def test_where_nothing_holds_planning_takes_two_per_cent_at_most():
+    steps = 400
+    for spent_ms, plain_ms in [(0.2, 1.5), (0.05, 1.5), (0.2, 100.0), (0.4, 1.5)]:
+        count = planned(Pace(0.0), steps, 0.0, spent_ms, plain_ms)
+        budget = max(0.02 * steps * plain_ms / spent_ms, steps / LONGEST_REST + 8)
+        assert count <= budget
+        assert count >= steps / LONGEST_REST - 1
+
+
+def test_drafting_is_back_once_a_draft_holds():
+    pace = Pace(0.0)
+    planned(pace, 200, 0.0, 0.2, 1.5)
+    assert planned(pace, LONGEST_REST + 10, 4.0, 0.2, 1.5) >= 10
+
+
+def test_a_stream_begins_with_the_credit_of_the_others():
+    assert planned(Pace(1.0), 20, 0.0, 0.2, 1.5) > planned(Pace(-1.0), 20, 0.0, 0.2, 1.5)
+
+
+def test_calibrations_keep_the_last_used_models():
+    calibrations = Calibrations()
+    for number in range(KEPT + 3):
+        calibrations.put(f"model {number}", Calibration(number, b"x"))
+    calibrations.put("model 5", Calibration(55, b"y"))
+    again = Calibrations()
+    again.restore(calibrations.payload())
+    again.restore(b"nonsense")
+    assert again.get("model 0") is None
+    assert again.get("model 5") == Calibration(55, b"y")
+    assert again.get(f"model {KEPT + 2}") is not None
+
+
+def test_calibrations_are_of_one_model_loaded_in_one_way():
+    keys = {
+        calibration_key("a", "bf16"),
+        calibration_key("a", "fp32"),
+        calibration_key("b", "bf16"),
+    }
+    assert len(keys) == 3
+    assert calibration_key("a", "bf16") in keys
