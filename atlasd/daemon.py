@@ -255,7 +255,23 @@ class Daemon:
             return None
         stream = found.get("stream")
         steps = await self.engine.explain(stream) if isinstance(stream, int) else []
-        return {**found, "steps": steps}
+        return {**found, "steps": [self._spelled_out(step) for step in steps]}
+
+    def _spelled_out(self, step: dict[str, Any]) -> dict[str, Any]:
+        """A planned step with the text of what was drafted: the engine knows tokens only."""
+        tokenizer = self.supervisor.tokenizer
+
+        def spell(draft: Any) -> Any:
+            if tokenizer is None or not isinstance(draft, dict) or "tokens" not in draft:
+                return draft
+            return {**draft, "text": tokenizer.decode(draft["tokens"])}
+
+        told = dict(step)
+        if "chosen" in told:
+            told["chosen"] = spell(told["chosen"])
+        if isinstance(told.get("candidates"), list):
+            told["candidates"] = [spell(one) for one in told["candidates"]]
+        return told
 
     async def fate(self, id: str, fate: str, accepted_length: int | None) -> None:
         if self.serving is not None:

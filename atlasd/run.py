@@ -44,6 +44,8 @@ def set_up_logging(file: Path, settings: LogSettings, *, to_terminal: bool) -> N
         force=True,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # A full disk must not fill standard error with tracebacks of the logging module itself.
+    logging.raiseExceptions = False
 
 
 def serve(options: dict[str, Any], *, foreground: bool) -> int:

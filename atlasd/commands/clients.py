@@ -19,6 +19,8 @@ class Place:
     model: str
     source: Path
     """The folder that holds ``editor-extensions``, if atlasd runs from its source."""
+    bridge: str = "atlasd-lsp"
+    """The command of the bridge, with its folder."""
 
     @property
     def base(self) -> str:
@@ -47,21 +49,24 @@ class Client:
 def _neovim(place: Place) -> str:
     return f"""
 vim.opt.runtimepath:append({json.dumps(place.extension("neovim"))})
-require("atlasd").setup({{}})
+require("atlasd").setup({{ cmd = {{ {json.dumps(place.bridge)} }} }})
 """
 
 
 def _vscode(place: Place) -> str:
     return f"""
-cd {place.extension("vscode")} && npm ci && npm run package
-code --install-extension atlasd-*.vsix
+(cd {place.extension("vscode")} && npm ci && npm run package && \\
+ code --install-extension atlasd.vsix)
+
+# and in settings.json:
+"atlasd.command": [{json.dumps(place.bridge)}]
 """
 
 
 def _helix(place: Place) -> str:
-    return """
+    return f"""
 [language-server.atlasd]
-command = "atlasd-lsp"
+command = {json.dumps(place.bridge)}
 
 [[language]]
 name = "python"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 
 from atlasd.commands.clients import CLIENTS, Place
@@ -70,4 +72,11 @@ def where(folders: Paths) -> Place:
         socket=str(folders.socket),
         model=Path(running.model if running else config.model.name).name,
         source=Path(__file__).resolve().parents[2],
+        bridge=_bridge(),
     )
+
+
+def _bridge() -> str:
+    """The bridge of this installation; editors do not have its folder on their PATH."""
+    beside = Path(sys.executable).with_name("atlasd-lsp")
+    return str(beside) if beside.exists() else shutil.which("atlasd-lsp") or "atlasd-lsp"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import indent
 from typing import Any
 from urllib.parse import quote
 
@@ -34,35 +35,51 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """What is known of a completion, section by section."""
-    lines = []
-    for name, value in found.items():
-        if name != "steps" and value not in (None, "", [], {}):
-            lines += _section(name, value)
-    steps = found.get("steps") or []
-    if steps:
-        lines.append(styled(f"steps ({len(steps)})", "bold"))
-        lines += [f"  {index:>3}  {_flat(step)}" for index, step in enumerate(steps[:MOST_STEPS])]
+    """What is known of a completion, from the prompt to the last step."""
+    place = found.get("path") or "an unnamed buffer"
+    lines = [
+        styled(f"{place}, for {found.get('client') or 'a client'}", "bold"),
+        f"{found['source']}, {found['total_ms']:.0f} ms, ended by {found['finish_reason']}, "
+        f"id {found['id']}",
+        "",
+        styled(f"prompt: {found['prompt_tokens']} tokens, template {found['template']}", "bold"),
+        table([[f"{part['tokens']:>6}", part["name"]] for part in found["prompt"]]),
+        "",
+        styled("text" if found["raw"] == found["text"] else "the model's own text", "bold"),
+        indent(found["raw"], "  | "),
+    ]
+    if found["raw"] != found["text"]:
+        rules = ", ".join(found["trimmed_by"])
+        lines += [
+            styled(f"trimmed by {rules}" if rules else "given", "bold"),
+            indent(found["text"], "  | "),
+        ]
+    lines += ["", styled("cost", "bold"), table(_costs(found["stats"]))]
+    return "\n".join(lines + _steps(found["steps"]))
+
+
+def _costs(stats: dict[str, Any]) -> list[list[str]]:
+    return [[name.replace("_", " "), _flat(value)] for name, value in stats.items() if value]
+
+
+def _steps(steps: list[dict[str, Any]]) -> list[str]:
+    if not steps:
+        return []
+    lines = ["", styled(f"{len(steps)} steps: lookahead, drafter, draft, why", "bold")]
+    for index, step in enumerate(steps[:MOST_STEPS]):
+        chosen = step.get("chosen") or {}
+        drafted = repr(chosen["text"]) if chosen.get("text") else ""
+        source = chosen.get("source", "") if step.get("lookahead") else ""
+        lines.append(
+            f"  {index:>3}  {step.get('lookahead', 0):>2}  {source:<10}"
+            f" {drafted:<24} {step.get('reason', '')}"
+        )
     if len(steps) > MOST_STEPS:
         lines.append(f"  … {len(steps) - MOST_STEPS} more; --json has them all")
-    return "\n".join(lines)
-
-
-def _section(name: str, value: Any) -> list[str]:
-    title = styled(name.replace("_", " "), "bold")
-    if isinstance(value, dict):
-        return [title, table([[str(key), _flat(one)] for key, one in value.items()])]
-    if isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
-        return [title, *(f"  {_flat(one)}" for one in value)]
-    text = _flat(value)
-    return [f"{title}  {text}"] if "\n" not in text else [title, text]
+    return lines
 
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(
-            f"{key} {_flat(one)}" for key, one in value.items() if one not in (None, "", [], {})
-        )
-    if isinstance(value, list):
-        return " ".join(_flat(one) for one in value)
+        return ", ".join(f"{key} {_flat(one)}" for key, one in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

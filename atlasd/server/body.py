@@ -44,6 +44,13 @@ def explain(message: str) -> tuple[str, str | None]:
     return (f"{param}: {text}." if param else f"{text}."), param or None
 
 
+def sound_path(text: str, param: str) -> str:
+    """A path as the system takes it: it refuses NUL wherever the path is used, far from here."""
+    if "\0" in text:
+        raise invalid(f"{param}: a path cannot hold NUL.", param)
+    return text
+
+
 def compact(value: Any) -> bytes:
     """JSON on one line without spaces."""
     return msgspec.json.encode(value)

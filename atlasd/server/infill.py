@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from atlasd.completion.request import Completion, CompletionRequest, Piece
 from atlasd.engine.protocol import Sampling, StreamStats
-from atlasd.server.body import answer, read
+from atlasd.server.body import answer, read, sound_path
 from atlasd.server.choices import Choices, timings
 from atlasd.server.errors import HTTPError, invalid
 from atlasd.server.middle import middle_generation, prefill
@@ -90,7 +90,7 @@ def _request(asked: InfillRequest, limit: int, sampling: Sampling) -> Completion
     return CompletionRequest(
         prefix=asked.before,
         suffix=asked.input_suffix,
-        path=asked.path,
+        path=sound_path(asked.path, "path") if asked.path else None,
         pieces=asked.pieces,
         gather=asked.path is not None,
         max_tokens=limit,

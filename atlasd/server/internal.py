@@ -17,7 +17,7 @@ from msgspec import Meta
 from atlasd.completion.completer import Superseded
 from atlasd.completion.request import Completion, CompletionRequest, Indent
 from atlasd.engine.protocol import Sampling
-from atlasd.server.body import answer, compact, read
+from atlasd.server.body import answer, compact, read, sound_path
 from atlasd.server.choices import timings
 from atlasd.server.errors import error_body, from_exception, invalid
 from atlasd.server.sampling import SEVERAL_TEMPERATURE, check_choices
@@ -105,9 +105,9 @@ def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> Completio
     return CompletionRequest(
         prefix=asked.prefix,
         suffix=asked.suffix,
-        path=asked.path,
+        path=sound_path(asked.path, "path") if asked.path else None,
         language=asked.language,
-        repository=asked.repository,
+        repository=sound_path(asked.repository, "repository") if asked.repository else None,
         max_tokens=max(1, min(asked.max_tokens or most_tokens, 4096)),
         sampling=several if choices > 1 else Sampling(),
         indent=None if asked.indent is None else Indent(asked.indent.size, asked.indent.spaces),
@@ -147,7 +147,7 @@ async def workspace(request: web.Request) -> web.Response:
 
 
 def _root(text: str) -> Path:
-    path = Path(text)
+    path = Path(sound_path(text, "root"))
     if not path.is_absolute():
         raise invalid(f"{text!r} is not an absolute path.", "root")
     return path
@@ -156,9 +156,9 @@ def _root(text: str) -> Path:
 async def edited(request: web.Request) -> web.Response:
     """An open buffer changed and has not been saved."""
     asked = await read(request, EditedRequest)
-    path = Path(asked.path)
+    path = Path(sound_path(asked.path, "path"))
     if not path.is_absolute() and asked.repository:
-        path = Path(asked.repository) / path
+        path = Path(sound_path(asked.repository, "repository")) / path
     services(request).note_edit(str(path), asked.text)
     return answer({})
 
