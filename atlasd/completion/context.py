@@ -7,37 +7,19 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from atlasd.completion.languages import Language, language_of
-from atlasd.completion.names import identifiers, imported
+from atlasd.completion.candidates import FRESH_S, Candidate, Candidates
+from atlasd.completion.languages import Language
 from atlasd.completion.ports import Repository
 from atlasd.completion.request import Piece
 
-NEAR = 1200
-"""Characters before the cursor whose names count as near."""
 HELD_DOCUMENTS = 32
 PATIENCE = 8
 """Lines typed before a piece that is no longer called for is let go."""
 HOLD = 1.5
 """A piece shown before beats a new one up to this much better: changing costs a prefill."""
-CHUNK_LINES = 40
 
 _CALLED = re.compile(r"([A-Za-z_]\w{2,})\s*[(.{<]")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A piece of another file and how much it promises. ``line`` is where it begins."""
-
-    path: str
-    line: int
-    text: str
-    score: float
-
-    @property
-    def place(self) -> tuple[str, int]:
-        return self.path, self.line
 
 
 @dataclass
@@ -54,7 +36,8 @@ class _Held:
 class Context:
     """Chooses pieces; remembers per document what was shown, so that it stays where it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, fresh_s: float = FRESH_S) -> None:
+        self._candidates = Candidates(fresh_s)
         self._documents: OrderedDict[tuple[str, str], _Held] = OrderedDict()
 
     def gather(
@@ -87,6 +70,7 @@ class Context:
 
     def clear(self) -> None:
         self._documents.clear()
+        self._candidates.clear()
 
     def _choose(
         self,
@@ -98,7 +82,7 @@ class Context:
         characters: int,
         held: _Held | None,
     ) -> _Held:
-        found = candidates(repository, path, prefix, suffix, language)
+        found = self._candidates.find(repository, path, prefix, suffix, language)
         best: dict[tuple[str, int], Candidate] = {}
         for candidate in found:
             known = best.get(candidate.place)
@@ -142,64 +126,3 @@ def _covers(one: Candidate, other: Candidate) -> bool:
         return other.text.strip() in one.text
     ends = one.line + one.text.count("\n"), other.line + other.text.count("\n")
     return one.line <= ends[1] and other.line <= ends[0]
-
-
-def candidates(
-    repository: Repository, path: str, prefix: str, suffix: str, language: Language
-) -> list[Candidate]:
-    """All that could be shown for a cursor, scored; the scores of the kinds overlap on purpose."""
-    near = identifiers(prefix[-NEAR:], language)
-    line = identifiers(prefix[prefix.rfind("\n") + 1 :], language)
-    _, names = imported(prefix[:20_000], language)
-    used = set(near)
-    called_for = list(dict.fromkeys([*line, *(n for n in names if n in used), *near]))[:24]
-    found = []
-    for definition in repository.defining(called_for, limit=8):
-        if definition.path != path:
-            rank = called_for.index(definition.name) if definition.name in called_for else 24
-            bonus = 1.0 if definition.name in line else 0.5 if definition.name in names else 0.0
-            score = 2.0 + bonus - rank / 48
-            found.append(Candidate(definition.path, definition.line, definition.text, score))
-    wanted = frozenset(called_for) | frozenset(identifiers(suffix[:NEAR], language)[:16])
-    for age, edit in enumerate(repository.recent(limit=6)):
-        if edit.path != path:
-            found += _best_chunks(edit.path, edit.text, wanted, 1.6 - age * 0.1)
-    for other, score in repository.similar(called_for, exclude=[path], limit=4):
-        text = repository.text(other)
-        if text is not None:
-            found += _best_chunks(other, text, wanted, 0.8 + score)
-    return found
-
-
-def _best_chunks(path: str, text: str, wanted: frozenset[str], score: float) -> list[Candidate]:
-    """The chunk of a file that shares most names with the surroundings of the cursor."""
-    best: tuple[float, int, str] | None = None
-    for line, chunk, names in _chunks(path, text):
-        shared = len(names & wanted)
-        if shared >= 2:
-            weight = shared / (len(names) + 8) ** 0.5
-            if best is None or weight > best[0]:
-                best = (weight, line, chunk)
-    if best is None:
-        return []
-    return [Candidate(path, best[1], best[2], score * min(1.0, 0.4 + best[0] / 2))]
-
-
-@lru_cache(maxsize=128)
-def _chunks(path: str, text: str) -> tuple[tuple[int, str, frozenset[str]], ...]:
-    """A file in pieces of up to CHUNK_LINES that begin where something at the margin begins."""
-    language = language_of(None, path)
-    lines = text[:400_000].splitlines()
-    starts, last = [0], 0
-    for index, line in enumerate(lines):
-        margin = bool(line) and not line[0].isspace() and not language.continues.match(line)
-        fresh = margin and (index == 0 or not lines[index - 1].strip())
-        if (fresh and index - last >= CHUNK_LINES // 4) or index - last >= CHUNK_LINES:
-            starts.append(index)
-            last = index
-    chunks = []
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        chunk = "\n".join(lines[start:end]).strip("\n")
-        if chunk.strip():
-            chunks.append((start, chunk, frozenset(identifiers(chunk, language))))
-    return tuple(chunks)

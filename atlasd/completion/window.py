@@ -9,7 +9,7 @@ STEP = 256
 """The left edge moves by this many tokens at once; between two moves, a prompt that grows at the
 cursor only grows at its end."""
 
-_CHARACTERS = 8
+_CHARACTERS = 6
 """More than a token of source code has, on average; text beyond is not even tokenised."""
 
 
@@ -55,7 +55,7 @@ def _coarse_edge(text: str, length: int) -> int:
 
 def _after(tokenizer: TextTokenizer, text: str, tokens: list[int]) -> str:
     """The text that remains when these first tokens are taken off."""
-    taken = sum(len(tokenizer.token_bytes(token)) for token in tokens)
+    taken = sum(map(len, map(tokenizer.token_bytes, tokens)))
     return text.encode()[taken:].decode("utf-8", "ignore")
 
 

@@ -254,7 +254,7 @@ def test_pieces_keep_their_places_and_new_ones_come_behind_them() -> None:
     repository.edits = repository.alike = []
     repository.definitions.append(Definition("area_of", "geometry.py", 3, "def area_of(s): ...\n"))
     repository.texts["geometry.py"] = "\n\n\ndef area_of(s): ...\n"
-    context = Context()
+    context = Context(fresh_s=0.0)
     first = gather(context, repository, "x = area_of(1)\n")
     assert first == ["geometry.py"]
     assert gather(context, repository, "x = area_of(1)\ny = load_shapes(x)\n") == [
@@ -268,7 +268,7 @@ def test_pieces_keep_their_places_and_new_ones_come_behind_them() -> None:
 def test_a_name_called_on_the_line_brings_its_definition_at_once() -> None:
     repository = a_repository()
     repository.edits = repository.alike = []
-    context = Context()
+    context = Context(fresh_s=0.0)
     assert gather(context, repository, "x = ") == []
     assert gather(context, repository, "x = load_shapes") == []
     assert gather(context, repository, "x = load_shapes(") == ["io.py"]
@@ -278,7 +278,7 @@ def test_a_name_called_on_the_line_brings_its_definition_at_once() -> None:
 def test_what_nobody_calls_for_any_more_is_let_go_in_the_end() -> None:
     repository = a_repository()
     repository.edits = repository.alike = []
-    context = Context()
+    context = Context(fresh_s=0.0)
     text = "x = load_shapes(1)\n"
     gather(context, repository, text)
     seen = []
@@ -292,7 +292,7 @@ def test_what_nobody_calls_for_any_more_is_let_go_in_the_end() -> None:
 def test_a_definition_that_changed_is_shown_as_it_is_now() -> None:
     repository = a_repository()
     repository.edits = repository.alike = []
-    context = Context()
+    context = Context(fresh_s=0.0)
     gather(context, repository, "x = load_shapes(1)\n")
     changed = "def load_shapes(path, strict=True): ...\n"
     repository.definitions[0].text = repository.texts["io.py"] = changed
