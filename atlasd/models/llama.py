@@ -89,7 +89,7 @@ class LlamaDecoder:
 
         kind = torch.float32 if self.device.type == "cpu" else self.dtype
         shape = (config.layers, self.trash + 1, config.head_dim)
-        self.cache_rows = torch.zeros(shape, dtype=kind, device=self.device)
+        self.cache_rows = _zeros(shape, kind, self.device)
         # [layers, keys or values, slots, blocks, kv heads, BLOCK, head_dim]
         self.cache = self.cache_rows[:, : self.trash].view(
             config.layers, 2, slots, self.blocks, config.kv_heads, BLOCK, config.head_dim
@@ -302,3 +302,10 @@ class LlamaDecoder:
             logits[first : first + count] = scores[:count].float().cpu().numpy()
             first += count
         return logits
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take no memory on a CPU until they are written, which ``torch.zeros`` does."""
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, np.float32))
+    return torch.zeros(shape, dtype=dtype, device=device)

@@ -83,15 +83,11 @@ class _Packer:
     def matrix(self, names: list[str], pairs: tuple[int, ...] = ()) -> Tensor:
         """Matrices [out, in] side by side as one [in, sum of outs]; ``pairs`` as in ``vector``."""
         given = [self.given(name) for name in names]
-        width = sum(len(each) for each in given)
-        packed = torch.empty(given[0].shape[1], width, dtype=self.dtype, device=self.device)
-        at = 0
-        for number, each in enumerate(given):
-            heads = pairs[number] if number < len(pairs) else 0
-            turned = rotation_pairs(each, heads) if heads else each
-            packed[:, at : at + len(each)].copy_(turned.t())
-            at += len(each)
-        return packed
+        for number, heads in enumerate(pairs):
+            given[number] = rotation_pairs(given[number], heads)
+        # Converted first: torch turns a matrix fast only within one type.
+        packed = torch.cat(given).to(self.device, self.dtype)
+        return packed.t().contiguous()
 
     def layer(self, number: int) -> Layer:
         prefix, config = f"model.layers.{number}.", self.config
