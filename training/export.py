@@ -116,6 +116,7 @@ def load(folder: Path) -> Decoder:
 def save_weights(state: dict[str, Tensor], file: Path) -> None:
     half = {name: tensor.bfloat16().contiguous() for name, tensor in state.items()}
     save_file(half, file, metadata={"format": "pt"})
+    file.chmod(0o644)
 
 
 def write(model: Decoder, out: Path, tokenizer: Path) -> None:

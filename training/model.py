@@ -36,7 +36,7 @@ class Shape:
 
 SIZES = {
     "tiny": Shape(hidden=64, layers=1, heads=1, kv_heads=1, intermediate=128),
-    "6m": Shape(hidden=320, layers=3, heads=5, kv_heads=1, intermediate=896),
+    "5m": Shape(hidden=320, layers=2, heads=5, kv_heads=1, intermediate=896),
     "7m": Shape(hidden=320, layers=4, heads=5, kv_heads=1, intermediate=896),
     "8m": Shape(hidden=384, layers=3, heads=6, kv_heads=2, intermediate=1024),
     "11m": Shape(hidden=448, layers=4, heads=7, kv_heads=1, intermediate=1152),

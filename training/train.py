@@ -74,10 +74,10 @@ class Run:
         torch.save(state, partial)
         os.replace(partial, self.file)
 
-    def save_weights(self, model: Decoder) -> None:
+    def save_weights(self, model: Decoder, **counts: object) -> None:
         """A checkpoint of weights alone: training begins there with fresh optimiser states."""
         fresh = {"step": 0, "tokens": 0, "seconds": 0.0, "positions": {}, "optimisers": []}
-        self.save({"shape": model.shape.to_dict(), "model": model.state_dict(), **fresh})
+        self.save({**fresh, **counts, "shape": model.shape.to_dict(), "model": model.state_dict()})
 
     def log(self, entry: dict[str, float]) -> None:
         with (self.folder / "log.jsonl").open("a") as out:
