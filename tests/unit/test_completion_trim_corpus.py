@@ -33,7 +33,7 @@ def place_of(case: dict[str, Any]) -> Place:
     prefix, suffix = case["file"].split(CURSOR)
     return Place(
         prefix,
-        suffix,
+        suffix + case.get("repeat_below", "") * 150,
         language_of(case["language"], None),
         invoked=case.get("invoked", False),
     )

@@ -8,7 +8,7 @@ from collections import Counter
 from functools import lru_cache
 
 from atlasd.completion.languages import Language
-from atlasd.completion.trim.place import Place
+from atlasd.completion.trim.place import NEAR, Place
 
 CLOSERS = {")": "(", "]": "[", "}": "{"}
 OPENERS = {opener: closer for closer, opener in CLOSERS.items()}
@@ -47,12 +47,18 @@ def unmatched(text: str, language: Language) -> tuple[list[str], list[str]]:
 
 def wanted_closers(place: Place) -> Counter[str]:
     """Closing brackets that the file lacks around the cursor, within its top-level statement."""
-    before, after = _surroundings(place)
+    before, after, whole = _surroundings(place)
     _, openers = unmatched(before, place.language)
     closers, _ = unmatched(after, place.language)
-    wanted = Counter(OPENERS[opener] for opener in openers)
-    wanted.subtract(closers)
-    return Counter({closer: count for closer, count in wanted.items() if count > 0})
+    wanted: Counter[str] = Counter()
+    closing = iter([*closers, None])
+    closer = next(closing)
+    for opener in reversed(openers):
+        if closer == OPENERS[opener]:
+            closer = next(closing)
+        elif closer is not None or whole:
+            wanted[OPENERS[opener]] += 1
+    return wanted
 
 
 def excess_closers(place: Place, text: str) -> dict[str, int]:
@@ -62,8 +68,9 @@ def excess_closers(place: Place, text: str) -> dict[str, int]:
     return {closer: count - wanted[closer] for closer, count in Counter(closers).items()}
 
 
-def _surroundings(place: Place) -> tuple[str, str]:
-    """The cursor's top-level statement, so that a stray bracket far away counts for nothing."""
+def _surroundings(place: Place) -> tuple[str, str, bool]:
+    """The cursor's top-level statement, so that a stray bracket far away counts for nothing, and
+    whether its end is among the lines that are looked at."""
     lines = [*place.above, place.before]
     start = len(lines) - 1
     while start > 0 and not _is_top_level(place, lines[start]):
@@ -73,7 +80,8 @@ def _surroundings(place: Place) -> tuple[str, str]:
         if _is_top_level(place, line):
             break
         below.append(line)
-    return "\n".join(lines[start:]), "\n".join([place.after, *below])
+    whole = len(below) < NEAR
+    return "\n".join(lines[start:]), "\n".join([place.after, *below]), whole
 
 
 def _is_top_level(place: Place, line: str) -> bool:

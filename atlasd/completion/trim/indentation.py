@@ -29,9 +29,11 @@ def indent_of(place: Place) -> Indent | None:
 
 
 def tabs_or_spaces(place: Place, text: str) -> str:
-    """Indents with what the file indents with."""
+    """Indents with what the file indents with; a file that uses both is left alone."""
     wanted = indent_of(place)
-    if wanted is None:
+    leads = [indentation(line) for line in [*place.above, *place.below]]
+    mixed = any("\t" in lead for lead in leads) and any("  " in lead for lead in leads)
+    if wanted is None or mixed:
         return text
     first, *rest = text.split("\n")
     if place.on_blank_line:

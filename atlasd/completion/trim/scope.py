@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from atlasd.completion.trim.edges import FEWEST_BYTES
 from atlasd.completion.trim.place import Place, columns, indentation
 
 _DIRECTIVE = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif|define|undef|pragma|include)\b")
@@ -24,6 +25,10 @@ def ends_scope(place: Place, lines: list[str]) -> int | None:
         return _begins_outside(place, newest, lines)
     first = _whole(place, lines, start)
     statement = place.before if start == 0 and not place.on_blank_line else None
+    short = _is_short(lines[0]) and not _opens(place, first)
+    if statement is not None and (short or _leads_code(place, first)):
+        # The line is as good as complete: what follows it is what the suggestion is about.
+        statement = None
     if statement is not None and not lines[0].strip():
         start = next((i for i, line in enumerate(lines[1:], 1) if line.strip()), 0)
         if start == len(lines) - 1:
@@ -41,9 +46,21 @@ def ends_scope(place: Place, lines: list[str]) -> int | None:
     return _outside(place, lines, base, statement is not None or _opens(place, first))
 
 
+def _is_short(rest: str) -> bool:
+    return 0 < len(rest.strip().encode()) < FEWEST_BYTES
+
+
+def _leads_code(place: Place, line: str) -> bool:
+    """A decorator or an attribute, but no comment."""
+    marks = (place.language.line_comment or "#", "/*", "*")
+    return bool(place.language.leads.match(line)) and not line.lstrip().startswith(marks)
+
+
 def _outside(place: Place, lines: list[str], base: int, opened: bool) -> int | None:
     newest = lines[-1]
     previous = next(line for line in reversed(lines[:-1]) if line.strip() or line is lines[0])
+    if columns(newest) == base and newest.strip() == "{" and len(lines) == 2:
+        return None
     if opened and columns(newest) == base and place.language.continues.match(newest):
         return None if not _closed_below(place, newest) else len(lines) - 1
     if place.is_closer(newest) and not place.is_closer(previous) and columns(newest) < base:

@@ -74,7 +74,8 @@ def _is_repeated(place: Place, text: str, start: int, shared: str) -> bool:
 def _is_repeated_punctuation(place: Place, text: str, start: int, shared: str) -> bool:
     if shared[0] in place.language.quotes:
         # The quote that closes the string with the cursor in it, and not another string's.
-        return open_quote(place) == shared[0] and shared[0] not in text[:start]
+        mine = open_quote(place) == shared[0] and shared[0] not in text[:start]
+        return mine and bool(place.after.strip())
     closers = [character for character in shared if character in CLOSERS]
     if closers:
         if not place.after.strip() and "\n" in text and not _begins_below(place, text, start):
