@@ -100,7 +100,7 @@ def find_model(
 
 def bundled_model() -> ModelFiles:
     """The model that the package carries."""
-    folder = Path(__file__).parent / "bundled"
+    folder = Path(__file__).parent / "bundled" / "target"
     if not (folder / "config.json").is_file():
         raise ModelError(
             "This installation has no bundled model.",
