@@ -95,6 +95,7 @@ class Completer:
         """
         self._counts["requests"] += 1
         started = time.perf_counter()
+        request = _with_plain_line_ends(request)
         flight = _Flight()
         before = self._flights.get(request.document) if request.document else None
         if request.document:
@@ -136,7 +137,7 @@ class Completer:
 
     def raw_prompt(self, request: CompletionRequest) -> Prompt:
         """The prompt alone, for APIs that stream or score the model's text as it comes."""
-        return self._builder.build(request).prompt
+        return self._builder.build(_with_plain_line_ends(request)).prompt
 
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
@@ -235,6 +236,7 @@ class Completer:
     async def _settle(self, decoding: Decoding, ahead: bool) -> Decoded:
         """Wait for a decoding and remember what came of it."""
         decoded = await decoding.result()
+        self._builder.budget.observe(decoded.stats)
         if decoding.request.trim:
             self._remember(decoding, decoded, ahead)
         return decoded
@@ -312,6 +314,17 @@ def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:
     own = (config or {}).get("atlasd")
     orders = own.get("fim_orders") if isinstance(own, Mapping) else None
     return tuple(map(str, orders)) if isinstance(orders, list | tuple) else ()
+
+
+def _with_plain_line_ends(request: CompletionRequest) -> CompletionRequest:
+    """Models write line feeds, and editors insert them as the file has them."""
+    if "\r" not in request.prefix and "\r" not in request.suffix:
+        return request
+    return replace(
+        request,
+        prefix=request.prefix.replace("\r\n", "\n"),
+        suffix=request.suffix.replace("\r\n", "\n"),
+    )
 
 
 def _choice(request: CompletionRequest, index: int) -> Sampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from atlasd.completion.budget import Budget
 from atlasd.completion.context import Context
 from atlasd.completion.languages import Language, language_of
 from atlasd.completion.ports import Repository, TextTokenizer, Workspace
@@ -12,8 +13,6 @@ from atlasd.completion.request import CompletionRequest, Piece
 from atlasd.completion.templates import Prompt, Surroundings, Template
 from atlasd.completion.window import prefix_window, suffix_window
 
-MOST_TOKENS = 4096
-"""Longer prompts cost more time than they bring quality."""
 LEAST_TOKENS = 64
 OVERHEAD = 32
 """Tokens that templates and file names may add."""
@@ -42,6 +41,7 @@ class PromptBuilder:
         slot_tokens: int,
     ) -> None:
         self.template = template
+        self.budget = Budget()
         self._tokenizer = tokenizer
         self._workspace = workspace
         self._slot_tokens = slot_tokens
@@ -72,7 +72,7 @@ class PromptBuilder:
 
     def _budget(self, answer: int) -> int:
         room = self._slot_tokens - answer - OVERHEAD
-        return max(LEAST_TOKENS, min(room, MOST_TOKENS))
+        return max(LEAST_TOKENS, min(room, self.budget.tokens))
 
     def _locate(self, request: CompletionRequest) -> tuple[Repository | None, str | None]:
         """The open repository of a document, and the path to show: relative to it, or the name."""

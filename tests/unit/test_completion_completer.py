@@ -404,3 +404,15 @@ async def test_a_model_without_any_format_gets_the_prefix_and_its_last_word_is_h
     assert words.shown(unpack_tokens(decoding.tokens)) == "def f(width):\n    return"
     assert completer.template == "plain prefix"
     completer.clear()
+
+
+async def test_files_with_carriage_returns_are_typed_through_as_well(engine, completer):
+    engine.enqueue(say("a = 1\n    return a"))
+    dos = replace(REQUEST, prefix=PREFIX.replace("\n", "\r\n"), suffix="\r\n")
+    first = await completer.complete(dos)
+    assert first is not None
+    assert first.text == "a = 1\n    return a"
+    rest = await completer.complete(replace(dos, prefix=dos.prefix + "a = 1\r\n    re"))
+    assert rest is not None
+    assert (rest.text, rest.source) == ("turn a", "type-through")
+    assert "\r" not in TOKENIZER.shown(engine.prompts[0])

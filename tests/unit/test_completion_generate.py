@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlasd.completion.generate import Chunk, Generation, StopStrings, generate
@@ -35,6 +35,7 @@ def naive_cut(text: str, stops: list[str]) -> str:
 letters = st.text(alphabet="ab\n", max_size=40)
 
 
+@settings(deadline=None)
 @given(letters, st.lists(st.text(alphabet="ab\n", min_size=1, max_size=5), max_size=4), st.data())
 def test_stop_strings_cut_as_on_the_whole_text_for_every_chunking(
     text: str, stops: list[str], data: st.DataObject
@@ -47,6 +48,7 @@ def test_stop_strings_cut_as_on_the_whole_text_for_every_chunking(
     assert shown + cutter.flush() == naive_cut(text, stops)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=3), max_size=2), st.data())
 def test_text_of_any_characters_arrives_whole_for_every_chunking(
     text: str, stops: list[str], data: st.DataObject

@@ -7,9 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.completion.budget import Budget
 from atlasd.completion.context import Context
 from atlasd.completion.languages import PYTHON
 from atlasd.completion.prompt import PromptBuilder
@@ -17,6 +18,7 @@ from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import CompletionRequest
 from atlasd.completion.templates import template_for
 from atlasd.completion.window import STEP, prefix_window, suffix_window
+from atlasd.engine.protocol import StreamStats
 from tests.unit.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer(words=["    ", "self", "return", "value", " = "])
@@ -69,6 +71,7 @@ def test_the_left_edge_moves_once_per_step_while_typing() -> None:
     assert moves <= len(TOKENIZER.encode(typed)) / STEP + 1
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="ab \n", max_size=300),
     st.text(alphabet="ab \n", max_size=80),
@@ -86,7 +89,8 @@ def test_windows_are_ends_of_the_text_within_the_budget(text: str, more: str, bu
         assert len(tokenizer.encode(below)) <= budget
 
 
-@given(st.integers(0, 3000), st.integers(200, 1200))
+@settings(deadline=None)
+@given(st.integers(0, 2998), st.integers(200, 1200))
 def test_typing_a_character_moves_the_edge_by_nothing_or_a_step(length: int, budget: int) -> None:
     tokenizer = ByteTokenizer()
     text = ("x" * 29 + "\n") * 100
@@ -315,3 +319,29 @@ def test_pieces_stay_within_their_room() -> None:
         repository, "main.py", "load_shapes(self.value_1, self.value_2)\n", "", PYTHON, 300
     )
     assert sum(len(piece.text) for piece in found) <= 300
+
+
+# Budget
+
+
+def prefilled(tokens: int, ms: float) -> StreamStats:
+    return StreamStats(prefilled_tokens=tokens, prefill_ms=ms)
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "size"), [(100, 512), (500, 512), (1000, 1024), (1400, 2048), (90_000, 4096)]
+)
+def test_prompts_are_as_long_as_can_be_read_quickly(tokens_per_s: int, size: int) -> None:
+    budget = Budget()
+    for _ in range(3):
+        budget.observe(prefilled(1000, 1000 / tokens_per_s * 1000))
+    assert budget.tokens == size
+
+
+def test_one_slow_moment_does_not_change_the_length_of_prompts() -> None:
+    budget = Budget()
+    for ms in (100, 9000, 100, 100):
+        budget.observe(prefilled(1000, ms))
+    assert budget.tokens == 4096
+    budget.observe(prefilled(3, 9000))
+    assert budget.tokens == 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlasd.completion.languages import GO, LUA, PYTHON, RUST, TYPESCRIPT, C, Language
@@ -34,6 +34,7 @@ def place_of(prefix: str, suffix: str, language: Language) -> Place:
     return Place(prefix, suffix, language)
 
 
+@settings(deadline=None)
 @given(CODE, REST, CODE, LANGUAGES)
 def test_a_suggestion_does_not_end_with_what_the_suffix_begins_with(
     prefix: str, suffix: str, raw: str, language: Language
@@ -53,6 +54,7 @@ def test_a_suggestion_does_not_end_with_what_the_suffix_begins_with(
         assert all(line.rstrip() != below for line in whole)
 
 
+@settings(deadline=None)
 @given(CODE, REST, CODE, LANGUAGES, st.data())
 def test_stopping_the_stream_early_changes_nothing(
     prefix: str, suffix: str, raw: str, language: Language, data: st.DataObject
@@ -69,6 +71,7 @@ def test_stopping_the_stream_early_changes_nothing(
     assert (one.text, one.replace_right) == (other.text, other.replace_right)
 
 
+@settings(deadline=None)
 @given(CODE, REST, CODE, LANGUAGES)
 def test_everything_shown_was_said_by_the_model(
     prefix: str, suffix: str, raw: str, language: Language
@@ -78,6 +81,7 @@ def test_everything_shown_was_said_by_the_model(
     assert len(place_of(prefix, suffix, language).after) >= shown.replace_right
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60), LANGUAGES)
 def test_any_characters_are_trimmed_without_failing(
     prefix: str, suffix: str, raw: str, language: Language
@@ -85,6 +89,7 @@ def test_any_characters_are_trimmed_without_failing(
     trim(place_of(prefix, suffix, language), raw)
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="abc", max_size=12), st.text(alphabet="abc", max_size=12), st.integers(0, 5)
 )
@@ -97,6 +102,7 @@ def test_edit_distance_agrees_with_the_textbook(first: str, second: str, limit: 
     assert distance_within(first, second, limit) == (table[-1][-1] <= limit)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab ,", max_size=120), st.integers(0, 120))
 def test_loops_are_found_at_the_same_place_however_much_was_seen(line: str, seen: int) -> None:
     assert loop_in_line(line) in (None, loop_in_line(line, 0))

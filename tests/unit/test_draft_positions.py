@@ -101,6 +101,23 @@ def test_takes_up_the_thread_again_behind_a_replaced_token() -> None:
     assert drafter.propose(stream, [], 8).tokens == text[25:33]
 
 
+def test_a_prediction_is_followed_from_its_first_token_and_past_its_edits() -> None:
+    drafter = text_drafter()
+    drafter.least_reach = 0.0
+    expected = list(range(100, 200))
+    stream = stream_of([1, 2, 3, 4, 5])
+    stream.prediction = ids(expected)
+    drafter.begin(stream)
+    assert drafter.propose(stream, [], 8).tokens == expected[:8]
+    verify(drafter, stream, expected[:8])
+    assert drafter.propose(stream, [], 8).tokens == expected[8:16]
+    verify(drafter, stream, [*expected[8:16], 7, 8, 9])  # three tokens for one
+    verify(drafter, stream, [expected[17]])
+    assert drafter.propose(stream, [], 4).tokens == expected[18:22]
+    drafter.end(stream)
+    assert "prediction 1" not in {segment.name for segment in drafter.positions.index}
+
+
 def test_what_was_decoded_is_drafted_from_in_later_streams() -> None:
     drafter = text_drafter()
     first = stream_of([1, 2, 3])
