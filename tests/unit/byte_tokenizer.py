@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>")
@@ -28,24 +29,23 @@ class ByteTokenizer:
         self.eos_ids = [self.control[eos]] if eos in self.control else []
         self.prefix_ids = [self.control[each] for each in start]
         self.chat_template = chat_template
+        longest_first = sorted(map(re.escape, self.words), key=len, reverse=True)
+        self._word_pattern = re.compile(b"|".join([*longest_first, b"."]), re.DOTALL)
+        self._control_pattern = re.compile(f"({'|'.join(map(re.escape, control))})")
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        data, tokens, at = text.encode("utf-8", "surrogatepass"), [], 0
-        while at < len(data):
-            if special:
-                spelled = next((c for c in self.control if data.startswith(c.encode(), at)), None)
-                if spelled is not None:
-                    tokens.append(self.control[spelled])
-                    at += len(spelled.encode())
-                    continue
-            word = max(
-                (w for w in self.words if data.startswith(w, at)),
-                key=len,
-                default=data[at : at + 1],
-            )
-            tokens.append(self.words.get(word, data[at]))
-            at += len(word)
-        return tokens
+        data = text.encode("utf-8", "surrogatepass")
+        if special:
+            parts = self._control_pattern.split(text)
+            return [
+                token
+                for part in parts
+                for token in ([self.control[part]] if part in self.control else self.encode(part))
+            ]
+        if not self.words:
+            return list(data)
+        found = self._word_pattern.findall(data)
+        return [self.words.get(piece, piece[0]) for piece in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def test_codestral_also_stops_where_it_begins_another_file() -> None:
 # Real vocabularies
 
 
+@cache
 def vocabulary(name: str) -> Any:
     file = VOCABULARIES / f"ggml-vocab-{name}.gguf"
     if not file.exists():
