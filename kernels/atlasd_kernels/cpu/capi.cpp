@@ -4,6 +4,7 @@
 #include <string>
 
 #include "decoder.h"
+#include "measure.h"
 
 #define ATLASD_API extern "C" __attribute__((visibility("default")))
 
@@ -28,6 +29,8 @@ const char* guarded(F&& body) {
 }  // namespace
 
 ATLASD_API int32_t atlasd_version() { return 1; }
+
+ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
 ATLASD_API const char* atlasd_isa(int32_t index) {
   const Kernels* const* list = available_kernels();

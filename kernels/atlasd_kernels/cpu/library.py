@@ -76,6 +76,7 @@ class Profile(ctypes.Structure):
 Array = c_void_p
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "version": (c_int32, []),
+    "measure_threads": (c_int32, []),
     "isa": (c_char_p, [c_int32]),
     "create": (c_char_p, [POINTER(Config), POINTER(c_void_p)]),
     "destroy": (None, [c_void_p]),

@@ -20,15 +20,11 @@ struct Bf16 {
   }
 };
 
-// What to fetch while a block runs. One block per panel: the lines that come next, the hardware
-// does the rest. Several: the next panel, while the first one's later blocks are bound by
-// arithmetic and memory would be idle.
-inline long fetch_ahead(const Matrix& m, long rows, long block) {
-  return rows <= block ? 1024 : m.panel_bytes;
-}
+// Bytes to fetch ahead of a panel's stream; beyond a page the hardware does not look.
+constexpr long kAhead = 4096;
 
 template <class Weights, int R, int P>
-void float_block(const Matrix& m, long panel, const float* x, long ld, long row, long ahead,
+void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
                  const Output& out) {
   constexpr long step = kPanel * Weights::bytes;
   V low[R][P], high[R][P];
@@ -44,7 +40,7 @@ void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
       V a, b;
       const uint8_t* wp = w + p * m.panel_bytes + k * step;
       Weights::load_panel(wp, a, b);
-      prefetch(wp + ahead);
+      prefetch(wp + kAhead);
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {
         const V xr = set1(x[r * ld + k]);
@@ -59,35 +55,30 @@ void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
     for (int p = 0; p < P; p++) finish(out, row + r, panel + p, low[r][p], high[r][p]);
 }
 
-// One row is bound by the latency of its chains: two panels at a time give four of them.
-template <class Weights>
-void float_row(const Matrix& m, const float* x, long ld, long row, long begin, long end,
-               const Output& out) {
-  long panel = begin;
-  for (; panel + 2 <= end; panel += 2) float_block<Weights, 1, 2>(m, panel, x, ld, row, 1024, out);
-  if (panel < end) float_block<Weights, 1, 1>(m, panel, x, ld, row, 1024, out);
-}
-
-template <class Weights, int R>
+template <class Weights, int R, int P>
 void float_rows(int rows, const Matrix& m, long panel, const float* x, long ld, long row,
-                long ahead, const Output& out) {
+                const Output& out) {
   if constexpr (R >= 1) {
-    if (rows == R) return float_block<Weights, R, 1>(m, panel, x, ld, row, ahead, out);
-    float_rows<Weights, R - 1>(rows, m, panel, x, ld, row, ahead, out);
+    if (rows == R) return float_block<Weights, R, P>(m, panel, x, ld, row, out);
+    float_rows<Weights, R - 1, P>(rows, m, panel, x, ld, row, out);
   }
 }
 
+// Few rows are bound by memory and by the latency of their chains: two panels at a time give
+// twice as many chains, and two streams to fetch.
 template <class Weights>
 void float_matmul(const Matrix& m, const Rows& x, long rows, long begin, long end,
                   const Output& out) {
-  if (rows == 1) return float_row<Weights>(m, x.values, x.ld, 0, begin, end, out);
+  long panel = begin;
+  if (rows <= kPairedRows)
+    for (; panel + 2 <= end; panel += 2)
+      float_rows<Weights, kPairedRows, 2>(static_cast<int>(rows), m, panel, x.values, x.ld, 0,
+                                          out);
   const long block = block_rows(rows, kFloatRows);
-  const long ahead = fetch_ahead(m, rows, block);
-  for (long panel = begin; panel < end; panel++)
+  for (; panel < end; panel++)
     for (long row = 0; row < rows; row += block) {
       const int count = static_cast<int>(rows - row < block ? rows - row : block);
-      float_rows<Weights, kFloatRows>(count, m, panel, x.values + row * x.ld, x.ld, row,
-                                      ahead, out);
+      float_rows<Weights, kFloatRows, 1>(count, m, panel, x.values + row * x.ld, x.ld, row, out);
     }
 }
 

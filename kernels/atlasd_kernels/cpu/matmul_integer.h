@@ -32,64 +32,80 @@ inline int32_t load_quad(const int8_t* p) {
   return quad;
 }
 
+// One group of one panel: R rows' exact sums, scaled and added to what is there.
 template <class Weights, int R>
-void integer_block(const Matrix& m, long panel, const Rows& x, long row, const Output& out) {
-  V low[R], high[R];
+inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* low, V* high) {
+  const int8_t* q = x.quantised + row * x.ld + g * Weights::group;
+  I a[R], b[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; r++) low[r] = high[r] = zero();
-  const uint8_t* w = m.data + panel * m.panel_bytes;
-  const int8_t* q = x.quantised + row * x.ld;
-  const long groups = m.k / Weights::group;
-  for (long g = 0; g < groups; g++, w += Weights::bytes, q += Weights::group) {
-    I a[R], b[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) a[r] = b[r] = iset1(x.offsets[(row + r) * x.groups + g]);
+  for (int r = 0; r < R; r++) a[r] = b[r] = iset1(x.offsets[(row + r) * x.groups + g]);
 #pragma GCC unroll 16
-    for (int i = 0; i < Weights::loads; i++) {
-      const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
-      prefetch(w + i * 128 + 4096);
-      prefetch(w + i * 128 + 4160);
+  for (int i = 0; i < Weights::loads; i++) {
+    const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
+    prefetch(w + i * 128 + kAhead);
+    prefetch(w + i * 128 + 64 + kAhead);
 #pragma GCC unroll 2
-      for (int quad = 0; quad < Weights::quads; quad++) {
-        const I wa = Weights::unpack(first, quad), wb = Weights::unpack(second, quad);
+    for (int quad = 0; quad < Weights::quads; quad++) {
+      const I wa = Weights::unpack(first, quad), wb = Weights::unpack(second, quad);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-          const int32_t xr = load_quad(q + r * x.ld + 4 * (i * Weights::quads + quad));
-          a[r] = dot4(a[r], wa, xr);
-          b[r] = dot4(b[r], wb, xr);
-        }
+      for (int r = 0; r < R; r++) {
+        const int32_t xr = load_quad(q + r * x.ld + 4 * (i * Weights::quads + quad));
+        a[r] = dot4(a[r], wa, xr);
+        b[r] = dot4(b[r], wb, xr);
       }
     }
-    V sa, sb;
-    load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const V xs = set1(x.scales[(row + r) * x.groups + g]);
-      low[r] = fma(to_float(a[r]), sa * xs, low[r]);
-      high[r] = fma(to_float(b[r]), sb * xs, high[r]);
-    }
   }
+  prefetch(w + Weights::scales + kAhead);
+  V sa, sb;
+  load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; r++) finish(out, row + r, panel, low[r], high[r]);
+  for (int r = 0; r < R; r++) {
+    const V xs = set1(x.scales[(row + r) * x.groups + g]);
+    low[r] = fma(to_float(a[r]), sa * xs, low[r]);
+    high[r] = fma(to_float(b[r]), sb * xs, high[r]);
+  }
 }
 
-template <class Weights, int R>
+template <class Weights, int R, int P>
+void integer_block(const Matrix& m, long panel, const Rows& x, long row, const Output& out) {
+  V low[P][R], high[P][R];
+#pragma GCC unroll 2
+  for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) low[p][r] = high[p][r] = zero();
+  const uint8_t* w = m.data + panel * m.panel_bytes;
+  const long groups = m.k / Weights::group;
+  for (long g = 0; g < groups; g++, w += Weights::bytes)
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++)
+      integer_group<Weights, R>(w + p * m.panel_bytes, x, row, g, low[p], high[p]);
+#pragma GCC unroll 2
+  for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) finish(out, row + r, panel + p, low[p][r], high[p][r]);
+}
+
+template <class Weights, int R, int P>
 void integer_rows(int rows, const Matrix& m, long panel, const Rows& x, long row,
                   const Output& out) {
   if constexpr (R >= 1) {
-    if (rows == R) return integer_block<Weights, R>(m, panel, x, row, out);
-    integer_rows<Weights, R - 1>(rows, m, panel, x, row, out);
+    if (rows == R) return integer_block<Weights, R, P>(m, panel, x, row, out);
+    integer_rows<Weights, R - 1, P>(rows, m, panel, x, row, out);
   }
 }
 
 template <class Weights>
 void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long end,
                     const Output& out) {
+  long panel = begin;
+  if (rows <= kPairedIntegerRows)
+    for (; panel + 2 <= end; panel += 2)
+      integer_rows<Weights, kPairedIntegerRows, 2>(static_cast<int>(rows), m, panel, x, 0, out);
   const long block = block_rows(rows, kIntegerRows);
-  for (long panel = begin; panel < end; panel++)
+  for (; panel < end; panel++)
     for (long row = 0; row < rows; row += block) {
       const int count = static_cast<int>(rows - row < block ? rows - row : block);
-      integer_rows<Weights, kIntegerRows>(count, m, panel, x, row, out);
+      integer_rows<Weights, kIntegerRows, 1>(count, m, panel, x, row, out);
     }
 }
 

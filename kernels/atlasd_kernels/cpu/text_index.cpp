@@ -14,7 +14,8 @@ constexpr int kWalk = 24;
 constexpr size_t kCandidates = 6;
 constexpr size_t kEnough = 3;
 constexpr int kWindow = 8;
-constexpr int kLeastRun = 6;
+constexpr int kLeastRun = 6;   // to be followed over a mismatch
+constexpr int kGivenUp = 2;    // run below which a lost pointer is dropped
 constexpr size_t kPointers = 3;
 
 constexpr uint64_t power(uint64_t base, int exponent) {
@@ -175,19 +176,19 @@ bool Text::move(Pointer& pointer, const int32_t* tokens, int32_t count) const {
       continue;
     }
     pointer.run /= 2;
-    pointer.synced = 0;
-    // Something was left out here: go on behind the next place that reads like this; else as if
-    // one token was replaced.
+    // Something was left out or ends here: go on behind the next place that reads so; else as if
+    // one token was replaced, by one or by several.
     const int32_t from = std::min(at, size), to = std::min(at + kWindow, size);
     const auto hit = std::find(source.begin() + from, source.begin() + to, tokens[i]);
     if (hit != source.begin() + to) {
       at = int32_t(hit - source.begin()) + 1;
       pointer.synced = 1;
     } else {
-      at++;
+      at += pointer.synced > 0;
+      pointer.synced = 0;
     }
   }
-  if (pointer.run < kLeastRun && pointer.synced < 3) return false;
+  if (pointer.run < kGivenUp && pointer.synced < 3) return false;
   pointer.run = std::min(pointer.run, int32_t(kMaxMatch));
   pointer.synced = std::min(pointer.synced, int32_t(kMaxMatch));
   pointer.position = advance(piece, pointer.position, std::min(at, size));

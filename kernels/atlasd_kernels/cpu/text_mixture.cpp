@@ -84,6 +84,7 @@ void Offset::learn(double error, double curvature) {
 Confidence::Confidence()
     : weights(kFeatures * kBuckets + 2 * kHashed, 0.0),
       information(kFeatures * kBuckets + 2 * kHashed, 2.0) {
+  std::fill(information.begin() + kFeatures * kBuckets, information.end(), 8.0);
   bias.cap = 2000.0;
 }
 

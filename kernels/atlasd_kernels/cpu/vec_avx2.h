@@ -8,7 +8,9 @@
 namespace {
 
 constexpr int kFloatRows = 3;
+constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
+constexpr int kPairedIntegerRows = 1;
 
 struct V {
   __m256 a, b;

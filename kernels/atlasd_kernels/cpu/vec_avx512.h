@@ -7,7 +7,9 @@
 namespace {
 
 constexpr int kFloatRows = 12;   // rows whose accumulators fit the register file, 32 columns each
-constexpr int kIntegerRows = 6;
+constexpr int kPairedRows = 5;   // the same, of two panels at a time
+constexpr int kIntegerRows = 8;   // float sums may spill: they are touched once a group
+constexpr int kPairedIntegerRows = 1;
 
 struct V {
   __m512 v;

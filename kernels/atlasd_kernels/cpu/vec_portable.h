@@ -7,7 +7,9 @@
 namespace {
 
 constexpr int kFloatRows = 2;
+constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
+constexpr int kPairedIntegerRows = 1;
 
 struct V {
   float v[16];

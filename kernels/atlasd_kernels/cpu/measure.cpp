@@ -1,0 +1,65 @@
+// How many threads are worth having on this machine at this moment, by trying.
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "memory.h"
+#include "measure.h"
+#include "pack.h"
+#include "pool.h"
+
+namespace atlasd {
+namespace {
+
+constexpr long kColumns = 8192, kDepth = 512;   // 8 MB of weights: a small model's step, or so
+constexpr int kRounds = 9, kLoops = 4;
+constexpr double kWorthIt = 0.85;   // twice the threads must take at most this much of the time
+
+double milliseconds(Pool& pool, const Matrix& matrix, const Rows& rows, const Output& out) {
+  const auto begin = std::chrono::steady_clock::now();
+  const Pool::Series series(pool);
+  const long chunks = 2 * pool.threads();
+  for (int i = 0; i < kLoops; i++)
+    pool.run(chunks, [&](long c) {
+      find_kernels(nullptr)->matmul(matrix, rows, 1, matrix.panels * c / chunks,
+                                    matrix.panels * (c + 1) / chunks, out);
+    });
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+  return took.count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+int measure_threads() {
+  std::vector<int> counts;
+  for (int n = 1; n < allowed_processors(); n *= 2) counts.push_back(n);
+  counts.push_back(allowed_processors());
+  if (counts.size() == 1) return 1;
+
+  const Memory weights(panel_bytes(Format::bf16, kDepth) * kColumns / kPanel + 8192);
+  const Memory floats((kDepth + kColumns) * 4);
+  const Matrix matrix{Format::bf16, weights.as<uint8_t>(), kColumns / kPanel, kDepth,
+                      panel_bytes(Format::bf16, kDepth)};
+  memset(weights.as<uint8_t>(), 0, weights.bytes());   // real pages, not the system's zero page
+  const Rows rows{floats.as<float>(), kDepth, nullptr, nullptr, nullptr, 0};
+  const Output out{floats.as<float>(kDepth * 4), kColumns, Finish::store, nullptr};
+
+  std::vector<std::vector<double>> times(counts.size());
+  for (int round = 0; round < kRounds; round++)
+    for (size_t i = 0; i < counts.size(); i++) {
+      Pool pool(counts[i]);
+      milliseconds(pool, matrix, rows, out);   // the threads are up now
+      times[i].push_back(milliseconds(pool, matrix, rows, out));
+    }
+  size_t best = 0;
+  for (size_t i = 1; i < counts.size(); i++)
+    if (median(times[i]) < kWorthIt * median(times[best])) best = i;
+  return counts[best];
+}
+
+}  // namespace atlasd

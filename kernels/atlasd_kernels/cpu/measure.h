@@ -1,0 +1,8 @@
+#pragma once
+
+namespace atlasd {
+
+// 1, 2, 4, ... up to the processors this process may use: the fastest that is clearly faster.
+int measure_threads();
+
+}  // namespace atlasd
