@@ -4,8 +4,10 @@ functions from setup.py. Uses nothing but the standard library and a C++17 compi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -48,20 +50,42 @@ def library_name(*, sanitize: bool = False) -> str:
     return f"_native{'_sanitized' if sanitize else ''}{suffix}"
 
 
-def build(target: Path, *, sanitize: bool = False, verbose: bool = False) -> Path:
-    """Compile all files in parallel and link them as ``target``, which is replaced atomically."""
+def text_of(source: Path, seen: set[str]) -> str:
+    """A file and all of the package's headers that it includes, for telling what changed."""
+    text = source.read_text()
+    for name in re.findall(r'#include "(.+)"', text):
+        if name not in seen:
+            seen.add(name)
+            text += text_of(HERE / name, seen)
+    return text
+
+
+def build(
+    target: Path, *, sanitize: bool = False, verbose: bool = False, keep: Path | None = None
+) -> Path:
+    """Compile all files in parallel and link them as ``target``, which is replaced atomically.
+
+    ``keep`` is a folder of compiled files: those whose text and flags are the same are reused.
+    """
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("no C++ compiler found (set CXX, or install g++)")
     with tempfile.TemporaryDirectory() as folder:
 
         def compile_one(source: Path) -> str:
-            output = str(Path(folder) / f"{source.stem}.o")
             command = [cxx, *FLAGS, *(SANITIZE if sanitize else [])]
             command += ["-DATLASD_X86"] if is_x86() else []
-            command += [*ISA_FLAGS.get(source.name, "").split(), "-c", str(source), "-o", output]
-            run(command, verbose)
-            return output
+            command += [*ISA_FLAGS.get(source.name, "").split(), "-c", str(source), "-o"]
+            key = hashlib.sha256(f"{command} {text_of(source, set())}".encode()).hexdigest()
+            output = (keep or Path(folder)) / f"{source.stem}-{key[:16]}.o"
+            if not output.exists():
+                output.parent.mkdir(parents=True, exist_ok=True)
+                for old in output.parent.glob(f"{source.stem}-*.o"):
+                    old.unlink()
+                beside = str(output.with_suffix(f".{os.getpid()}"))
+                run([*command, beside], verbose)
+                Path(beside).replace(output)
+            return str(output)
 
         # the files that take longest first
         todo = sorted(sources(), key=lambda p: not p.name.startswith("isa_"))
@@ -94,7 +118,8 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print every command")
     options = parser.parse_args()
     target = HERE / library_name(sanitize=options.sanitize)
-    print(build(target, sanitize=options.sanitize, verbose=options.verbose))
+    keep = HERE / "build" / ("sanitized" if options.sanitize else "plain")
+    print(build(target, sanitize=options.sanitize, verbose=options.verbose, keep=keep))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 // How many threads are worth having on this machine at this moment, by trying.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
+#include <memory>
 #include <vector>
 
 #include "memory.h"
@@ -49,12 +51,13 @@ int measure_threads() {
   const Rows rows{floats.as<float>(), kDepth, nullptr, nullptr, nullptr, 0};
   const Output out{floats.as<float>(kDepth * 4), kColumns, Finish::store, nullptr};
 
+  std::vector<std::unique_ptr<Pool>> pools;
+  for (const int n : counts) pools.push_back(std::make_unique<Pool>(n));
   std::vector<std::vector<double>> times(counts.size());
   for (int round = 0; round < kRounds; round++)
     for (size_t i = 0; i < counts.size(); i++) {
-      Pool pool(counts[i]);
-      milliseconds(pool, matrix, rows, out);   // the threads are up now
-      times[i].push_back(milliseconds(pool, matrix, rows, out));
+      milliseconds(*pools[i], matrix, rows, out);   // the threads are awake and spread out now
+      times[i].push_back(milliseconds(*pools[i], matrix, rows, out));
     }
   size_t best = 0;
   for (size_t i = 1; i < counts.size(); i++)
