@@ -97,7 +97,15 @@ def test_imports_point_one_way(package: str) -> None:
     assert wrong == []
 
 
-DAEMON_SIDE = ["atlasd.cli", "atlasd.daemon", "atlasd.server", "atlasd.completion"]
+DAEMON_SIDE = [
+    "atlasd.cli",
+    "atlasd.run",
+    "atlasd.daemon",
+    "atlasd.supervisor",
+    "atlasd.listeners",
+    "atlasd.server",
+    "atlasd.completion",
+]
 DAEMON_MAY = (
     "atlasd.errors",
     "atlasd.paths",
@@ -105,6 +113,8 @@ DAEMON_MAY = (
     "atlasd.cli",
     "atlasd.commands",
     "atlasd.daemon",
+    "atlasd.supervisor",
+    "atlasd.listeners",
     "atlasd.server",
     "atlasd.completion",
     "atlasd.workspace",

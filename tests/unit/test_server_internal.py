@@ -266,7 +266,7 @@ async def test_context_that_is_more_than_fits_is_left_out_rather_than_refused(
     house: House,
 ) -> None:
     house.says("x")
-    extra = [{"filename": f"{n}.py", "text": "é = 1\n" * 150} for n in range(8)]
+    extra = [{"filename": f"{n}.py", "text": "é = 1\n" * 20} for n in range(8)]
     asked = {"input_prefix": "a = 1\n" * 900, "input_suffix": "b = 2\n" * 900,
              "input_extra": extra, "n_predict": 32}  # fmt: skip
     assert (await post(house, "/infill", asked))[0] == 200
