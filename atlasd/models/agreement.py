@@ -9,8 +9,8 @@ the values, so rows of random numbers tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -51,29 +51,38 @@ class Sizes:
         return sum(self.pass_for(part) for part in self.split(rows))
 
 
-def agreeing_sizes(run: Callable[[Sizes, list[int]], Tensor]) -> Sizes:
-    """The sizes whose bits agree with ``TILE`` and ``ATTENTION_TILE``; single rows, if a row's
-    place matters even there.
+class Trial(Protocol):
+    """Decodes the same TRIED_ROWS rows in a given order and with given sizes."""
 
-    ``run(sizes, order)`` decodes the same TRIED_ROWS rows in the given order and returns what came
-    out, [TRIED_ROWS, ...] in that order. Orders differ, so that a row's place is tried too.
-    """
+    def __call__(self, sizes: Sizes, order: list[int], whole: bool) -> Tensor:
+        """What came out, [TRIED_ROWS, ...] in that order: hidden states, and behind them, if
+        ``whole``, logits."""
+        ...
+
+
+def agreeing_sizes(run: Trial) -> Sizes:
+    """The sizes whose bits agree with ``TILE`` and ``ATTENTION_TILE``; single rows, if a row's
+    place matters even there. Each is tried in two orders, so that every row has two places."""
     ascending = list(range(TRIED_ROWS))
     shuffled = torch.randperm(TRIED_ROWS, generator=torch.Generator().manual_seed(0)).tolist()
     fixed = Sizes()
-    expected = run(fixed, ascending)
+    expected = run(fixed, ascending, True)
 
-    def agrees(sizes: Sizes) -> bool:
-        return all(
-            torch.equal(run(sizes, order), expected[order]) for order in (ascending, shuffled)
-        )
+    def agrees(sizes: Sizes, whole: bool) -> bool:
+        for order, through_head in ((ascending, False), (shuffled, whole)):
+            given = run(sizes, order, through_head)
+            if not torch.equal(given, expected[order, : given.shape[1]]):
+                return False
+        return True
 
-    if not agrees(fixed):
+    if not agrees(fixed, whole=True):
         return Sizes((1,), (1,))
-    passes = [size for size in PASS_SIZES if size == TILE or agrees(Sizes((size,), fixed.units))]
+    passes = [
+        size for size in PASS_SIZES if size == TILE or agrees(Sizes((size,), fixed.units), True)
+    ]
     units = [
         size
         for size in UNIT_SIZES
-        if size == ATTENTION_TILE or agrees(Sizes((passes[-1],), (size,)))
+        if size == ATTENTION_TILE or agrees(Sizes((passes[-1],), (size,)), False)
     ]
     return Sizes(tuple(passes), tuple(units))

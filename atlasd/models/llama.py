@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +23,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from atlasd.models.agreement import TRIED_ROWS, Sizes, agreeing_sizes
-from atlasd.models.attention import BLOCK, Unit, attend, make_unit
+from atlasd.models.attention import BLOCK, attend
 from atlasd.models.config import ModelConfig
 from atlasd.models.decoder import Float32, Int32
+from atlasd.models.passes import Pass, Passes
 from atlasd.models.torch_weights import Layer, pack_weights
 
 Int64 = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A fixed number of rows on their way through the layers, padding included."""
-
-    tokens: Tensor
-    rotation: Tensor
-    """[rows, heads + 2 kv heads, head_dim / 2], complex; 1 for the values, which do not turn."""
-
-    writes: Tensor
-    """[rows, 2 kv heads]: the cache rows that keys and values of a row go to."""
-
-    units: list[Unit]
 
 
 class LlamaDecoder:
@@ -84,21 +70,14 @@ class LlamaDecoder:
             device=device,
             progress=progress,
         )
-        self.trash = 2 * slots * self.blocks * config.kv_heads * BLOCK
-        """The cache row that padding writes to, one past the slots."""
-
+        self.passes = Passes(config, slots, self.blocks, self.device)
         kind = torch.float32 if self.device.type == "cpu" else self.dtype
-        shape = (config.layers, self.trash + 1, config.head_dim)
+        shape = (config.layers, self.passes.trash + 1, config.head_dim)
         self.cache_rows = _zeros(shape, kind, self.device)
         # [layers, keys or values, slots, blocks, kv heads, BLOCK, head_dim]
-        self.cache = self.cache_rows[:, : self.trash].view(
+        self.cache = self.cache_rows[:, : self.passes.trash].view(
             config.layers, 2, slots, self.blocks, config.kv_heads, BLOCK, config.head_dim
         )
-        cos, sin = config.rope.tables(self.slot_tokens)
-        self.rotation = torch.complex(torch.from_numpy(cos), torch.from_numpy(sin)).to(self.device)
-        self.still = torch.ones(1, config.kv_heads, config.head_dim // 2, dtype=torch.complex64)
-        self.still = self.still.to(self.device)
-        self.windows = set(config.sliding_window)
         self.sizes = Sizes()
 
     @torch.inference_mode()
@@ -111,13 +90,16 @@ class LlamaDecoder:
         tokens = (np.arange(TRIED_ROWS) * 7919 % self.vocab_size).astype(np.int32)
         positions = np.arange(first, first + TRIED_ROWS, dtype=np.int32)
 
-        def run(sizes: Sizes, order: list[int]) -> Tensor:
+        def run(sizes: Sizes, order: list[int], whole: bool) -> Tensor:
             self.sizes = sizes
-            hidden, place = self._decode(
-                tokens[order], np.zeros(TRIED_ROWS, np.int32), positions[order], layers=1
+            passes = self.passes.decode(
+                tokens[order], np.zeros(TRIED_ROWS, np.int32), positions[order], sizes
             )
-            logits = self._logits(hidden, place)
-            return torch.cat((hidden[torch.from_numpy(place)], torch.from_numpy(logits)), dim=1)
+            hidden, places = self._through(passes, layers=1)
+            rows = hidden[torch.from_numpy(places)]
+            if not whole:
+                return rows
+            return torch.cat((rows, torch.from_numpy(self._logits(hidden, places))), dim=1)
 
         self.sizes = agreeing_sizes(run)
         tried.zero_()
@@ -139,9 +121,14 @@ class LlamaDecoder:
         """See ``Decoder.forward``."""
         if not len(tokens):
             return np.empty((0, self.vocab_size), np.float32)
-        run = self._prefill if prefill else self._decode
-        hidden, place = run(tokens, slots, positions)
-        return self._logits(hidden, place[logits_rows])
+        if positions.max() >= self.slot_tokens or slots.max() >= self.slots:
+            raise ValueError("a row lies outside of the slots")
+        if prefill:
+            passes = self.passes.prefill(tokens, slots, positions)
+        else:
+            passes = self.passes.decode(tokens, slots, positions, self.sizes)
+        hidden, places = self._through(passes)
+        return self._logits(hidden, places[logits_rows])
 
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, length: int) -> None:
@@ -154,94 +141,21 @@ class LlamaDecoder:
         return {
             "weights": self.weights.nbytes(),
             "slots": self.cache_rows.nbytes,
-            "scratch": self.rotation.nbytes,
+            "scratch": self.passes.nbytes,
         }
 
     def close(self) -> None:
         """Free everything; the decoder cannot be used afterwards."""
-        del self.weights, self.cache, self.cache_rows, self.rotation
+        del self.weights, self.cache, self.cache_rows, self.passes
 
-    def _decode(
-        self, tokens: Int32, slots: Int32, positions: Int32, layers: int | None = None
-    ) -> tuple[Tensor, Int64]:
-        """Hidden states of decode rows, and the place of each row in them."""
-        hidden, places, first, start = [], [], 0, 0
-        for count in self.sizes.split(len(tokens)):
-            rows = slice(first, first + count)
-            size = self.sizes.pass_for(count)
-            at = np.arange(count)
-            step = self._prepare(
-                tokens[rows], slots[rows], positions[rows], at, size, self.sizes.unit_for
-            )
-            hidden.append(self._run(step, layers))
-            places.append(at + start)
-            first, start = first + count, start + size
+    def _through(self, passes: list[Pass], layers: int | None = None) -> tuple[Tensor, Int64]:
+        """Run passes one after the other; hidden states, and the place of each row in them."""
+        hidden, places, start = [], [], 0
+        for each in passes:
+            hidden.append(self._run(each, layers))
+            places.append(each.places + start)
+            start += len(each.tokens)
         return torch.cat(hidden), np.concatenate(places)
-
-    def _prefill(self, tokens: Int32, slots: Int32, positions: Int32) -> tuple[Tensor, Int64]:
-        """Hidden states of prefill rows, a pass for each chunk, and the place of each row."""
-        chunk = slots.astype(np.int64) * (1 << 32) + positions // BLOCK
-        cuts = np.flatnonzero(np.diff(chunk)) + 1
-        hidden, places = [], []
-        for number, rows in enumerate(np.split(np.arange(len(chunk)), cuts)):
-            at = positions[rows].astype(np.int64) % BLOCK
-            step = self._prepare(
-                tokens[rows], slots[rows], positions[rows], at, BLOCK, lambda rows: BLOCK
-            )
-            hidden.append(self._run(step))
-            places.append(at + number * BLOCK)
-        return torch.cat(hidden), np.concatenate(places)
-
-    def _prepare(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        at: Int64,
-        size: int,
-        unit_for: Callable[[int], int],
-    ) -> Pass:
-        """Lay rows out at the places ``at`` of a pass and work out all that the layers share."""
-        config = self.config
-        inputs = np.zeros((2, size), np.int64)
-        inputs[0, at], inputs[1, at] = tokens, positions
-        heads = np.arange(config.kv_heads)
-        block = slots.astype(np.int64) * self.blocks + positions // BLOCK
-        keys = (block[:, None] * config.kv_heads + heads) * BLOCK + (positions % BLOCK)[:, None]
-        writes = np.full((size, 2 * config.kv_heads), self.trash, np.int64)
-        writes[at] = np.concatenate((keys, keys + self.trash // 2), axis=1)
-        on_device = torch.from_numpy(inputs).to(self.device)
-        turning = config.heads + config.kv_heads
-        turned = self.rotation[on_device[1]][:, None].expand(-1, turning, -1)
-        return Pass(
-            tokens=on_device[0],
-            rotation=torch.cat((turned, self.still.expand(size, -1, -1)), dim=1),
-            writes=torch.from_numpy(writes).to(self.device),
-            units=self._units(slots, positions.astype(np.int64), at, unit_for),
-        )
-
-    def _units(
-        self, slots: Int32, positions: Int64, at: Int64, unit_for: Callable[[int], int]
-    ) -> list[Unit]:
-        """Cut the rows of a pass into units of one slot each."""
-        group = self.config.heads // self.config.kv_heads
-        units, first = [], 0
-        for end in [*(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)]:
-            while first < end:
-                size = unit_for(end - first)
-                rows = slice(first, min(first + size, end))
-                unit = make_unit(
-                    int(slots[first]),
-                    positions[rows],
-                    at[rows],
-                    size,
-                    group,
-                    self.windows,
-                    self.device,
-                )
-                units.append(unit)
-                first = rows.stop
-        return units
 
     def _run(self, step: Pass, layers: int | None = None) -> Tensor:
         """Take a pass through the layers (all of them, or the first few): [rows, hidden]."""

@@ -5,28 +5,27 @@ Where the native kernels serve, torch is never imported.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import numpy as np
-import psutil  # type: ignore[import-untyped]
 from atlasd_kernels import cpu
 from atlasd_kernels.spec import DecoderSpec
 
 from atlasd.errors import ModelError
 from atlasd.models.config import ModelConfig, read_config
 from atlasd.models.decoder import Decoder
+from atlasd.models.devices import (
+    choose_device,
+    free_cuda_memory,
+    free_memory,
+    measure_threads,
+    multiplies_bf16,
+)
 from atlasd.models.locate import ModelFiles
 from atlasd.models.memory import plan_slots
 from atlasd.models.weights import open_weights
-
-if TYPE_CHECKING:
-    from atlasd.models.llama import LlamaDecoder
 
 Progress = Callable[[str, float], None]
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
@@ -85,7 +84,7 @@ def load_decoder(
     chosen = options.weight_format
     own: WeightFormat = "fp32" if config.dtype == "float32" else "bf16"
     weight_format: WeightFormat = own if chosen == "auto" else chosen
-    device = _device(options)
+    device = choose_device(options.device, options.backend)
     native, reason = cpu.available()
     if device == "cpu" and options.backend != "torch" and native:
         return _load_native(files, config, weight_format, options, progress)
@@ -133,7 +132,7 @@ def _load_native(
         files.name,
         config,
         weight_bytes,
-        options.memory_bytes or _free_memory(),
+        options.memory_bytes or free_memory(),
         cache_item_bytes=4 if weight_format == "fp32" else 2,
         slots=options.slots,
         slot_tokens=options.slot_tokens,
@@ -171,12 +170,12 @@ def _load_torch(
     precision = torch.float32 if weight_format == "fp32" else torch.bfloat16
     # Without instructions for bf16, a library matmul of 8 rows is seven times slower in bf16 than
     # in float32; the values stay those of bf16.
-    dtype = torch.float32 if device == "cpu" and not _multiplies_bf16() else precision
+    dtype = torch.float32 if device == "cpu" and not multiplies_bf16() else precision
     plan = plan_slots(
         files.name,
         config,
         packed_bytes(config, dtype.itemsize),
-        options.memory_bytes or (_free_memory() if device == "cpu" else _free_cuda_memory()),
+        options.memory_bytes or (free_memory() if device == "cpu" else free_cuda_memory()),
         cache_item_bytes=4 if device == "cpu" else dtype.itemsize,
         slots=options.slots,
         slot_tokens=options.slot_tokens,
@@ -197,72 +196,3 @@ def _load_torch(
         torch.set_num_threads(threads)
         decoder.find_sizes()
     return LoadedModel(decoder, config, f"torch {device}", weight_format, threads)
-
-
-def measure_threads(decoder: LlamaDecoder) -> int:
-    """The torch thread count with the fastest decode step now. A higher one must win clearly:
-    threads that wait for each other on busy cores cost more than they bring."""
-    import torch
-
-    row = np.zeros(1, np.int32)
-    best, best_seconds = 1, float("inf")
-    count = 1
-    while count <= len(os.sched_getaffinity(0)):
-        torch.set_num_threads(count)
-        decoder.find_sizes()
-        seconds = []
-        for _ in range(6):
-            begin = time.perf_counter()
-            decoder.forward(row, row, row, row)
-            seconds.append(time.perf_counter() - begin)
-        # The median, not the best: a step that is slow every other time is slow.
-        median = sorted(seconds)[3]
-        if median < best_seconds * 0.9:
-            best, best_seconds = count, median
-        count *= 2
-    return best
-
-
-def _device(options: LoadOptions) -> str:
-    if options.device not in ("auto", "cpu", "cuda"):
-        raise ModelError(f"There is no device {options.device!r}.", "Use auto, cpu or cuda.")
-    if options.device == "cpu" or options.backend == "native":
-        return "cpu"
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        if options.device == "cuda":
-            raise ModelError("No CUDA driver is installed.", "Use --device cpu.") from None
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if options.device == "cuda":
-        raise ModelError(
-            "This torch has no CUDA, or finds no GPU.", "Install a CUDA build, or use --device cpu."
-        )
-    return "cpu"
-
-
-def _multiplies_bf16() -> bool:
-    import torch
-
-    flags = torch.backends.cpu.get_cpu_capability()
-    if not flags.startswith("AVX512"):
-        return False
-    try:
-        known = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in known or "amx_bf16" in known
-
-
-def _free_memory() -> int:
-    return int(psutil.virtual_memory().available * 3 // 4)
-
-
-def _free_cuda_memory() -> int:
-    import torch
-
-    return int(torch.cuda.mem_get_info()[0] * 9 // 10)
