@@ -3,8 +3,8 @@
 Per source a logistic model over bucketed features, hashes of the drafted and the preceding token,
 and offsets for the language, the repository and the stream, which start at zero: where little is
 known of a repository its language speaks, then the whole. Every weight keeps the information it
-was learned from (a diagonal of the Hessian, capped), and a step is the gradient over it: an online
-Newton step whose cap is a half-life.
+was learned from (a diagonal of the Hessian, fading), and a step is the gradient over it: an online
+Newton step.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
 
+import numpy as np
+
+from atlasd.draft.learned import SourceState
+
 _BUCKETS = 256
 _HASHED = 2048
-_WEIGHT_CAP = 300.0
+_KEEP = 0.99
+"""Of a weight's information, what an update leaves: half is forgotten after 70."""
 _FLOOR = 0.002
+
+LANGUAGE_CAP, REPOSITORY_CAP = 200.0, 100.0
+"""Information at which an offset forgets as fast as it learns: its half-life."""
 
 
 @dataclass(slots=True)
@@ -36,7 +44,7 @@ class _Offset:
         cap = self.cap / (1.0 + 40.0 * self.trend * self.trend)
         if self.information > cap:
             self.information = cap
-        self.value += 0.5 * error / self.information
+        self.value += 0.3 * error / self.information
 
 
 @dataclass(slots=True)
@@ -55,7 +63,8 @@ class _Source:
         self.features = features
         self.size = features * _BUCKETS + 2 * _HASHED
         self.weights = [0.0] * self.size
-        self.information = [2.0] * self.size
+        # Tokens are many and seen rarely: what one of them says weighs less at first.
+        self.information = [2.0] * (features * _BUCKETS) + [4.0] * (2 * _HASHED)
         self.bias = _Offset(cap=2000.0)
 
 
@@ -148,11 +157,9 @@ class Confidence:
                 continue
             curvature = p * (1.0 - p) + 0.01
             for index in indices:
-                info = information[index] + curvature
-                if info > _WEIGHT_CAP:
-                    info = _WEIGHT_CAP
+                info = _KEEP * information[index] + curvature
                 information[index] = info
-                weights[index] += 0.4 * error / info
+                weights[index] += 0.5 * error / info
             source.bias.learn(error, curvature)
             for offset in offsets:
                 offset.learn(error, curvature)
@@ -167,8 +174,8 @@ class Confidence:
         offsets = scope.offsets.get(name)
         if offsets is None:
             offsets = scope.offsets[name] = (
-                self._kept(name, "language", scope.language, 200.0),
-                self._kept(name, "repository", scope.repository, 100.0),
+                self._kept(name, "language", scope.language, LANGUAGE_CAP),
+                self._kept(name, "repository", scope.repository, REPOSITORY_CAP),
                 _Offset(cap=20.0),
             )
         return offsets
@@ -180,9 +187,50 @@ class Confidence:
             offset = self._local[key] = _Offset(cap=cap)
         return offset
 
-    def snapshot(self) -> dict[str | None, bytes]:
-        """Learned state by repository (None: shared by all), for the store."""
-        return {}
+    def forget(self, repository: str | None) -> None:
+        """Drop what was learned from a repository (None: everything)."""
+        if repository is None:
+            self._sources.clear()
+            self._local.clear()
+            return
+        for key in [k for k in self._local if k[1:] == ("repository", repository)]:
+            del self._local[key]
 
-    def restore(self, repository: str | None, payload: bytes) -> None:
-        """Take over a state that ``snapshot`` gave; one that does not fit is ignored."""
+    def states(self) -> dict[str, SourceState]:
+        """What was learned, by source."""
+        return {
+            name: SourceState(
+                source.features,
+                np.array(source.weights),
+                np.array(source.information),
+                [
+                    source.bias.value,
+                    source.bias.information,
+                    source.bias.trend,
+                    source.bias.cap,
+                ],
+                {
+                    (kind, value): (offset.value, offset.information)
+                    for (owner, kind, value), offset in self._local.items()
+                    if owner == name
+                },
+            )
+            for name, source in self._sources.items()
+        }
+
+    def load(self, name: str, state: SourceState) -> None:
+        """Take over a source's state."""
+        source = _Source(state.features)
+        if len(state.weights) != source.size or len(state.information) != source.size:
+            return
+        source.weights = state.weights.tolist()
+        source.information = state.information.tolist()
+        source.bias = _Offset(*state.bias)
+        self._sources[name] = source
+        for (kind, value), learned in state.offsets.items():
+            self.load_offset(name, kind, value, learned)
+
+    def load_offset(self, name: str, kind: str, value: str, learned: tuple[float, float]) -> None:
+        """Take over the offset of a language or a repository."""
+        cap = LANGUAGE_CAP if kind == "language" else REPOSITORY_CAP
+        self._local[name, kind, value] = _Offset(learned[0], learned[1], cap=cap)

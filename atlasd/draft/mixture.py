@@ -45,7 +45,7 @@ class Masses:
         rates = [*_RECYCLE_RATES]
         rates += [0.15 if kind & 16 else found[kind >> 5] for kind in range(_PLACE_KINDS)]
         self.value = [rate / (1.0 - rate) for rate in rates]
-        self._seen = [0.0] * len(rates)
+        self.seen = [0.0] * len(rates)
 
     def learn(self, votes: list[tuple[int, int]], token: int) -> None:
         """``token`` came; ``votes`` are all (token, kind) that were cast."""
@@ -61,7 +61,7 @@ class Masses:
             gradient = -mass / total
             if voted == token:
                 gradient += mass / right
-            self._seen[kind] = seen = min(self._seen[kind] + 1.0, 150.0)
+            self.seen[kind] = seen = min(self.seen[kind] + 1.0, 150.0)
             mass *= exp(gradient * 8.0 / (8.0 + seen))
             value[kind] = 0.01 if mass < 0.01 else 200.0 if mass > 200.0 else mass
 
@@ -185,6 +185,21 @@ class Mixture:
     def end(self, stream: StreamView) -> None:
         self._votes.pop(stream.stream, None)
         self.positions.end(stream)
+
+    def masses_state(self) -> tuple[list[float], list[float]]:
+        """Mass and evidence of each kind of vote."""
+        return self.masses.value, self.masses.seen
+
+    def load_masses(self, value: list[float], seen: list[float]) -> None:
+        """Take over what ``masses_state`` gave."""
+        if len(value) == len(self.masses.value) == len(seen):
+            self.masses.value, self.masses.seen = value, seen
+
+    def forget(self, repository: str | None) -> None:
+        """Drop what votes and contexts learned; they have no owner."""
+        self.recycle.clear()
+        if repository is None:
+            self.masses = Masses()
 
 
 def _match(place: Place) -> int:

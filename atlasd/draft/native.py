@@ -13,16 +13,18 @@ from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
-from atlasd_kernels.cpu.text import MAX_DRAFT, Arrays, Counters, Drafted, TextLibrary
+from atlasd_kernels.cpu.text import FEATURES, MAX_DRAFT, Arrays, Counters, Drafted, TextLibrary
 
+from atlasd.draft.confidence import LANGUAGE_CAP, REPOSITORY_CAP
 from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
+from atlasd.draft.learned import SourceState
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
 from atlasd.draft.segments import KINDS, Run, Segment
 
-_LANGUAGE_CAP, _REPOSITORY_CAP = 200.0, 100.0
-_STATES = ("masses", "seen", "weights", "information", "bias")
+_STATES = range(5)
+_FRESH_INFORMATION = 4.0
 
 
 @dataclass(slots=True)
@@ -52,8 +54,8 @@ class NativeMixture(Mixture):
             tokens.ctypes.data,
             len(tokens),
             self._places.repository(stream.repository),
-            self._offset("language", stream.language, _LANGUAGE_CAP),
-            self._offset("repository", stream.repository, _REPOSITORY_CAP),
+            self._offset("language", stream.language),
+            self._offset("repository", stream.repository),
         )
         segment = self.positions.segment_of(stream)
         self._native_streams[stream.stream] = _State(handle, segment)
@@ -119,17 +121,71 @@ class NativeMixture(Mixture):
         self._library.counters(self._text, found)
         return found
 
-    def learned(self, which: int) -> npt.NDArray[np.float64]:
-        """A view of learned numbers (``_STATES``, then four numbers per offset)."""
+    def masses_state(self) -> tuple[list[float], list[float]]:
+        return self._numbers(0).tolist(), self._numbers(1).tolist()
+
+    def load_masses(self, value: list[float], seen: list[float]) -> None:
+        self._write(0, np.array(value))
+        self._write(1, np.array(seen))
+
+    def forget(self, repository: str | None) -> None:
+        self.recycle.clear()
+        for (kind, name), number in self._offsets.items():
+            if repository is None or (kind == "repository" and name == repository):
+                self._write_offset(number, (0.0, _FRESH_INFORMATION))
+        if repository is None:
+            fresh = self._library.new()
+            for which in _STATES:
+                self._write(which, self._numbers(which, fresh))
+            self._library.free(fresh)
+
+    def state(self) -> SourceState:
+        """The confidence of this source."""
+        weights, information, bias, offsets = (self._numbers(which) for which in (2, 3, 4, 5))
+        pairs = offsets.reshape(-1, 4)[:, :2].tolist()
+        return SourceState(
+            FEATURES,
+            weights.copy(),
+            information.copy(),
+            bias.tolist(),
+            {key: (pairs[number][0], pairs[number][1]) for key, number in self._offsets.items()},
+        )
+
+    def load(self, state: SourceState) -> None:
+        """Take over a state."""
+        if state.features == FEATURES:
+            for which, values in ((2, state.weights), (3, state.information), (4, state.bias)):
+                self._write(which, np.array(values))
+            for (kind, value), learned in state.offsets.items():
+                self.load_offset(kind, value, learned)
+
+    def load_offset(self, kind: str, value: str, learned: tuple[float, float]) -> None:
+        """Take over the offset of a language or a repository."""
+        self._write_offset(self._offset(kind, value), learned)
+
+    def _numbers(self, which: int, text: int | None = None) -> npt.NDArray[np.float64]:
+        """A view of what the native side learned: masses, their evidence, weights, their
+        information, bias, and four numbers per offset."""
         count = ctypes.c_int64()
-        address = self._library.state(self._text, which, count)
+        address = self._library.state(self._text if text is None else text, which, count)
+        if not address or not count.value:
+            return np.empty(0)
         values = (ctypes.c_double * count.value).from_address(address)
         return np.ctypeslib.as_array(values)
 
-    def _offset(self, kind: str, value: str | None, cap: float) -> int:
+    def _write(self, which: int, values: npt.NDArray[np.float64]) -> None:
+        view = self._numbers(which)
+        if len(view) == len(values):
+            view[:] = values
+
+    def _write_offset(self, number: int, learned: tuple[float, float]) -> None:
+        self._numbers(5)[4 * number : 4 * number + 2] = learned
+
+    def _offset(self, kind: str, value: str | None) -> int:
         key = (kind, value or "")
         number = self._offsets.get(key)
         if number is None:
+            cap = LANGUAGE_CAP if kind == "language" else REPOSITORY_CAP
             number = self._offsets[key] = self._library.offset(self._text, cap)
         return number
 

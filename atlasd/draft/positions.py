@@ -17,6 +17,7 @@ _OUTPUTS = 64
 _LEAST_OUTPUT = 8
 _POINTERS = 3
 _LEAST_RUN = 6
+_GIVEN_UP = 2
 _WINDOW = 8
 
 
@@ -67,6 +68,11 @@ class Positions:
     def begin(self, stream: StreamView) -> None:
         tokens = np.array(stream.tokens, np.int32)
         segment = self._prompt_segment(stream, tokens)
+        if stream.prediction is not None and len(stream.prediction):
+            # Behind the prompt's end, so that the first look-up already finds its beginning.
+            expected = np.concatenate([tokens[-LONGEST:], stream.prediction]).astype(np.int32)
+            name = f"prediction {stream.stream}"
+            self.index.put(name, stream.repository, "stream", expected, stream.language)
         prefix = [0]
         extend_prefix_hashes(prefix, stream.tokens[-LONGEST:])
         self._streams[stream.stream] = _State(segment, prefix)
@@ -96,6 +102,7 @@ class Positions:
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)
         self.index.close(state.segment)
+        self.index.drop(f"prediction {stream.stream}", stream.repository)
         if not stream.learn:
             self.index.drop(state.segment.name, state.segment.repository)
             return
@@ -189,14 +196,15 @@ class Positions:
                 pointer.run += 1
                 continue
             pointer.run //= 2
-            pointer.synced = 0
             try:
-                # Something was left out here: go on behind the next place that reads like this.
+                # Something was left out or ends here: go on behind the next place that reads so.
                 at = source.index(token, at, at + _WINDOW) + 1
                 pointer.synced = 1
             except ValueError:
-                at += 1  # as if one token was replaced
-        if pointer.run < _LEAST_RUN and pointer.synced < 3:
+                # As if one token was replaced, by one or by several.
+                at += pointer.synced > 0
+                pointer.synced = 0
+        if pointer.run < _GIVEN_UP and pointer.synced < 3:
             return False
         if pointer.run > MAX_MATCH:
             pointer.run = MAX_MATCH

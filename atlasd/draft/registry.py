@@ -15,6 +15,7 @@ from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import Drafter, Int32
+from atlasd.draft.learned import LearnedState, pack, unpack, unpack_shared
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.positions_index import PositionIndex
@@ -84,16 +85,48 @@ class Drafting:
     def drop_repository(self, repository: str | None) -> None:
         """Forget all that was learned from a repository (None: everything)."""
         self.index.drop_repository(repository)
-        self.recycle.clear()  # its contexts have no owner
+        self.text.forget(repository)
+        self.confidence.forget(repository)
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""
-        return [("confidence", r, payload) for r, payload in self.confidence.snapshot().items()]
+        masses, seen = self.text.masses_state()
+        sources = self.confidence.states()
+        if isinstance(self.text, NativeMixture):
+            sources[self.text.name] = self.text.state()
+        state = LearnedState(np.array(masses), np.array(seen), sources)
+        return [
+            ("confidence", repository, payload)
+            for repository, payload in pack(state, self.fingerprint).items()
+        ]
 
     def restore(self, kind: str, repository: str | None, payload: bytes) -> None:
-        """Take back what ``learned`` gave in an earlier run."""
-        if kind == "confidence":
-            self.confidence.restore(repository, payload)
+        """Take back what ``learned`` gave in an earlier run; what does not fit is ignored."""
+        content = unpack(payload, self.fingerprint) if kind == "confidence" else None
+        if content is None:
+            return
+        try:
+            if repository is None:
+                self._restore_shared(unpack_shared(content))
+                return
+            for name, learned in content["offsets"].items():
+                self._load_offset(name, repository, (float(learned[0]), float(learned[1])))
+        except (KeyError, TypeError, ValueError, IndexError):
+            log.warning("learned state was damaged and is ignored")
+
+    def _restore_shared(self, state: LearnedState) -> None:
+        self.text.load_masses(state.masses.tolist(), state.seen.tolist())
+        for name, source in state.sources.items():
+            if name == self.text.name and isinstance(self.text, NativeMixture):
+                self.text.load(source)
+            else:
+                self.confidence.load(name, source)
+
+    def _load_offset(self, name: str, repository: str, learned: tuple[float, float]) -> None:
+        if name == self.text.name and isinstance(self.text, NativeMixture):
+            self.text.load_offset("repository", repository, learned)
+        else:
+            self.confidence.load_offset(name, "repository", repository, learned)
 
     def save(self) -> None:
         """Write the large arrays (position index) to the folder."""

@@ -65,7 +65,7 @@ def check_lookup(index: PositionIndex, model: dict[str, list[int]], query: list[
         assert found == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(NAMES, TEXT), min_size=1, max_size=6), TEXT)
 def test_finds_the_longest_match_that_a_scan_finds(
     texts: list[tuple[str, list[int]]], query: list[int]
@@ -92,7 +92,7 @@ def edits(draw: st.DrawFn) -> list[tuple[str, str, int, int, list[int]]]:
     return draw(st.lists(step, max_size=25))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(TEXT, edits())
 def test_edits_appends_and_deletions_keep_text_and_lookups_right(
     start: list[int], steps: list[tuple[str, str, int, int, list[int]]]
@@ -128,7 +128,7 @@ def test_edits_appends_and_deletions_keep_text_and_lookups_right(
                 check_lookup(index, model, text[:end])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 500), min_size=50, max_size=900), max_size=25))
 def test_stays_under_its_budget_and_keeps_what_earned_credit(texts: list[list[int]]) -> None:
     index = PositionIndex(1)  # the least it works with: 4,096 positions

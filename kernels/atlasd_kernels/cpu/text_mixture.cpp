@@ -15,7 +15,7 @@ constexpr int kPairBits = 19;
 constexpr uint64_t kMultiplier = 0x9E3779B1ull;
 constexpr int kBuckets = 256;
 constexpr int kHashed = 2048;
-constexpr double kWeightCap = 300.0;
+constexpr double kKeep = 0.99;  // of a weight's information, what an update leaves
 constexpr double kFloor = 0.002;
 
 constexpr int kLengthEdges[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64};
@@ -78,13 +78,13 @@ void Offset::learn(double error, double curvature) {
   trend += 0.05 * (error - trend);
   const double most = cap / (1.0 + 40.0 * trend * trend);
   if (information > most) information = most;
-  value += 0.5 * error / information;
+  value += 0.3 * error / information;
 }
 
 Confidence::Confidence()
     : weights(kFeatures * kBuckets + 2 * kHashed, 0.0),
       information(kFeatures * kBuckets + 2 * kHashed, 2.0) {
-  std::fill(information.begin() + kFeatures * kBuckets, information.end(), 8.0);
+  std::fill(information.begin() + kFeatures * kBuckets, information.end(), 4.0);
   bias.cap = 2000.0;
 }
 
@@ -114,8 +114,8 @@ void Confidence::learn(Stream& stream, int32_t previous, int32_t token, const in
   if (-0.003 < error && error < 0.003) return;
   const double curvature = p * (1.0 - p) + 0.01;
   for (int32_t i : index) {
-    information[i] = std::min(information[i] + curvature, kWeightCap);
-    weights[i] += 0.4 * error / information[i];
+    information[i] = kKeep * information[i] + curvature;
+    weights[i] += 0.5 * error / information[i];
   }
   bias.learn(error, curvature);
   for (Offset* offset : local) offset->learn(error, curvature);
