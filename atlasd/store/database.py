@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,14 +24,16 @@ class Store:
     """``await Store.open(path)``; raises ``StoreError`` when the file is damaged or newer than this
     program. A call that returned has its data on disk: it survives kill -9 and power loss."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, retention_days: int = RETENTION_DAYS) -> None:
         self._writer = writer
+        self._retention_days = retention_days
+        self._retained = 0.0
 
     @classmethod
     async def open(cls, path: Path, *, retention_days: int = RETENTION_DAYS) -> Store:
         writer = Writer(path)
         await asyncio.wrap_future(writer.opened)
-        store = cls(writer)
+        store = cls(writer, retention_days)
         await store.retain(retention_days)
         return store
 
@@ -49,6 +52,8 @@ class Store:
     async def add_completion(self, completion: StoredCompletion) -> None:
         """Nothing is stored for untrusted workspaces; secrets in the text are masked."""
         await self._run(lambda db: completions.add(db, completion))
+        if time.monotonic() - self._retained > 86400:
+            await self.retain(self._retention_days)
 
     async def set_fate(self, id: str, fate: Fate, accepted_length: int | None = None) -> str:
         """Record what became of a completion. Returns the text accepted so far ("" if none);
@@ -65,6 +70,7 @@ class Store:
 
     async def retain(self, days: int = RETENTION_DAYS, rows: int = RETENTION_ROWS) -> int:
         """Remove what is older than ``days`` or beyond ``rows``; returns how many rows went."""
+        self._retained = time.monotonic()
         return await self._run(
             lambda db: completions.retain(db, days, rows) + learned.forget_stale(db, days)
         )

@@ -22,6 +22,7 @@ from atlasd.workspace.looking import look_at, look_through
 from atlasd.workspace.repository import Repository
 from atlasd.workspace.task import Gone, Look, Task
 from atlasd.workspace.tokens import StepwiseTokenizer, Tokenize
+from atlasd.workspace.wordcache import by_words
 
 logger = logging.getLogger(__name__)
 PAUSE_S = 0.002
@@ -60,10 +61,18 @@ class Indexer:
             self._condition.notify_all()
 
     def use_tokenizer(self, tokenize: Tokenize, key: str) -> None:
+        if key == self._contents.key:
+            return
+        stepwise = StepwiseTokenizer(by_words(tokenize), key)
         with self._condition:
-            self._contents.tokenizer = StepwiseTokenizer(tokenize, key)
+            self._contents.tokenizer = stepwise
             for task in self._tasks:
                 task.rescan()
+
+    @property
+    def key(self) -> str:
+        """Of the tokenizer in use; empty before there is one."""
+        return self._contents.key
 
     def pause(self, paused: bool) -> None:
         with self._condition:
@@ -98,7 +107,6 @@ class Indexer:
         except Stopped:
             raise
         except Exception:
-            # A file that breaks something must not end indexing for all others.
             logger.exception("Indexing %s failed at a step", task.repository.root)
 
     def _next_task(self) -> Task | None:
@@ -160,21 +168,29 @@ class Indexer:
         deadline = time.monotonic() + BATCH_S
         reads: list[Read] = []
         while task.work and batch.bytes < BATCH_BYTES and time.monotonic() < deadline:
+            self._yield()
             step = next(task.work[-1], _DONE)
             if isinstance(step, _Done):
                 task.work.pop()
             elif isinstance(step, Look):
-                self._yield()
-                if read := contents.look(batch, step):
+                if read := self._look_safely(batch, step):
                     reads.append(read)
             elif isinstance(step, Gone):
                 contents.finish(batch, reads)
                 contents.drop(batch, step.path)
-            else:
-                self._yield()
             if sum(len(read.text) for read in reads) >= contents.step_characters:
                 contents.finish(batch, reads)
         contents.finish(batch, reads)
+
+    def _look_safely(self, batch: Batch, look: Look) -> Read | None:
+        try:
+            return self._contents.look(batch, look)
+        except Stopped:
+            raise
+        except Exception:
+            # A file that breaks something must not end indexing for all others.
+            logger.exception("%s could not be indexed", look.found.path)
+            return None
 
     def _yield(self) -> None:
         """Stand still while requests are served."""

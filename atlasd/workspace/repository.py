@@ -148,14 +148,15 @@ class Repository:
         self, found: Found, hash: bytes, analysis: Analysis, tokens: int = 0, key: str = ""
     ) -> None:
         """A file is new or has changed."""
+        number, self._next = self._next, self._next + 1
+        # Not under the lock, as merging may take a while; a number without a path is passed over.
+        self._identifiers.put(number, analysis.identifiers)
+        self._definitions.put(number, analysis.definitions)
         with self._lock:
             self._forget_number(found.path)
-            number, self._next = self._next, self._next + 1
             if found.path not in self._entries:
                 self._listed = None
                 self._folders.update(folders_above(found.path))
-            self._identifiers.put(number, analysis.identifiers)
-            self._definitions.put(number, analysis.definitions)
             self._entries[found.path] = Entry(number, found, hash, tokens, key, analysis.lines)
             self._paths[number] = found.path
             self.tokens += tokens

@@ -51,6 +51,8 @@ class Workspace:
     def use_tokenizer(self, tokenize: Tokenize, key: str) -> None:
         """From now on index with this tokenizer (``key``: its fingerprint); may be called again
         when the model changes, and then indexes everything anew."""
+        if key == self._indexer.key:
+            return
         for _, task in self._open.values():
             if task:
                 task.idle.clear()

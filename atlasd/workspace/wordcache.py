@@ -1,0 +1,115 @@
+"""Tokenising source text word by word from memory, several times quicker than the library.
+
+A byte-pair tokenizer first cuts a text into words and then looks only at one word at a time. Code
+repeats its words, so nearly all of them have been seen before; what is left is cutting, which the
+``regex`` module does much quicker than the library with its offsets. The same tokens come out:
+every tokenizer is tried on a sample first, and whatever is not known to come out the same (another
+kind of tokenizer, text that would be normalised, added tokens in it) goes to the library.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from itertools import chain
+from typing import Any
+
+import regex  # type: ignore[import-untyped]
+
+from atlasd.models.tokenizer import Tokenizer
+from atlasd.workspace.tokens import Tokenize
+
+WORDS = 50_000
+"""Words remembered; then all are forgotten, and the frequent ones are soon there again."""
+
+# What the library's ByteLevel cuts at when it has no pattern of its own (GPT-2's encoder.py).
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_SAMPLE = (
+    "import os\n\n\nclass Fée(Base):\n\tdef f(self, x1=0x1F, *args):  # it's  1234567\n"
+    "        return {'a': [1, 2.5e-3]} if x != y else \"…\"\n\n  \n}\r\n\r\n\t\tif (a&&b)  ;\n   "
+)
+
+
+def by_words(tokenize: Tokenize) -> Tokenize:
+    """The same tokens, quicker, if ``tokenize`` is a ``Tokenizer.encode_batch`` of a kind that
+    works word by word; else ``tokenize`` itself."""
+    owner = getattr(tokenize, "__self__", None)
+    if not isinstance(owner, Tokenizer):
+        return tokenize
+    state = json.loads(owner._inner.to_str())
+    pattern = _word_pattern(state)
+    if pattern is None:
+        return tokenize
+    words = _Words(tokenize, pattern, _added(state))
+    return words.encode_batch if words.agrees(_SAMPLE) else tokenize
+
+
+class _Words:
+    """Used by the indexing thread alone."""
+
+    def __init__(self, tokenize: Tokenize, pattern: str, added: list[str]) -> None:
+        self._tokenize = tokenize
+        self._pattern = regex.compile(pattern)
+        self._added = added
+        self._added_starts = {token[:2] for token in added}
+        self._known: dict[str, list[int]] = {}
+
+    def agrees(self, text: str) -> bool:
+        expected = self._tokenize([text])
+        return self.encode_batch([text]) == expected == self.encode_batch([text])
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> list[int]:
+        if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+            return self._tokenize([text])[0]
+        if any(start in text for start in self._added_starts) and any(
+            token in text for token in self._added
+        ):
+            return self._tokenize([text])[0]
+        words = self._pattern.findall(text)
+        try:
+            ids = list(chain.from_iterable(map(self._known.__getitem__, words)))
+        except KeyError:
+            if not self._learn({word for word in words if word not in self._known}):
+                return self._tokenize([text])[0]
+            ids = list(chain.from_iterable(map(self._known.__getitem__, words)))
+        # What the pattern leaves out would be missing.
+        return ids if sum(map(len, words)) == len(text) else self._tokenize([text])[0]
+
+    def _learn(self, new: set[str]) -> bool:
+        """Have new words tokenised; False if that cannot be done one by one, or not now."""
+        if len(self._known) + len(new) > WORDS:
+            self._known.clear()
+            return False
+        ordered = list(new)
+        if any(self._pattern.findall(word) != [word] for word in ordered):
+            return False
+        self._known.update(zip(ordered, self._tokenize(ordered), strict=True))
+        return True
+
+
+def _word_pattern(state: dict[str, Any]) -> str | None:
+    """The regular expression a tokenizer cuts words with, if that is all it does."""
+    model, cutter = state["model"], state["pre_tokenizer"] or {}
+    if model["type"] != "BPE" or model.get("dropout") or model.get("continuing_subword_prefix"):
+        return None
+    if state["normalizer"] not in (None, {"type": "NFC"}):
+        return None
+    steps = cutter.get("pretokenizers", [cutter])
+    last = steps[-1]
+    if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
+        return None
+    if len(steps) == 1 and last["use_regex"]:
+        return _GPT2
+    if len(steps) != 2 or last["use_regex"] or steps[0]["type"] != "Split":
+        return None
+    kind = (steps[0]["behavior"], steps[0]["invert"])
+    pattern = steps[0]["pattern"].get("Regex")
+    return pattern if kind in (("Isolated", False), ("Removed", True)) else None
+
+
+def _added(state: dict[str, Any]) -> list[str]:
+    """Added tokens that are recognised in plain text."""
+    return [token["content"] for token in state["added_tokens"] if not token["special"]]
