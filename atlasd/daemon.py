@@ -10,20 +10,21 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
-from atlasd import __version__
+from atlasd import __version__, report
 from atlasd.config import Config
 from atlasd.engine.client import EngineClient
-from atlasd.engine.protocol import DropRepository, SetDrafting
-from atlasd.errors import StoreError
+from atlasd.engine.protocol import SetDrafting
+from atlasd.errors import RequestError, StoreError
 from atlasd.listeners import Lock, Running, listen_on_socket, listen_on_tcp
 from atlasd.paths import Paths
-from atlasd.server.app import PUBLIC, SOCKET_ONLY, import_handlers, make_app
+from atlasd.server.app import import_handlers, make_app
 from atlasd.server.auth import Access, check_bind, host_names, secret_token
 from atlasd.server.meter import Meter
 from atlasd.server.services import Serving
@@ -40,13 +41,6 @@ GRACE_S = 2.0
 
 PROGRESS_POLL_S = 0.1
 
-GENERATING = frozenset(
-    path
-    for method, path, _ in (*PUBLIC, *SOCKET_ONLY)
-    if method == "POST" and path.endswith(("completions", "/infill", "/complete"))
-)
-"""Routes that ask the model for text."""
-
 
 class Daemon:
     """Everything the server asks for; see ``server.services.Services``."""
@@ -60,8 +54,10 @@ class Daemon:
         self.supervisor = Supervisor(config, paths, self.meter, self.engine)
         self.store: Store | None = None
         self.workspace: Workspace | None = None
-        self._port: int | None = None
+        self.port: int | None = None
+        """The TCP port in use; None where there is none."""
         self._runner: web.AppRunner | None = None
+        self._opened = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle: asyncio.Task[None] | None = None
 
@@ -88,6 +84,7 @@ class Daemon:
         await self._listen()
         await asyncio.to_thread(_import_the_rest)
         await self._open_neighbours()
+        self._opened.set()
         self._idle = asyncio.create_task(self.supervisor.watch_idleness())
 
     async def _listen(self) -> None:
@@ -99,13 +96,13 @@ class Daemon:
             exactly = "server.port" in self.config.explicit
             tcp = listen_on_tcp(settings.host, settings.port, exactly=exactly)
             listeners += tcp
-            self._port = tcp[0].getsockname()[1]
-            if self._port != settings.port:
-                log.warning("Port %d is taken; using %d", settings.port, self._port)
+            self.port = tcp[0].getsockname()[1]
+            if self.port != settings.port:
+                log.warning("Port %d is taken; using %d", settings.port, self.port)
             self.access = Access(
                 token=token,
                 token_required=settings.token,
-                hosts=host_names(settings.host, self._port, settings.allowed_hosts),
+                hosts=host_names(settings.host, self.port, settings.allowed_hosts),
                 origins=settings.allowed_origins,
             )
         self._runner = web.AppRunner(
@@ -118,12 +115,12 @@ class Daemon:
             pid=os.getpid(),
             version=__version__,
             model=self.config.model.name,
-            host=settings.host if self._port else None,
-            port=self._port,
+            host=settings.host if self.port else None,
+            port=self.port,
             socket=str(self.paths.socket),
             started=time.time(),
         ).write(self.paths)
-        log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self._port)
+        log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self.port)
 
     async def _open_neighbours(self) -> None:
         from atlasd.store.database import Store
@@ -206,72 +203,10 @@ class Daemon:
         return None if status is None else msgspec.to_builtins(status)
 
     async def status(self) -> dict[str, Any]:
-        ready = self.engine.ready_info
-        said = self.progress()
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "state": said["state"],
-            "stage": said["stage"],
-            "fraction": said["fraction"],
-            "error": said.get("error"),
-            "hint": said.get("hint"),
-            "model": {"name": self.model_name}
-            | (msgspec.to_builtins(ready) if ready is not None else {}),
-            "drafting": self.engine.load.drafting,
-            "engine": await self.engine_status(),
-            "engine_pid": self.engine.pid,
-            "repositories": self.repositories(),
-            "served": self._served(),
-            "store": self.store is not None,
-            "uptime_s": round(time.time() - self.meter.started, 1),
-            "http": {"host": self.config.server.host, "port": self._port},
-            "socket": str(self.paths.socket),
-        }
-
-    def _served(self) -> dict[str, Any]:
-        """What was answered since the start, for ``atlasd status`` and ``atlasd top``."""
-        meter = self.meter
-        return {
-            "requests": sum(
-                count for (route, _), count in meter.requests.items() if route in GENERATING
-            ),
-            "in_flight": meter.in_flight,
-            "prompt_tokens": meter.prompt_tokens,
-            "cached_tokens": meter.cached_tokens,
-            "output_tokens": meter.output_tokens,
-            "decode_s": round(meter.decode_s, 3),
-            "drafted": dict(meter.drafted),
-            "accepted": dict(meter.accepted),
-            "engine_restarts": meter.engine_restarts,
-            "completions": self.serving.completer.stats if self.serving else {},
-        }
+        return await report.status(self)
 
     async def why(self, id: str | None) -> dict[str, Any] | None:
-        if self.serving is None:
-            return None
-        found = self.serving.completer.why(id)
-        if found is None:
-            return None
-        stream = found.get("stream")
-        steps = await self.engine.explain(stream) if isinstance(stream, int) else []
-        return {**found, "steps": [self._spelled_out(step) for step in steps]}
-
-    def _spelled_out(self, step: dict[str, Any]) -> dict[str, Any]:
-        """A planned step with the text of what was drafted: the engine knows tokens only."""
-        tokenizer = self.supervisor.tokenizer
-
-        def spell(draft: Any) -> Any:
-            if tokenizer is None or not isinstance(draft, dict) or "tokens" not in draft:
-                return draft
-            return {**draft, "text": tokenizer.decode(draft["tokens"])}
-
-        told = dict(step)
-        if "chosen" in told:
-            told["chosen"] = spell(told["chosen"])
-        if isinstance(told.get("candidates"), list):
-            told["candidates"] = [spell(one) for one in told["candidates"]]
-        return told
+        return await report.why(self, id)
 
     async def fate(self, id: str, fate: str, accepted_length: int | None) -> None:
         if self.serving is not None:
@@ -279,12 +214,25 @@ class Daemon:
 
     # The workspace
 
+    async def _opened_workspace(self) -> Workspace:
+        """The socket answers a moment before the workspace is there: wait for it."""
+        await self._opened.wait()
+        assert self.workspace is not None
+        return self.workspace
+
     async def open_workspaces(self, opened: list[tuple[Path, bool]], closed: list[Path]) -> None:
-        if self.workspace is not None:
-            for root, trusted in opened:
-                await self.workspace.open(root, trusted)
-            for root in closed:
-                await self.workspace.close(root)
+        workspace = await self._opened_workspace()
+        failure: RequestError | None = None
+        for root, trusted in opened:
+            try:
+                await workspace.open(root, trusted)
+            except RequestError as error:
+                # The other roots of the same editor are opened all the same.
+                failure = error
+        for root in closed:
+            await workspace.close(root)
+        if failure is not None:
+            raise failure
 
     def repositories(self) -> list[dict[str, Any]]:
         opened = self.workspace.repositories if self.workspace is not None else []
@@ -304,50 +252,41 @@ class Daemon:
             self.workspace.note_edit(path, text)
 
     async def index(self, path: Path) -> AsyncIterator[dict[str, Any]]:
-        if self.workspace is None:
-            return
+        workspace = await self._opened_workspace()
         steps: asyncio.Queue[IndexProgress] = asyncio.Queue()
-        indexing = asyncio.create_task(self.workspace.index(path, steps.put_nowait))
+        indexing = asyncio.create_task(workspace.index(path, steps.put_nowait))
         try:
             while not indexing.done() or not steps.empty():
                 with contextlib.suppress(TimeoutError):
-                    step = await asyncio.wait_for(steps.get(), PROGRESS_POLL_S)
-                    if not step.done:
-                        yield {
-                            "files": step.files,
-                            "total": step.total,
-                            "tokens": step.tokens,
-                            "path": step.path,
-                        }
-            last = await indexing
-            yield {
-                "done": True,
-                "files": last.files,
-                "tokens": last.tokens,
-                "seconds": last.seconds,
-            }
+                    step = asdict(await asyncio.wait_for(steps.get(), PROGRESS_POLL_S))
+                    if not step["done"]:
+                        yield {name: step[name] for name in ("files", "total", "tokens", "path")}
+            last = asdict(await indexing)
+            yield {name: last[name] for name in ("done", "files", "tokens", "seconds")}
         finally:
             indexing.cancel()
 
     # The store
 
-    def _opened_store(self) -> Store:
+    async def _opened_store(self) -> Store:
+        await self._opened.wait()
         if self.store is None:
             raise StoreError("The database could not be opened.", "See: atlasd doctor")
         return self.store
 
     async def stored(self, repository: str | None) -> dict[str, Any]:
-        return await self._opened_store().summary(repository)
+        return await (await self._opened_store()).summary(repository)
 
     async def export(self, repository: str | None) -> AsyncIterator[dict[str, Any]]:
-        async for row in self._opened_store().export(repository):
+        async for row in (await self._opened_store()).export(repository):
             yield row
 
     async def purge(self, repository: str | None) -> dict[str, int]:
-        self.engine.send(DropRepository(repository))
+        store = await self._opened_store()
+        await (await self._opened_workspace()).forget(repository)
         if self.serving is not None:
             self.serving.completer.clear()
-        return await self._opened_store().purge(repository)
+        return await store.purge(repository)
 
 
 def _import_the_rest() -> None:

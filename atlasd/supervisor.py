@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlasd.config import Config
 from atlasd.engine.client import EngineClient, Notice, Stopped
-from atlasd.engine.protocol import Failed, Learned, Load, Loading, Ready, Restore
+from atlasd.engine.protocol import Failed, Learned, Load, Loading, Ready
 from atlasd.errors import AtlasdError, EngineError
+from atlasd.keeper import Keeper
 from atlasd.paths import Paths
 from atlasd.server.errors import HTTPError
 from atlasd.server.meter import Meter
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_CHECK_S = 1.0
-
-COSTS = "costs"
-"""The kind of learned state that belongs to the machine rather than to a repository."""
 
 
 class Supervisor:
@@ -49,6 +45,7 @@ class Supervisor:
         self._meter = meter
         self._store: Store | None = None
         self._workspace: Workspace | None = None
+        self._keeper: Keeper | None = None
         self._preparing: Loading | None = Loading("starting", 0.0)
         self._failure: AtlasdError | None = None
         self._bringing_up: asyncio.Task[None] | None = None
@@ -178,7 +175,9 @@ class Supervisor:
                 await self.engine.start()
                 self._preparing = Loading("reading the tokenizer", 0.0)
                 self.tokenizer = await asyncio.to_thread(_read_tokenizer, self.files)
-                await self._restore()
+                if self._store is not None:
+                    self._keeper = Keeper(self._store, self.files, self.tokenizer)
+                    await self._keeper.restore(self.engine)
             else:
                 await self.engine.start()
             if self._workspace is not None:
@@ -252,8 +251,8 @@ class Supervisor:
         match notice:
             case Ready() if self._workspace is not None:
                 self._workspace.engine_started()
-            case Learned():
-                self._run(self._keep(notice))
+            case Learned() if self._keeper is not None:
+                self._run(self._keeper.keep(notice))
             case Stopped(message=message) if message:
                 self._meter.engine_restarts += 1
                 log.error("%s", message)
@@ -264,42 +263,6 @@ class Supervisor:
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-
-    # What was learned
-
-    @property
-    def key(self) -> str:
-        """Names the model and its tokenizer in the store: learned state fits nothing else."""
-        assert self.files is not None
-        assert self.tokenizer is not None
-        return f"{self.files.identity}-{self.tokenizer.fingerprint}"
-
-    async def _restore(self) -> None:
-        if self._store is None:
-            return
-        for row in await self._store.learned(self.key):
-            self.engine.send(Restore(row.kind, row.repository, row.payload))
-        if (costs := await self._store.costs(machine(), self.key)) is not None:
-            self.engine.send(Restore(COSTS, None, costs))
-
-    async def _keep(self, learned: Learned) -> None:
-        from atlasd.store.rows import LearnedRow
-
-        if self._store is None or self.files is None or self.tokenizer is None:
-            return
-        try:
-            if learned.kind == COSTS:
-                await self._store.save_costs(machine(), self.key, learned.payload)
-            else:
-                row = LearnedRow(learned.kind, learned.repository, self.key, learned.payload)
-                await self._store.save_learned(row)
-        except AtlasdError as error:
-            log.error("What was learned could not be kept: %s", error)
-
-
-def machine() -> str:
-    """Names this machine for what was measured on it."""
-    return f"{platform.node()}-{platform.machine()}-{os.cpu_count()}"
 
 
 def _read_tokenizer(files: ModelFiles) -> Tokenizer:

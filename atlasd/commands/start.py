@@ -19,7 +19,7 @@ from atlasd.errors import AtlasdError, NotRunningError
 from atlasd.listeners import Running, is_locked
 from atlasd.paths import Paths, paths
 
-UP_S = 30.0
+UP_S = 60.0
 """Longest time until health answers; it takes well under a second on an idle machine."""
 
 

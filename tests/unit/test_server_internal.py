@@ -185,14 +185,41 @@ async def test_drafting_can_be_switched(house: House) -> None:
 
 
 async def test_what_the_engine_learned_is_given_back_at_the_next_start(tmp_path: Path) -> None:
+    from atlasd.keeper import Keeper
+
+    async def restored(house: House) -> set[tuple[str, str | None, bytes]]:
+        store, files = house.daemon.store, house.daemon.supervisor.files
+        assert store is not None
+        assert files is not None
+        keeper = house.daemon.supervisor._keeper = Keeper(store, files, house.tokenizer)
+        await keeper.restore(house.engine)
+        sent = [one for one in house.engine.sent if isinstance(one, Restore)]
+        return {(one.kind, one.repository, one.payload) for one in sent}
+
     async with served(tmp_path) as house:
+        assert await restored(house) == set()
         house.engine.learned(Learned("confidence", "/r", b"\x01"))
         house.engine.learned(Learned("costs", None, b"\x02"))
     async with served(tmp_path) as house:
-        await house.daemon.supervisor._restore()
-        restored = [one for one in house.engine.sent if isinstance(one, Restore)]
-        assert {(one.kind, one.repository, one.payload) for one in restored} == {
-            ("confidence", "/r", b"\x01"), ("costs", None, b"\x02")}  # fmt: skip
+        expected = {("confidence", "/r", b"\x01"), ("costs", None, b"\x02")}
+        assert await restored(house) == expected
+
+
+async def test_a_workspace_opened_at_the_first_moment_is_not_lost(tmp_path: Path) -> None:
+    """The bridge opens its folders as soon as the socket answers."""
+    async with served(tmp_path) as house:
+        house.daemon._opened.clear()
+        (tmp_path / "repository").mkdir()
+        body = {"open": [{"root": "/no/such"}, {"root": str(tmp_path / "repository"),
+                                               "trusted": True}]}  # fmt: skip
+        opening = asyncio.create_task(post(house, "/atlasd/v1/workspace", body))
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+        house.daemon._opened.set()
+        status, error = await opening
+        assert (status, "/no/such" in error["error"]["message"]) == (400, True)
+        assert [one["root"] for one in house.daemon.repositories()] == [
+            str(tmp_path / "repository")]  # fmt: skip
 
 
 async def test_stored_data_is_shown_exported_and_purged(house: House) -> None:
