@@ -1,6 +1,6 @@
 """Measure a shipped folder on the held-out projects; prints and writes work/evaluation.json.
 
-python -m training.evaluate --model FOLDER [--quick] [--only bits,holes,loops,samples]
+python -m training.evaluate --model FOLDER [--only bits,holes,loops,samples] [--bytes 600000]
 """
 
 import argparse
@@ -141,8 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
     parser.add_argument("--only", default="bits,holes,loops,samples")
-    parser.add_argument("--quick", action="store_true", help="small samples")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bytes", type=int, default=600_000, help="of each language")
+    parser.add_argument("--holes", type=int, default=500)
+    parser.add_argument("--files", type=int, default=100, help="continued to look for loops")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "work" / "evaluation.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -151,14 +153,14 @@ def main() -> None:
     began = time.monotonic()
     if "bits" in args.only:
         for language in SHARES:
-            found[language] = bits_per_byte(subject, language, 150_000 if args.quick else 600_000)
+            found[language] = bits_per_byte(subject, language, args.bytes)
             print(language, found[language], flush=True)
     if "holes" in args.only:
         for name, first in (("suffix first", True), ("prefix first", False)):
-            found[f"holes, {name}"] = holes(subject, 100 if args.quick else 500, first)
+            found[f"holes, {name}"] = holes(subject, args.holes, first)
             print(name, found[f"holes, {name}"], flush=True)
     if "loops" in args.only:
-        found["loops"] = loops(subject, 20 if args.quick else 100)
+        found["loops"] = loops(subject, args.files)
         print(found["loops"], flush=True)
     if "samples" in args.only:
         found["samples"] = samples(subject, 5)

@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=60_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, default=0)
+    parser.add_argument("--languages", default=",".join(SHARES))
     parser.add_argument(
         "--chat-share", type=float, default=0.0, help="chat pairs, of the documents"
     )
