@@ -28,7 +28,7 @@ class CostTable:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._tables: dict[tuple[int, int], list[float]] = {}
+        self._tables: dict[tuple[int, int], tuple[list[float], float, float]] = {}
         self._age = 0
         self.least_reach = 0.0
         """Reach below which no row can pay."""
@@ -42,18 +42,21 @@ class CostTable:
             self._tables.clear()
             self._age = 0
         key = (streams, kv_tokens // _KV_STEP)
-        table = self._tables.get(key)
-        if table is None or len(table) <= room:
-            kv_tokens = key[1] * _KV_STEP + _KV_STEP // 2
-            table = [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)]
-            self._tables[key] = table
+        known = self._tables.get(key)
+        if known is None or len(known[0]) <= room:
+            known = self._tables[key] = self._measured(key, room)
+        table, self.least_reach, self.worth_asking = known
+        return table
+
+    def _measured(self, key: tuple[int, int], room: int) -> tuple[list[float], float, float]:
+        streams, kv_tokens = key[0], key[1] * _KV_STEP + _KV_STEP // 2
+        table = [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)]
         plain = table[0]
         slope = min(
             ((table[n] - plain) / n for n in (8, 16, 32, 63) if n < len(table)), default=0.0
         )
-        self.least_reach = max(0.002, 0.7 * slope / plain * streams)
-        self.worth_asking = max(self.least_reach, _LOOKUP_MS / plain)
-        return table
+        least = max(0.002, 0.7 * slope / plain * streams)
+        return table, least, max(least, _LOOKUP_MS / plain)
 
 
 def cut(

@@ -316,6 +316,9 @@ class _PlaceArrays:
 
 def _parts(from_place: list[int]) -> tuple[tuple[str, int], ...]:
     """Runs of equal sources."""
+    placed = sum(from_place)
+    if placed in (0, len(from_place)):
+        return (("positions" if placed else "recycle", len(from_place)),)
     parts: list[tuple[str, int]] = []
     start = 0
     for at in range(1, len(from_place) + 1):

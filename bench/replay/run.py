@@ -34,6 +34,18 @@ class Outcome:
     speedups: list[float] = field(default_factory=list)
     """Per request."""
 
+    def add(self, other: Outcome) -> None:
+        """Count another run in."""
+        self.tokens += other.tokens
+        self.steps += other.steps
+        self.rows += other.rows
+        self.target_ms += other.target_ms
+        self.plain_ms += other.plain_ms
+        self.drafting_ms += other.drafting_ms
+        self.drafted += other.drafted
+        self.accepted += other.accepted
+        self.speedups += other.speedups
+
     @property
     def per_step(self) -> float:
         return self.tokens / max(1, self.steps)
@@ -62,11 +74,11 @@ def view(number: int, request: Request) -> StreamView:
     )
 
 
-def _agreement(draft: list[int], text: list[int], at: int) -> int:
+def agreement(draft: list[int], text: list[int], at: int) -> int:
+    """How many drafted tokens are the recorded ones; the last recorded token ends the request."""
     count = 0
-    # The last recorded token ends the request: nothing after it is known to be right.
     for token in draft:
-        if at + count >= len(text) or token != text[at + count]:
+        if at + count >= len(text) - 1 or token != text[at + count]:
             break
         count += 1
     return count
@@ -82,9 +94,8 @@ def run_rule(workload: Workload, rule: Rule, costs: TableCosts, most: int = 63) 
         rule.begin(stream)
         at = 0
         while at < len(request.text):
-            limit = min(most, len(request.text) - at - 1)
-            draft = rule.propose(stream, limit)[:limit] if limit > 0 else []
-            accepted = _agreement(draft, request.text, at)
+            draft = rule.propose(stream, most)[:most]
+            accepted = agreement(draft, request.text, at)
             new = request.text[at : at + accepted + 1]
             _count(outcome, costs, stream, rule.name, len(draft), accepted, len(new))
             stream.tokens.extend(new)
@@ -107,11 +118,10 @@ def run_drafting(
         before = outcome.target_ms, outcome.plain_ms
         at = 0
         while at < len(request.text):
-            limit = min(most, len(request.text) - at - 1)
             started = thread_time()
-            draft: Draft = controller.plan([stream], limit, [limit]).drafts[0]
+            draft: Draft = controller.plan([stream], most).drafts[0]
             spent = thread_time() - started
-            accepted = _agreement(draft.tokens, request.text, at)
+            accepted = agreement(draft.tokens, request.text, at)
             new = request.text[at : at + accepted + 1]
             ms = _count(outcome, costs, stream, draft.source, len(draft.tokens), accepted, len(new))
             stream.tokens.extend(new)
@@ -141,6 +151,7 @@ def _count(
     outcome.rows += 1 + drafted
     outcome.target_ms += ms
     outcome.plain_ms += costs.ms(1, kv_tokens) * verified
-    outcome.drafted[source] += drafted
-    outcome.accepted[source] += accepted
+    if drafted:
+        outcome.drafted[source] += drafted
+        outcome.accepted[source] += accepted
     return ms

@@ -169,3 +169,36 @@ def rewrites(name: str, versions: list[Version], encode: Encode, limit: int) -> 
             if len(workload.requests) >= limit:
                 return workload
     return workload
+
+
+def successive_files(
+    name: str, root: Path, encode: Encode, limit: int, lines: int = 20
+) -> Workload:
+    """A package as if written file by file: at every fourth function or method, the next lines are
+    a request; the repository is what was written before."""
+    workload = Workload(name)
+    version = folder_version(root)
+    changed: list[tuple[str, Int32]] = []
+    for path, text in sorted(version.items()):
+        language = SUFFIXES[Path(path).suffix]
+        written = text.splitlines(True)
+        starts = [n for n, line in enumerate(written) if line.lstrip().startswith("def ")]
+        for start in starts[::4]:
+            hunk = "".join(written[start + 1 : start + 1 + lines])
+            prefix = "".join(written[: start + 1])
+            if hunk.strip():
+                workload.requests.append(
+                    Request(
+                        name,
+                        language,
+                        path,
+                        tuple(changed),
+                        encode(prefix)[-PREFIX_TOKENS:],
+                        encode(hunk),
+                    )
+                )
+                changed = [(path, _array(encode(prefix + hunk)))]
+            if len(workload.requests) >= limit:
+                return workload
+        changed.append((path, _array(encode(text))))
+    return workload
