@@ -82,9 +82,19 @@ class StepCosts:
     def measure(self, rows: int, kv_tokens: int, ms: float) -> None:
         """A step was run only to be measured: take its time as it is."""
         row, kv = _nearest(ROWS, self._bucket(rows)), _nearest(KV_TOKENS, kv_tokens)
-        self._cells[row][kv] = ms
+        self._cells[row][kv] = ms / self._speed
         self._seen[row][kv] += 1
         self._stale = True
+
+    def compare(self, rows: int, kv_tokens: int, ratio: float) -> None:
+        """A step of so many rows was seen to take ``ratio`` times as long as one of one row, right
+        beside it. Corrects what planning never tries, because it was measured in a bad moment."""
+        row, kv = _nearest(ROWS, self._bucket(rows)), _nearest(KV_TOKENS, kv_tokens)
+        if self._seen[row][kv]:
+            expected = self.ms(rows, kv_tokens) / self.ms(1, kv_tokens)
+            off = min(max(ratio / expected, 1 / OUTLIER), OUTLIER)
+            self._cells[row][kv] *= 1 + (off - 1) / 2
+            self._stale = True
 
     def by_bucket(self) -> dict[str, float]:
         """Milliseconds by rows at the smallest KV, for people."""
@@ -119,11 +129,12 @@ class StepCosts:
     def _rebuild(self) -> None:
         """The table the costs are read from: gaps filled from measured neighbours, monotone."""
         table = _fill_along_rows(_fill_along_kv(self._cells, self._seen))
-        for row in range(len(ROWS)):
-            for kv in range(len(KV_TOKENS)):
-                above = table[row - 1][kv] if row else 0.0
-                left = table[row][kv - 1] if kv else 0.0
-                table[row][kv] = max(table[row][kv], above, left)
+        # Hiccups only ever add time, so where two cells contradict each other the larger is wrong.
+        for row in reversed(range(len(ROWS))):
+            for kv in reversed(range(len(KV_TOKENS))):
+                below = table[row + 1][kv] if row + 1 < len(ROWS) else table[row][kv]
+                right = table[row][kv + 1] if kv + 1 < len(KV_TOKENS) else table[row][kv]
+                table[row][kv] = min(table[row][kv], below, right)
         self._table, self._stale = table, False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-BUDGET = 0.015
+BUDGET = 0.008
 """Share of a plain step's time that asking in vain may take."""
 
 LONGEST_REST = 24

@@ -12,8 +12,10 @@ from time import monotonic
 
 from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
 from atlasd.engine.calibration import KIND, Calibrations
+from atlasd.engine.costs import ROWS
 from atlasd.engine.loading import Served
 from atlasd.engine.mailbox import Inbox, Outbox
+from atlasd.engine.measure import Recheck
 from atlasd.engine.native import fastest_choose
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import (
@@ -48,6 +50,9 @@ IDLE_SLICE_MS = 5.0
 PATIENCE_S = 1.0
 """While completions are decoded, learning from the workspace gets a turn this often."""
 
+LOOKS = 2
+"""Comparisons of step costs after the engine falls idle, a few steps each."""
+
 Later = AddSegment | DropSegment | DropRepository | Restore
 """Messages that can wait until no stream is delayed by them. Their order is kept."""
 
@@ -80,6 +85,8 @@ class Service:
             choose=fastest_choose(),
             poll=self._take_urgent,
         )
+        self._recheck = Recheck(served.loaded.decoder, served.costs)
+        self._looks = 0
         self._ending = False
         self._learned_at = monotonic()
         self._unsaved = not served.calibrated
@@ -92,12 +99,15 @@ class Service:
         while not self._ending:
             self._take_urgent()
             if self._engine.busy:
-                self._unsaved = True
+                self._unsaved, self._looks = True, LOOKS
                 self._engine.step()
                 if not self._engine.urgent or monotonic() - self._learned_at > PATIENCE_S:
                     self._do_later(1)
             elif self._later:
                 self._do_later(16)
+            elif self._looks:
+                self._looks -= 1
+                self._look()
             elif self._unsaved and monotonic() >= self._save_at:
                 self._save()
             elif self._drafting is None or not self._drafting.idle(IDLE_SLICE_MS):
@@ -107,6 +117,12 @@ class Service:
         if self._drafting is not None:
             self._drafting.save()
         self._served.loaded.decoder.close()
+
+    def _look(self) -> None:
+        """Compare step costs while the machine is as busy as it was a moment ago."""
+        place = self._engine.slots.unread(max(ROWS))
+        if place is not None and self._drafting is not None:
+            self._recheck.look(*place)
 
     # Messages
 

@@ -100,6 +100,13 @@ class Slots:
         slot.busy = False
         self._touch(slot)
 
+    def unread(self, rows: int) -> tuple[int, int] | None:
+        """A free slot and a position in it from where so many positions hold nothing of use."""
+        for index, slot in enumerate(self._slots):
+            if not slot.busy and slot.written + rows <= self.slot_tokens:
+                return index, slot.written
+        return None
+
     def forget(self) -> None:
         """Nothing that free slots hold may be reused any more."""
         for slot in self._slots:

@@ -80,7 +80,8 @@ class Supervision(ABC):
                         self._pause.set()
                         await asyncio.wait({supervisor}, timeout=timeout)
                     if self._process is not None:
-                        await self._process.end(timeout)
+                        # While it loads there is nothing to save.
+                        await self._process.end(timeout if self.state == "ready" else 0.0)
                     await supervisor
             finally:
                 if supervisor is not None:

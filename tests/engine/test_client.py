@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from atlasd.engine.client import EngineClient, EngineStream, Stopped
 from atlasd.engine.framing import pack_tokens, unpack_tokens
@@ -31,19 +33,34 @@ from atlasd.engine.protocol import (
 from atlasd.errors import EngineError
 from tests.engine.tiny import VOCAB, tiny_checkpoint
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny"))
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATLASD_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def serving(model):
+    """An engine for tests that leave it as it is."""
+    client = EngineClient(Load(model=model))
+    await client.start()
+    await client.wait_ready()
+    yield client
+    await client.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def engine(model):
+    """An engine of the test's own, not loaded yet."""
     client = EngineClient(Load(model=model))
     await client.start()
     yield client
@@ -64,6 +81,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def has_ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@contextmanager
+def standing_still(client: EngineClient) -> Iterator[None]:
+    """What happens in here reaches the engine all at once, however busy the machine is."""
+    os.kill(client.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(client.pid, signal.SIGCONT)
 
 
 async def test_requests_wait_for_readiness_and_are_answered(engine):
@@ -104,49 +132,50 @@ async def test_loading_tells_how_far_it_is(model):
     assert isinstance(seen[-1], Stopped)
 
 
-async def test_many_streams_decode_together_exactly_as_alone(engine):
+async def test_many_streams_decode_together_exactly_as_alone(serving):
     samplings = [Sampling(temperature=0.9 * (i % 2), seed=i) for i in range(20)]
     prompts = [[(i * 7 + j) % VOCAB for j in range(5 + 9 * i)] for i in range(20)]
     together = [
-        engine.submit(prompt, max_tokens=30, sampling=sampling, priority=Priority(i % 3))
+        serving.submit(prompt, max_tokens=30, sampling=sampling, priority=Priority(i % 3))
         for i, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True))
     ]
     outputs = await asyncio.gather(*map(collect, together))
     for prompt, sampling, output in zip(prompts, samplings, outputs, strict=True):
-        alone = engine.submit(prompt, max_tokens=30, sampling=sampling, drafting=False)
+        alone = serving.submit(prompt, max_tokens=30, sampling=sampling, drafting=False)
         assert await collect(alone) == output
 
 
-async def test_cancelling_ends_a_stream_at_once(engine):
-    stream = engine.submit(range(30), max_tokens=480)
-    await anext(stream)
-    stream.cancel()
-    stream.cancel()
+async def test_cancelling_ends_a_stream_at_once(serving):
+    with standing_still(serving):
+        stream = serving.submit(range(30), max_tokens=480)
+        stream.cancel()
+        stream.cancel()
     await collect(stream)
     assert stream.reason == "cancelled"
-    assert (await engine.status()).streams == 0
+    assert (await serving.status()).streams == 0
 
 
-async def test_leaving_a_stream_cancels_it(engine):
-    async with engine.submit(range(30), max_tokens=480) as stream:
-        await anext(stream)
+async def test_leaving_a_stream_cancels_it(serving):
+    with standing_still(serving):
+        async with serving.submit(range(30), max_tokens=480) as stream:
+            pass
     await collect(stream)
     assert stream.reason == "cancelled"
 
 
-async def test_a_stream_can_be_promoted(engine):
-    stream = engine.submit(range(30), max_tokens=20, priority=Priority.AHEAD)
+async def test_a_stream_can_be_promoted(serving):
+    stream = serving.submit(range(30), max_tokens=20, priority=Priority.AHEAD)
     stream.promote(Priority.COMPLETION)
     assert len(await collect(stream)) == 20
     stream.promote(Priority.CHAT)
 
 
-async def test_a_wrong_request_is_an_error_of_its_own(engine):
+async def test_a_wrong_request_is_an_error_of_its_own(serving):
     with pytest.raises(EngineError, match="does not know"):
-        await collect(engine.submit([VOCAB], max_tokens=4))
+        await collect(serving.submit([VOCAB], max_tokens=4))
     with pytest.raises(EngineError, match="window holds 512"):
-        await collect(engine.submit([1] * 600, max_tokens=4))
-    assert len(await collect(engine.submit([1], max_tokens=4))) == 4
+        await collect(serving.submit([1] * 600, max_tokens=4))
+    assert len(await collect(serving.submit([1], max_tokens=4))) == 4
 
 
 async def test_after_kill_9_streams_end_with_an_error_and_the_engine_is_started_again(engine):
@@ -154,10 +183,11 @@ async def test_after_kill_9_streams_end_with_an_error_and_the_engine_is_started_
     engine.subscribe(seen.append)
     await engine.wait_ready()
     expected = await collect(engine.submit(range(30), max_tokens=20))
-    stream = engine.submit(range(30), max_tokens=480)
-    await anext(stream)
-    question = asyncio.create_task(engine.status())
     before = engine.pid
+    os.kill(before, signal.SIGSTOP)
+    stream = engine.submit(range(30), max_tokens=480)
+    question = asyncio.create_task(engine.status())
+    await asyncio.sleep(0)
     os.kill(before, signal.SIGKILL)
     with pytest.raises(EngineError, match="SIGKILL"):
         await collect(stream)
@@ -174,10 +204,15 @@ async def test_after_crashes_in_a_row_the_engine_has_failed_and_can_be_started(e
     os.kill(engine.pid, signal.SIGKILL)
     await until(lambda: engine.state == "loading")
     waiting = engine.submit([1], max_tokens=400)
-    await anext(waiting)
-    os.kill(engine.pid, signal.SIGKILL)
+    pid = (await engine.wait_ready()) and engine.pid
+    os.kill(pid, signal.SIGSTOP)
+    doomed = engine.submit([1], max_tokens=400)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(EngineError, match="SIGKILL"):
+        await collect(doomed)
+    with suppress(EngineError):
         await collect(waiting)
+    await until(lambda: engine.state == "failed")
     assert engine.state == "failed"
     with pytest.raises(EngineError, match="SIGKILL"):
         await collect(engine.submit([1], max_tokens=4))
@@ -190,10 +225,12 @@ async def test_stopping_ends_the_process_and_a_request_starts_it_again(engine):
     engine.subscribe(lambda notice: isinstance(notice, Learned) and learned.append(notice))
     await engine.wait_ready()
     expected = await collect(engine.submit(range(30), max_tokens=20))
-    stream = engine.submit(range(30), max_tokens=480)
-    await anext(stream)
     before = engine.pid
-    await engine.stop()
+    with standing_still(engine):
+        stream = engine.submit(range(30), max_tokens=480)
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0.01)
+    await stopping
     assert not psutil.pid_exists(before)
     assert engine.state == "stopped"
     assert engine.pid is None
@@ -298,44 +335,42 @@ asyncio.run(main())
     await until(lambda: has_ended(pid))
 
 
-async def test_an_idle_engine_uses_no_processor_time(engine):
-    await engine.wait_ready()
-    await collect(engine.submit(range(30), max_tokens=20))
+async def test_an_idle_engine_uses_no_processor_time(serving):
+    await collect(serving.submit(range(30), max_tokens=20))
     await asyncio.sleep(0.3)
-    process = psutil.Process(engine.pid)
+    process = psutil.Process(serving.pid)
     before = sum(process.cpu_times()[:2]), sum(process.num_ctx_switches())
     await asyncio.sleep(1.0)
     assert sum(process.cpu_times()[:2]) - before[0] < 0.05
     assert sum(process.num_ctx_switches()) - before[1] < 20
 
 
-async def test_segments_are_drafted_from_and_drafting_can_be_switched(engine):
-    assert (await engine.wait_ready()).drafters
-    expected = await collect(engine.submit(range(30), max_tokens=60))
+async def test_segments_are_drafted_from_and_drafting_can_be_switched(serving):
+    assert serving.ready_info.drafters
+    expected = await collect(serving.submit(range(30), max_tokens=60))
     told = []
-    engine.subscribe(told.append)
-    engine.send(SetDrafting(False))
-    off = engine.submit(range(30), max_tokens=60)
+    serving.subscribe(told.append)
+    serving.send(SetDrafting(False))
+    off = serving.submit(range(30), max_tokens=60)
     assert await collect(off) == expected
     assert off.stats.drafted == {}
     assert [n.drafters for n in told if isinstance(n, Ready)] == [[]]
-    engine.send(SetDrafting(True))
+    serving.send(SetDrafting(True))
     text = pack_tokens([*range(30), *expected])
-    engine.send(AddSegment("a.py", "/repository", "file", text))
-    await engine.drain()
+    serving.send(AddSegment("a.py", "/repository", "file", text))
+    await serving.drain()
     # A segment is taken up between steps or when the engine is idle, at the latest now.
     await asyncio.sleep(0.3)
-    on = engine.submit(range(30), max_tokens=60, repository="/repository")
+    on = serving.submit(range(30), max_tokens=60, repository="/repository")
     assert await collect(on) == expected
     assert sum(on.stats.accepted.values()) > 10
     assert on.stats.steps < off.stats.steps
-    assert len(await engine.explain(on)) == on.stats.steps
+    assert len(await serving.explain(on)) == on.stats.steps
 
 
-async def test_the_engine_process_imports_no_torch_for_the_cpu_kernels(engine):
+async def test_the_engine_process_imports_no_torch_for_the_cpu_kernels(serving):
     from atlasd_kernels import cpu
 
     if not cpu.available()[0]:
         pytest.skip("the CPU kernels are not built here")
-    await engine.wait_ready()
-    assert "libtorch" not in await asyncio.to_thread(Path(f"/proc/{engine.pid}/maps").read_text)
+    assert "libtorch" not in await asyncio.to_thread(Path(f"/proc/{serving.pid}/maps").read_text)

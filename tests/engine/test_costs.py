@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlasd.engine.costs import StepCosts
-from atlasd.engine.measure import measure_costs
+from atlasd.engine.inprocess import Outputs, request, run
+from atlasd.engine.measure import Recheck, measure_costs
+from atlasd.engine.steps import Engine
 from tests.engine.hash_decoder import HashDecoder
 
 OBSERVATIONS = st.lists(
@@ -42,6 +44,34 @@ def test_a_restored_table_gives_the_same_costs(observations):
     assert again.restore(costs.snapshot())
     for rows in (1, 3, 16, 70):
         assert again.ms(rows, 700) == pytest.approx(costs.ms(rows, 700))
+
+
+def test_a_cost_that_was_measured_in_a_bad_moment_is_corrected_in_idle_ones():
+    costs = StepCosts(lambda rows: rows)
+    costs.measure(1, 0, 1.0)
+    costs.measure(8, 0, 9.0)
+    assert costs.ms(8, 0) == 9.0
+    for _ in range(20):
+        costs.compare(8, 0, 1.3)
+    assert costs.ms(8, 0) == pytest.approx(1.3, rel=0.05)
+    assert costs.ms(1, 0) == 1.0
+
+
+def test_looking_again_writes_where_nobody_reads():
+    decoder = HashDecoder(slot_tokens=200)
+    outputs = Outputs()
+    engine = Engine(decoder, outputs.take)
+    prompt = list(range(40))
+    engine.submit(request(1, prompt, max_tokens=9))
+    run(engine)
+    measure_costs(HashDecoder(), engine.costs, 0.1)
+    recheck = Recheck(decoder, engine.costs)
+    for _ in range(12):
+        recheck.look(*engine.slots.unread(64))
+    engine.submit(request(2, prompt, max_tokens=9))
+    run(engine)
+    assert outputs[2].stats.cached_tokens == 39
+    assert outputs[2].tokens == outputs[1].tokens
 
 
 def test_rows_of_one_bucket_cost_the_same():
