@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from atlasd_kernels.cpu.decoder import CpuDecoder, WeightFormat, measure_threads
+from atlasd_kernels.cpu.decoder import CpuDecoder, WeightFormat, measure_threads, read_bandwidth
 from atlasd_kernels.cpu.drafting import DraftedChain, draft_chain
 from atlasd_kernels.cpu.library import available, instruction_sets
 from atlasd_kernels.cpu.sampling import choose, gumbel_noise, top_k
@@ -20,5 +20,6 @@ __all__ = [
     "gumbel_noise",
     "instruction_sets",
     "measure_threads",
+    "read_bandwidth",
     "top_k",
 ]

@@ -32,6 +32,8 @@ ATLASD_API int32_t atlasd_version() { return 1; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
+ATLASD_API double atlasd_read_bandwidth(int32_t threads) { return read_bandwidth(threads); }
+
 ATLASD_API const char* atlasd_isa(int32_t index) {
   const Kernels* const* list = available_kernels();
   for (int32_t i = 0; list[i]; i++)

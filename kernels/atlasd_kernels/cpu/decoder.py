@@ -212,3 +212,9 @@ def measure_threads() -> int:
     """
     count: int = native().measure_threads()
     return count
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes per second that this many threads read from memory, measured now."""
+    rate: float = native().read_bandwidth(threads)
+    return rate

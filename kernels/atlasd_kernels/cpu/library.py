@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +87,7 @@ Array = c_void_p
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "version": (c_int32, []),
     "measure_threads": (c_int32, []),
+    "read_bandwidth": (c_double, [c_int32]),
     "isa": (c_char_p, [c_int32]),
     "create": (c_char_p, [POINTER(Config), POINTER(c_void_p)]),
     "destroy": (None, [c_void_p]),

@@ -117,6 +117,7 @@ void Decoder::quantise(const float* x, long ld, long k, long rows, Format format
   const int group = group_of(format);
   s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0};
   if (!group) return;
+  const Timer timer(profile_.other);
   s.rows.groups = padded(k, kGroupPadding) / group;
   each_row(rows, [&](long r) {
     kernels_->quantise(x + r * ld, padded(k, kGroupPadding), group, zero_point_of(format),
@@ -127,11 +128,13 @@ void Decoder::quantise(const float* x, long ld, long k, long rows, Format format
 
 void Decoder::normalise(const float* x, const float* weight, long rows, Format format,
                         Scratch& s) {
-  const Timer timer(profile_.other);
-  each_row(rows, [&](long r) {
-    kernels_->rms_norm(x + r * s.x_ld, weight, config_.rms_eps, config_.hidden,
-                       s.normed + r * s.x_ld);
-  });
+  {
+    const Timer timer(profile_.other);
+    each_row(rows, [&](long r) {
+      kernels_->rms_norm(x + r * s.x_ld, weight, config_.rms_eps, config_.hidden,
+                         s.normed + r * s.x_ld);
+    });
+  }
   quantise(s.normed, s.x_ld, config_.hidden, rows, format, s);
 }
 
