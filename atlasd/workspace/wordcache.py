@@ -10,7 +10,9 @@ kind of tokenizer, text that would be normalised, added tokens in it) goes to th
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -49,7 +51,8 @@ class _Words:
 
     def __init__(self, tokenize: Tokenize, pattern: str, added: list[str]) -> None:
         self._tokenize = tokenize
-        self._pattern = regex.compile(pattern)
+        self._find_words = regex.compile(pattern).findall
+        self._find_ascii_words = _ascii(pattern) or self._find_words
         self._added = added
         self._added_starts = {token[:2] for token in added}
         self._known: dict[str, list[int]] = {}
@@ -68,7 +71,7 @@ class _Words:
             token in text for token in self._added
         ):
             return self._tokenize([text])[0]
-        words = self._pattern.findall(text)
+        words = self._cut(text)
         try:
             ids = list(chain.from_iterable(map(self._known.__getitem__, words)))
         except KeyError:
@@ -78,13 +81,16 @@ class _Words:
         # What the pattern leaves out would be missing.
         return ids if sum(map(len, words)) == len(text) else self._tokenize([text])[0]
 
+    def _cut(self, text: str) -> list[str]:
+        return self._find_ascii_words(text) if text.isascii() else self._find_words(text)
+
     def _learn(self, new: set[str]) -> bool:
         """Have new words tokenised; False if that cannot be done one by one, or not now."""
         if len(self._known) + len(new) > WORDS:
             self._known.clear()
             return False
         ordered = list(new)
-        if any(self._pattern.findall(word) != [word] for word in ordered):
+        if any(self._cut(word) != [word] for word in ordered):
             return False
         self._known.update(zip(ordered, self._tokenize(ordered), strict=True))
         return True
@@ -108,6 +114,22 @@ def _word_pattern(state: dict[str, Any]) -> str | None:
     kind = (steps[0]["behavior"], steps[0]["invert"])
     pattern = steps[0]["pattern"].get("Regex")
     return pattern if kind in (("Isolated", False), ("Removed", True)) else None
+
+
+def _ascii(pattern: str) -> Callable[[str], list[str]] | None:
+    """The pattern for texts of ASCII alone, for Python's own module: it is twice as quick."""
+    parts: list[str] = []
+    in_class = False
+    for part in re.findall(r"\\p\{\w+\}|\\.|.", pattern, re.DOTALL):
+        if letters := {r"\p{L}": "a-zA-Z", r"\p{N}": "0-9"}.get(part):
+            part = letters if in_class else f"[{letters}]"
+        elif part in "[]":
+            in_class = part == "["
+        parts.append(part)
+    try:
+        return re.compile("".join(parts), re.ASCII).findall
+    except re.error:
+        return None
 
 
 def _added(state: dict[str, Any]) -> list[str]:
