@@ -16,7 +16,7 @@ from training.distill import drafted_ids
 from training.evaluate import Subject
 from training.export import load
 from training.fetch import HERE
-from training.generate import Cache, advance, continue_greedily
+from training.generate import Cache, advance, continue_all
 from training.model import Decoder
 from training.pack import read
 
@@ -34,12 +34,12 @@ def draft(
     model: Decoder, last: list[int], cache: Cache, ids: torch.Tensor, count: int
 ) -> list[int]:
     """`count` tokens after `last`; the cache is left where `last` ended."""
-    logits = advance(model, last, cache)
+    logits = advance(model, torch.tensor([last]), cache)[0]
     end, made = cache.length, []
     for position in range(count):
         made.append(int(ids[logits[ids].argmax()]))
         if position + 1 < count:
-            logits = advance(model, made[-1:], cache)
+            logits = advance(model, torch.tensor([made[-1:]]), cache)[0]
     cache.length = end
     return made
 
@@ -94,8 +94,9 @@ def main() -> None:
     ids = drafted_ids(args.drafter)
     tallies = []
     began = time.process_time()
-    for prompt in prompts(subject, args.language, args.prompts, args.length):
-        text = continue_greedily(subject.model, prompt, 128, {subject.end})
+    started = prompts(subject, args.language, args.prompts, args.length)
+    texts = continue_all(subject.model, started, 128, subject.end)
+    for prompt, text in zip(started, texts, strict=True):
         if len(text) > 1:
             tallies.append(simulate(drafter, ids, prompt, text, args.lookahead))
     drafted, accepted, steps, tokens = (sum(column) for column in zip(*tallies, strict=True))

@@ -61,8 +61,9 @@ def divergence(states: Tensor, teacher: Tensor, head: Tensor, full: Tensor) -> T
         logits = teacher @ head.T
         norm = (teacher @ full.T).logsumexp(dim=-1, keepdim=True)
         wanted = (logits - norm).exp()  # sums to the head's share of the target's probability
+        share = wanted.sum(dim=-1)
+        entropy = torch.special.entr(wanted).sum() - torch.special.entr(share).sum()
     scores = F.log_softmax(states @ head.T, dim=-1)
-    entropy = torch.special.entr(wanted).sum()
     return (-(wanted * scores).sum() - entropy) / len(states)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import random
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from training import fim
 from training.export import CONTEXT, load
 from training.fetch import HERE
-from training.generate import continue_greedily
+from training.generate import continue_all
 from training.model import Decoder
 from training.pack import Document, read
 from training.tokenizer import SHARES
@@ -75,18 +76,27 @@ def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
     """Rest-of-line holes in held-out Python: 2,000 characters before the cursor, 1,000 after it."""
     rng = random.Random(7)
     documents = read("held_out", "python")
-    exact = tried = 0
+    by_length: defaultdict[int, list[tuple[list[int], str]]] = defaultdict(list)
+    tried = 0
     while tried < count:
-        document = rng.choice(documents)
-        hole = fim.rest_of_line(document.text, rng)
+        hole = fim.rest_of_line(rng.choice(documents).text, rng)
         if hole is None:
             continue
         tried += 1
-        near = fim.Hole(hole.prefix[-2000:], "", hole.suffix[:1000])
-        prompt = fim.encode(subject.encode, near, suffix_first, subject.ids)[:-1]
-        wanted = len(subject.encode(hole.middle)) + 8
-        made = continue_greedily(subject.model, prompt, min(wanted, 80), {subject.end})
-        exact += subject.tokenizer.decode(made) == hole.middle
+        before, after = subject.encode(hole.prefix[-2000:]), subject.encode(hole.suffix[:1000])
+        # Prompts of one length are decoded together: what is farthest from the cursor gives way.
+        before = before[(len(before) + len(after)) % 64 if len(before) >= 64 else 0 :]
+        first, second = (subject.ids[fim.PREFIX], *before), (subject.ids[fim.SUFFIX], *after)
+        parts = (second, first) if suffix_first else (first, second)
+        prompt = [*parts[0], *parts[1], subject.ids[fim.MIDDLE]]
+        by_length[len(prompt)].append((prompt, hole.middle))
+    exact = 0
+    for group in by_length.values():
+        made = continue_all(subject.model, [prompt for prompt, _ in group], 64, subject.end)
+        exact += sum(
+            subject.tokenizer.decode(m) == wanted
+            for m, (_, wanted) in zip(made, group, strict=True)
+        )
     return {"exact": exact / count, "holes": count}
 
 
@@ -118,23 +128,21 @@ def prompts(subject: Subject, count: int, length: int = 400) -> list[tuple[Docum
 
 
 def loops(subject: Subject, count: int) -> Result:
-    looped = ended = 0
-    for _, prompt in prompts(subject, count):
-        made = continue_greedily(subject.model, prompt, 200, {subject.end})
-        ended += len(made) < 200
-        looped += is_loop(made)
+    started = [prompt for _, prompt in prompts(subject, count)]
+    made = continue_all(subject.model, started, 200, subject.end)
+    looped = sum(map(is_loop, made))
+    ended = sum(len(text) < 200 for text in made)
     return {"loop_rate": looped / count, "ended": ended / count, "files": count}
 
 
 def samples(subject: Subject, count: int) -> list[Result]:
-    shown: list[Result] = []
-    for document, prompt in prompts(subject, count):
-        made = continue_greedily(subject.model, prompt, 120, {subject.end})
-        tail = subject.tokenizer.decode(prompt[-60:])
-        shown.append(
-            {"path": document.path, "prompt": tail, "continuation": subject.tokenizer.decode(made)}
-        )
-    return shown
+    found = prompts(subject, count)
+    made = continue_all(subject.model, [prompt for _, prompt in found], 120, subject.end)
+    decode = subject.tokenizer.decode
+    return [
+        {"path": document.path, "prompt": decode(prompt[-60:]), "continuation": decode(text)}
+        for (document, prompt), text in zip(found, made, strict=True)
+    ]
 
 
 def main() -> None:

@@ -8,60 +8,64 @@ from training.model import Decoder, Layer, rope_tables, rotate
 
 
 class Cache:
-    """Keys and values of one sequence, per layer [length, kv_heads, head_dim]."""
+    """Keys and values of sequences of one length: [layers, 2, batch, room, kv_heads, head_dim]."""
 
-    def __init__(self, model: Decoder, room: int) -> None:
+    def __init__(self, model: Decoder, room: int, batch: int = 1) -> None:
         shape = model.shape
-        size = (shape.layers, 2, room, shape.kv_heads, shape.head_dim)
-        self.data = torch.empty(size)
+        self.data = torch.empty(shape.layers, 2, batch, room, shape.kv_heads, shape.head_dim)
         self.length = 0
         self.cos, self.sin = rope_tables(shape, room)
 
 
 def _attend(layer: Layer, number: int, x: Tensor, cache: Cache) -> Tensor:
-    """One layer over new rows x [rows, hidden] that follow the cache's length."""
-    shape, rows, start = layer.shape, len(x), cache.length
+    """One layer over new rows x [batch, rows, hidden] that follow the cache's length."""
+    shape, (batch, rows, _), start = layer.shape, x.shape, cache.length
     end = start + rows
-    qkv = layer.qkv(layer.norm1(x)).view(1, rows, -1, shape.head_dim)
+    qkv = layer.qkv(layer.norm1(x)).view(batch, rows, -1, shape.head_dim)
     q, k, v = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=2)
     cos, sin = cache.cos[start:end], cache.sin[start:end]
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     keys, values = cache.data[number]
-    keys[start:end], values[start:end] = k[0], v[0]
+    keys[:, start:end], values[:, start:end] = k, v
     mask = torch.arange(end)[None, :] <= torch.arange(start, end)[:, None]
     mixed = F.scaled_dot_product_attention(
         q.transpose(1, 2),
-        keys[None, :end].transpose(1, 2),
-        values[None, :end].transpose(1, 2),
+        keys[:, :end].transpose(1, 2),
+        values[:, :end].transpose(1, 2),
         attn_mask=mask,
         enable_gqa=True,
     )
-    x = x + layer.out(mixed.transpose(1, 2).reshape(rows, -1))
+    x = x + layer.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
     gate, up = layer.gate_up(layer.norm2(x)).chunk(2, dim=-1)
     return x + layer.down(F.silu(gate) * up)
 
 
 @torch.no_grad()
-def advance(model: Decoder, tokens: list[int], cache: Cache) -> Tensor:
-    """Run tokens after the cache and append them to it; logits of the last one [vocabulary]."""
-    x = model.embed(torch.tensor(tokens))
+def advance(model: Decoder, tokens: Tensor, cache: Cache) -> Tensor:
+    """Run tokens [batch, rows] after the cache, append them; last logits [batch, vocabulary]."""
+    x = model.embed(tokens)
     for number, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
         x = _attend(layer, number, x, cache)
-    cache.length += len(tokens)
-    return model.embed.weight @ model.norm(x[-1])
+    cache.length += tokens.shape[1]
+    return F.linear(model.norm(x[:, -1]), model.embed.weight)
 
 
-def continue_greedily(model: Decoder, prompt: list[int], limit: int, stop: set[int]) -> list[int]:
-    """Up to `limit` tokens after the prompt, without the stop token."""
-    cache = Cache(model, len(prompt) + limit)
-    logits = advance(model, prompt, cache)
-    made: list[int] = []
-    while len(made) < limit:
-        token = int(logits.argmax())
-        if token in stop:
+def continue_all(
+    model: Decoder, prompts: list[list[int]], limit: int, stop: int
+) -> list[list[int]]:
+    """Up to `limit` tokens after each prompt, without the stop token; prompts of one length."""
+    cache = Cache(model, len(prompts[0]) + limit, len(prompts))
+    made = torch.empty(len(prompts), 0, dtype=torch.long)
+    new = torch.tensor(prompts)
+    while made.shape[1] < limit:
+        new = advance(model, new, cache).argmax(dim=-1, keepdim=True)
+        made = torch.cat((made, new), dim=1)
+        if bool((made == stop).any(dim=1).all()):
             break
-        made.append(token)
-        if len(made) < limit:
-            logits = advance(model, [token], cache)
-    return made
+    return [row[: row.index(stop)] if stop in row else row for row in made.tolist()]
+
+
+def continue_greedily(model: Decoder, prompt: list[int], limit: int, stop: int) -> list[int]:
+    """Up to `limit` tokens after one prompt."""
+    return continue_all(model, [prompt], limit, stop)[0]

@@ -57,7 +57,7 @@ def main() -> None:
     subject = Subject(args.model)
     same = 0
     for prompt in PROMPTS:
-        made = continue_greedily(subject.model, subject.encode(prompt), args.tokens, {subject.end})
+        made = continue_greedily(subject.model, subject.encode(prompt), args.tokens, subject.end)
         ours = subject.tokenizer.decode(made)
         theirs = llama_continues(args.root, inside, prompt, args.tokens).removesuffix(
             " [end of text]"

@@ -111,3 +111,8 @@ class Workers:
         for grads in self.grads:
             for grad in grads:
                 grad.zero_()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.terminate()
+            process.join()
