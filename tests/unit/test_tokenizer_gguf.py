@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,18 +62,45 @@ def test_fill_in_the_middle_tokens_are_found_and_never_read_from_text() -> None:
     assert tokenizer.eos_ids == [0]
 
 
-def test_the_metadata_is_read_as_the_gguf_package_reads_it() -> None:
-    file = vocabulary("deepseek-coder")
-    ours = read_gguf(file).metadata
-    fields = gguf.GGUFReader(file).fields
-    theirs = {name for name in fields if not name.startswith("GGUF.")}
-    assert set(ours) == theirs
-    for name in theirs:
-        if isinstance(ours[name], list):
-            assert len(ours[name]) == len(fields[name].data)
-            assert ours[name][:500] == fields[name].contents(slice(0, 500)), name
-        else:
-            assert ours[name] == fields[name].contents(), name
+def test_every_kind_of_value_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    values = {
+        "uint8": 200,
+        "int8": -3,
+        "uint16": 60_000,
+        "int16": -300,
+        "uint32": 4_000_000_000,
+        "int32": -70_000,
+        "float32": 0.5,
+        "uint64": 1 << 60,
+        "int64": -(1 << 60),
+        "float64": 0.1,
+        "bool": True,
+        "string": "größer 🙂",
+    }
+    for kind, value in values.items():
+        getattr(writer, f"add_{kind}")(f"test.{kind}", value)
+    writer.add_array("test.numbers", [1, 2, 3])
+    writer.add_array("test.fractions", [0.5, 0.25])
+    writer.add_array("test.words", ["a", "", "ü"])
+    writer.add_tensor("blk.0.weight", np.arange(6, dtype=np.float32).reshape(2, 3))
+    writer.add_tensor("blk.1.weight", np.ones(5, np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours = read_gguf(tmp_path / "model.gguf")
+    theirs = gguf.GGUFReader(tmp_path / "model.gguf")
+    expected = {
+        name: field.contents()
+        for name, field in theirs.fields.items()
+        if not name.startswith("GGUF.")
+    }
+    assert ours.metadata == expected
+    for tensor in theirs.tensors:
+        found = ours.tensors[tensor.name]
+        assert found.shape == tuple(reversed(tensor.shape.tolist()))
+        assert (found.type, found.offset) == (tensor.tensor_type, tensor.data_offset)
 
 
 def test_a_prefix_token_is_known_where_the_file_asks_for_it() -> None:
