@@ -41,6 +41,9 @@ GRACE_S = 2.0
 
 PROGRESS_POLL_S = 0.1
 
+HOME_CHECK_S = 5.0
+"""How often the daemon looks whether it can still be found."""
+
 
 class Daemon:
     """Everything the server asks for; see ``server.services.Services``."""
@@ -57,6 +60,7 @@ class Daemon:
         self.port: int | None = None
         """The TCP port in use; None where there is none."""
         self._runner: web.AppRunner | None = None
+        self._lock: Lock | None = None
         self._opened = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle: asyncio.Task[None] | None = None
@@ -66,18 +70,28 @@ class Daemon:
     async def run(self) -> None:
         """Serve until told to stop. Raises AtlasdError when it cannot start."""
         self.paths.create()
-        Lock(self.paths)
+        self._lock = Lock(self.paths)
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
             await self.open()
             self.supervisor.start()
-            await self._stopping.wait()
+            await self._until_stopped(self._lock)
         finally:
             # A second signal ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().remove_signal_handler(number)
             await self.close()
+
+    async def _until_stopped(self, lock: Lock) -> None:
+        """Also end when the folders are gone: nobody could reach this daemon any more, and the
+        next one would start beside it."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), HOME_CHECK_S)
+            if not lock.in_place:
+                log.error("%s is gone; ending", self.paths.runtime)
+                return
 
     async def open(self) -> None:
         """Listen, then open the store and the workspace; no model yet."""
@@ -144,16 +158,18 @@ class Daemon:
         is stored."""
         if self._idle is not None:
             self._idle.cancel()
+        # The files are another daemon's if the folder was removed and made anew.
+        ours = self._runner is not None and (self._lock is None or self._lock.in_place)
+        if ours:
+            self.paths.socket.unlink(missing_ok=True)
         if self._runner is not None:
-            with contextlib.suppress(FileNotFoundError):
-                self.paths.socket.unlink()
             await self._runner.cleanup()
         await self.supervisor.stop()
         if self.workspace is not None:
             await self.workspace.stop()
         if self.store is not None:
             await self.store.close()
-        if self._runner is not None:
+        if ours:
             self.paths.daemon_json.unlink(missing_ok=True)
         log.info("atlasd has stopped")
 

@@ -67,13 +67,23 @@ class Lock:
     """
 
     def __init__(self, paths: Paths) -> None:
+        self._path = paths.runtime / "daemon.lock"
         # A bare descriptor, never closed: whoever sees the lock free sees the process gone.
-        descriptor = os.open(paths.runtime / "daemon.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
+            os.close(self._descriptor)
             raise AlreadyRunning(Running.read(paths)) from None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the locked file is still the one others would find. It is not after the runtime
+        folder was removed, as systemd does when its user has logged out."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
 
 def is_locked(paths: Paths) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -79,6 +79,20 @@ def test_a_daemon_that_was_killed_leaves_no_obstacle_and_no_engine(home: Home) -
     try:
         assert home.json("status")["pid"] != status["pid"]
         assert home.token == token
+    finally:
+        home.stop()
+
+
+def test_a_daemon_whose_folders_are_removed_ends_and_spares_the_next_one(home: Home) -> None:
+    home.start("--no-wait")
+    first = home.pid
+    shutil.rmtree(home.socket.parent)
+    home.start("--no-wait", "--port", "0")
+    try:
+        second = home.pid
+        assert second != first
+        wait_until(lambda: not alive(first))
+        assert home.json("status")["pid"] == second
     finally:
         home.stop()
 
@@ -279,4 +293,3 @@ def test_the_log_is_private_and_holds_no_prompt(home: Home) -> None:
     assert "secret" not in text
     assert home.token not in text
     assert "listens on" in text
-    json.loads("{}")
