@@ -14,6 +14,7 @@ from atlasd.draft.confidence import Confidence
 from atlasd.draft.cut import Costs, CostTable, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, StreamView, VerifiedRows
 from atlasd.draft.mixture import Mixture
+from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
@@ -26,7 +27,11 @@ class Controller:
 
     def __init__(self, drafters: Sequence[Drafter], confidence: Confidence, costs: Costs) -> None:
         self.drafters = list(drafters)
+        self._free = [drafter for drafter in drafters if drafter.free]
+        self._paid = [drafter for drafter in drafters if isinstance(drafter, Neural)]
         self._text = next((d for d in drafters if isinstance(d, Mixture)), None)
+        self._tokens_per_ms = 0.0
+        """What is being achieved, per stream: the worth of a drafter's time."""
         self.confidence = confidence
         self.costs = CostTable(costs)
         self.tallies: dict[str, Tally] = {}
@@ -94,7 +99,10 @@ class Controller:
             for source, count in draft.by_source(accepted).items():
                 self.tallies[source].accepted += count
             if isinstance(draft.credit, _Chain):
-                draft.credit.settle(accepted)
+                draft.credit.settle(stream, len(draft.tokens), accepted)
+        if step_ms > 0.0:
+            achieved = len(tokens) / step_ms
+            self._tokens_per_ms += 0.05 * (achieved - self._tokens_per_ms)
         opened = self._open[stream.stream]
         if opened.waiting:
             opened.settle(tokens, self.confidence, self.tallies)
@@ -113,41 +121,18 @@ class Controller:
         chain = _Chain()
         if limit <= 0 or not stream.tokens:
             return chain
-        opened = self._open[stream.stream]
-        least = self.costs.least_reach
         if self._text is not None:
-            self._text.least_reach = least
+            self._text.least_reach = self.costs.least_reach
         asked = 0
         while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
             best: tuple[float, Drafter, Draft, list[float]] | None = None
-            previous = chain.tokens[-1] if chain.tokens else stream.tokens[-1]
+            for drafter in self._free:
+                best = self._ask(drafter, stream, chain, limit, considered, best)
             reach = chain.reach[-1] if chain.reach else 1.0
-            for drafter in self.drafters:
-                if not drafter.free:
-                    continue
-                draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
-                if not draft.tokens:
-                    continue
-                probabilities = draft.probabilities
-                if probabilities is None:
-                    probabilities = self.confidence.predict(
-                        draft.source,
-                        opened.scope,
-                        previous,
-                        draft.tokens,
-                        draft.features,
-                        least / reach,
-                    )
-                    opened.waiting.append(
-                        Proposal(draft, previous, list(chain.tokens), probabilities)
-                    )
-                expected, product = 0.0, 1.0
-                for probability in probabilities:
-                    product *= probability
-                    expected += product
-                considered.append(Candidate(draft.source, draft.tokens, probabilities))
-                if best is None or expected > best[0]:
-                    best = (expected, drafter, draft, probabilities)
+            for paid in self._paid:
+                expected = best[0] * reach if best is not None else 0.0
+                if paid.gain(stream, reach, self._tokens_per_ms) > expected:
+                    best = self._ask(paid, stream, chain, limit, considered, best)
             if best is None:
                 break
             chain.add(best[1], best[2], best[3])
@@ -155,6 +140,42 @@ class Controller:
                 break
             asked += 1
         return chain
+
+    def _ask(
+        self,
+        drafter: Drafter,
+        stream: StreamView,
+        chain: _Chain,
+        limit: int,
+        considered: list[Candidate],
+        best: tuple[float, Drafter, Draft, list[float]] | None,
+    ) -> tuple[float, Drafter, Draft, list[float]] | None:
+        """The better of ``best`` and what a drafter proposes behind ``chain``."""
+        draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
+        if not draft.tokens:
+            return best
+        probabilities = draft.probabilities
+        if probabilities is None:
+            opened = self._open[stream.stream]
+            previous = chain.tokens[-1] if chain.tokens else stream.tokens[-1]
+            reach = chain.reach[-1] if chain.reach else 1.0
+            probabilities = self.confidence.predict(
+                draft.source,
+                opened.scope,
+                previous,
+                draft.tokens,
+                draft.features,
+                self.costs.least_reach / reach,
+            )
+            opened.waiting.append(Proposal(draft, previous, list(chain.tokens), probabilities))
+        considered.append(Candidate(draft.source, draft.tokens, probabilities))
+        expected, product = 0.0, 1.0
+        for probability in probabilities:
+            product *= probability
+            expected += product
+        if best is None or expected > best[0]:
+            return expected, drafter, draft, probabilities
+        return best
 
 
 class _Chain:
@@ -192,8 +213,16 @@ class _Chain:
                 size -= parts[-1][1]
         return Draft(parts[0][0], self.tokens[:count], credit=self, parts=tuple(parts))
 
-    def settle(self, accepted: int) -> None:
-        """Tell each drafter how much of its part was accepted."""
+    def settle(self, stream: StreamView, verified: int, accepted: int) -> None:
+        """Of the first ``verified`` tokens, which went to the target, ``accepted`` were right: tell
+        each drafter about its part."""
         for drafter, draft, size in self.parts:
-            drafter.settle(draft, max(0, min(accepted, size)))
+            size = min(size, verified)
+            right = max(0, min(accepted, size))
+            drafter.settle(draft, right)
+            if isinstance(drafter, Neural) and accepted >= 0:
+                drafter.note(stream, right, min(right + 1, size))
+            verified -= size
             accepted -= size
+            if verified <= 0:
+                break

@@ -18,6 +18,7 @@ from atlasd.draft.drafter import Drafter, Int32
 from atlasd.draft.learned import LearnedState, pack, unpack, unpack_shared
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.native import NativeMixture
+from atlasd.draft.neural import Neural
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
 
@@ -42,11 +43,12 @@ class Drafting:
         costs: Costs,
         folder: Path | None = None,
         extra: Sequence[Drafter] = (),
+        neural: Neural | None = None,
         index_bytes: int = 512 << 20,
     ) -> None:
         """``fingerprint`` is the tokenizer's; ``folder`` is where large arrays are kept between
-        runs (None: nowhere); ``extra`` are drafters beside the built-in ones; ``index_bytes``
-        bounds the position index."""
+        runs (None: nowhere); ``extra`` are drafters beside the built-in ones; ``neural`` is the
+        static one (``static.load_static``); ``index_bytes`` bounds the position index."""
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
         self.folder = folder
@@ -62,6 +64,9 @@ class Drafting:
             else NativeMixture(self.index, self.recycle, library)
         )
         self.drafters: list[Drafter] = [self.text, *extra]
+        if neural is not None:
+            self.drafters.append(neural)
+        self.neural = neural
         self.controller = Controller(self.drafters, self.confidence, costs)
 
     def add_segment(
@@ -140,7 +145,10 @@ class Drafting:
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by drafter."""
-        return {"positions": self.index.bytes_used(), "recycle": self.recycle.nbytes}
+        held = {"positions": self.index.bytes_used(), "recycle": self.recycle.nbytes}
+        if self.neural is not None:
+            held["neural"] = sum(self.neural.model.memory_bytes().values())
+        return held
 
     def sources(self) -> dict[str, dict[str, float]]:
         """By drafter: tokens drafted, tokens accepted, recent hit rate."""

@@ -1,0 +1,220 @@
+"""The static drafter: a small model with the target's tokenizer, drafting in chains.
+
+It has a small KV cache of its own: a slot per stream, over the last few hundred tokens. Where the
+target samples, it chooses with the target's noise at the same output index, and so agrees more
+often. It costs time, so it is asked only where its expected tokens are worth more than that time
+(``gain``); what it costs is measured as it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import log
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from atlasd.draft.drafter import EMPTY, Draft, Float32, Int32, StreamView, VerifiedRows
+
+_CONTEXT = 384
+_LONGEST = 16
+_PROBE = 128
+
+
+class ChainModel(Protocol):
+    """A model that drafts: ``slots`` sequences of at most ``slot_tokens`` positions."""
+
+    slots: int
+    slot_tokens: int
+
+    def read(self, tokens: Int32, slot: int, position: int) -> None:
+        """Take tokens [n] into the slot from ``position`` on."""
+        ...
+
+    def chain(
+        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
+    ) -> tuple[list[int], list[float]]:
+        """Tokens after ``last`` (which goes to ``position``) and the model's probability of each;
+        ends before the product of probabilities falls below ``least``."""
+        ...
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes held, by purpose."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The target's noise for the first token of a chain."""
+
+    temperature: float
+    seed: int
+    choice: int
+    output_index: int
+
+
+@dataclass(slots=True)
+class _State:
+    slot: int = -1
+    offset: int = 0
+    """Index in the stream of the slot's first position."""
+    written: list[int] = field(default_factory=list)
+    """Tokens whose keys and values are in the slot."""
+    good: int = 0
+    """So many of them are known to be the stream's."""
+    rate: float = 0.5
+    """Recent rate of accepted tokens among those decided."""
+    used: int = 0
+    plans: int = 0
+
+
+class Neural:
+    """Chains of a ``ChainModel``. Features of a token: the model's probability of it; the product
+    of its probabilities so far; depth."""
+
+    name = "neural"
+    free = False
+
+    def __init__(self, model: ChainModel) -> None:
+        self.model = model
+        self.least = 0.05
+        """A chain ends where its own reach falls below this; set by whoever asks."""
+        self.token_ms = 1.0
+        self.read_ms = 0.05
+        self.rate = 0.5
+        self._streams: dict[int, _State] = {}
+        self._owners: dict[int, int] = {}
+        self._clock = 0
+
+    def begin(self, stream: StreamView) -> None:
+        self._streams[stream.stream] = _State(rate=self.rate)
+
+    def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
+        """Expected accepted tokens of asking now, less the tokens its time is worth.
+
+        ``reach``: probability that the draft so far is accepted. Negative where asking does not
+        pay; one step in 128 asks anyway, so that a poor record can mend.
+        """
+        state = self._streams[stream.stream]
+        state.plans += 1
+        if state.plans % _PROBE == 0:
+            return float("inf")
+        price = self.token_ms * tokens_per_ms
+        p = min(state.rate, 0.98)
+        self.least = max(0.02, min(0.9, price / reach))
+        length = int(log(self.least) / log(p)) if price < reach * p else 0
+        if length < 1:
+            return -1.0
+        length = min(length, _LONGEST)
+        expected = reach * p * (1 - p**length) / (1 - p)
+        behind = min(len(stream.tokens) - state.offset - state.good, _CONTEXT)
+        # The price of reading a prompt is spread over the steps that will draw on it.
+        reading = behind * self.read_ms * tokens_per_ms / (1 if behind < 32 else 16)
+        return expected - price * length - reading
+
+    def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
+        state = self._streams[stream.stream]
+        limit = min(limit, _LONGEST)
+        total = len(stream.tokens) + len(after)
+        if limit <= 0 or not total:
+            return EMPTY
+        self._place(stream, state, total, limit)
+        text = stream.tokens[state.offset :] + after
+        valid = state.good
+        while valid < min(len(state.written), len(text) - 1) and (
+            state.written[valid] == text[valid]
+        ):
+            valid += 1
+        started = perf_counter()
+        pending = text[valid:-1]
+        if pending:
+            self.model.read(np.array(pending, np.int32), state.slot, valid)
+            read = perf_counter()
+            self.read_ms += 0.2 * ((read - started) * 1e3 / len(pending) - self.read_ms)
+            started = read
+        noise = Noise(
+            stream.temperature,
+            stream.seed,
+            stream.choice,
+            total - stream.prompt_length,
+        )
+        tokens, probabilities = self.model.chain(
+            text[-1], state.slot, len(text) - 1, limit, self.least, noise
+        )
+        spent = (perf_counter() - started) * 1e3 / (len(tokens) + 1)
+        self.token_ms += 0.2 * (spent - self.token_ms)
+        state.written = text + tokens[:-1]
+        state.good = len(stream.tokens) - state.offset
+        return Draft(self.name, tokens, _features(probabilities)) if tokens else EMPTY
+
+    def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
+        """Nothing to learn: the drafter is static."""
+
+    def settle(self, draft: Draft, accepted: int) -> None:
+        """Keep the record of what was accepted."""
+        decided = min(accepted + 1, len(draft.tokens))
+        if decided:
+            weight = 0.02 * decided
+            self.rate += weight * (accepted / decided - self.rate)
+
+    def note(self, stream: StreamView, accepted: int, decided: int) -> None:
+        """The stream's own record: of its tokens that were decided, how many were accepted."""
+        state = self._streams.get(stream.stream)
+        if state is not None and decided:
+            weight = min(0.5, 0.06 * decided)
+            state.rate += weight * (accepted / decided - state.rate)
+
+    def end(self, stream: StreamView) -> None:
+        state = self._streams.pop(stream.stream)
+        self._owners.pop(state.slot, None)
+
+    def _place(self, stream: StreamView, state: _State, total: int, limit: int) -> None:
+        """Give the stream a slot with room for ``limit`` more tokens."""
+        self._clock += 1
+        state.used = self._clock
+        if state.slot < 0 or self._owners.get(state.slot) != stream.stream:
+            state.slot = self._free_slot()
+            self._owners[state.slot] = stream.stream
+            self._restart(state, total)
+        if total - state.offset + limit > self.model.slot_tokens:
+            self._restart(state, total)
+
+    def _restart(self, state: _State, total: int) -> None:
+        state.written, state.good = [], 0
+        state.offset = max(0, total - min(_CONTEXT, self.model.slot_tokens // 2))
+
+    def _free_slot(self) -> int:
+        for slot in range(self.model.slots):
+            if slot not in self._owners:
+                return slot
+        oldest = min(self._owners, key=lambda slot: self._streams[self._owners[slot]].used)
+        self._streams[self._owners[oldest]].slot = -1
+        return oldest
+
+
+def _features(probabilities: list[float]) -> list[tuple[int, ...]]:
+    product = 1.0
+    features: list[tuple[int, ...]] = []
+    for depth, probability in enumerate(probabilities):
+        product *= probability
+        level = _level(probability)
+        features.append((level, _level(product), min(depth, 7) * 32 + level))
+    return features
+
+
+def _level(probability: float) -> int:
+    """Log odds in 32 buckets."""
+    odds = log(max(probability, 1e-6) / (1.0 - min(probability, 1.0 - 1e-6)))
+    return min(31, max(0, int(2.5 * odds + 12.0)))
+
+
+def choose(logits: Float32, noise: Noise, index: int) -> int:
+    """The token of a row of logits [vocab]: argmax, or with the target's noise at ``index`` tokens
+    behind the chain's first."""
+    if noise.temperature == 0.0:
+        return int(logits.argmax())
+    from atlasd_kernels.cpu.sampling import gumbel_noise
+
+    gumbel = gumbel_noise(noise.seed, noise.choice, noise.output_index + index, len(logits))
+    return int((logits / np.float32(noise.temperature) + gumbel).argmax())

@@ -1,0 +1,185 @@
+"""Finding, checking and loading the static drafter of a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from atlasd_kernels.cpu import CpuDecoder
+from atlasd_kernels.cpu.drafting import draft_chain
+
+from atlasd.draft.drafter import Float32, Int32
+from atlasd.draft.neural import ChainModel, Neural, Noise, choose
+from atlasd.errors import AtlasdError, ModelError
+from atlasd.models import hub
+from atlasd.models.decoder import Decoder
+from atlasd.models.load import LoadOptions, load_decoder
+from atlasd.models.locate import ModelFiles, find_model, folder_model
+from atlasd.models.tokenizer import Tokenizer
+from atlasd.paths import Paths
+
+log = logging.getLogger(__name__)
+
+HEAD_FILE = "draft_head.json"
+SLOT_TOKENS = 1024
+_SHARE = 0.25
+"""A drafter of more than this share of its target's weights cannot pay."""
+
+
+def load_static(
+    target: ModelFiles,
+    fingerprint: str,
+    folders: Paths,
+    *,
+    slots: int,
+    threads: int = 0,
+    named: str | None = None,
+) -> Neural | None:
+    """The static drafter for a target, or None where there is none.
+
+    ``named`` (a folder or hub id) is taken if given, and refused with a ModelError if its tokenizer
+    is another; else the bundled one for the bundled model, else the smallest model on disk of the
+    target's family with the same tokenizer.
+    """
+    if named is not None:
+        files = find_model(named, folders)
+        if Tokenizer.load(files).fingerprint != fingerprint:
+            raise ModelError(
+                f"{named} has another tokenizer than {target.name}, so it cannot draft for it.",
+                "Choose a smaller model of the same family.",
+            )
+    else:
+        found = find_static(target, fingerprint)
+        if found is None:
+            return None
+        files = found
+    options = LoadOptions(
+        slots=max(1, slots),
+        slot_tokens=SLOT_TOKENS,
+        threads=threads,
+        cache_dir=folders.cache / "weights",
+    )
+    decoder = load_decoder(files, options).decoder
+    return Neural(chain_model(decoder, head_tokens(files.path)))
+
+
+def find_static(target: ModelFiles, fingerprint: str) -> ModelFiles | None:
+    """The drafter beside a bundled target, or the smallest of the target's family on disk."""
+    beside = target.path.parent / "drafter"
+    if target.source == "bundled" and (beside / "config.json").is_file():
+        files = folder_model(beside, name="drafter", source="bundled")
+        return files if _same_tokenizer(files, fingerprint) else None
+    family = target.config.get("model_type")
+    best: tuple[int, ModelFiles] | None = None
+    for name, folder in hub.cached_models():
+        try:
+            files = folder_model(folder, name=name, source="hub")
+            size = files.weight_bytes
+            if files.config.get("model_type") != family or size > _SHARE * target.weight_bytes:
+                continue
+            if (best is None or size < best[0]) and _same_tokenizer(files, fingerprint):
+                best = size, files
+        except (AtlasdError, OSError) as error:
+            log.debug("%s cannot draft: %s", name, error)
+    return best[1] if best else None
+
+
+def _same_tokenizer(files: ModelFiles, fingerprint: str) -> bool:
+    if not (files.path / "tokenizer.json").is_file():
+        # A drafter distilled for its target comes without: it has the target's vocabulary.
+        return (files.path / HEAD_FILE).is_file()
+    return Tokenizer.load(files).fingerprint == fingerprint
+
+
+def head_tokens(folder: Path) -> Int32 | None:
+    """The ids that a distilled drafter's head covers, or None for all."""
+    try:
+        content: Any = json.loads((folder / HEAD_FILE).read_text())
+    except OSError:
+        return None
+    return np.array(content["token_ids"], np.int32)
+
+
+def chain_model(decoder: Decoder, head: Int32 | None) -> ChainModel:
+    """Chains on a decoder: in one native call where it is our own."""
+    if isinstance(decoder, CpuDecoder):
+        return _NativeChain(decoder, head)
+    return _RowChain(decoder, head)
+
+
+class _Reader:
+    def __init__(self, decoder: Decoder, head: Int32 | None) -> None:
+        self.decoder = decoder
+        self.head = head
+        self.slots = decoder.slots
+        self.slot_tokens = decoder.slot_tokens
+
+    def read(self, tokens: Int32, slot: int, position: int) -> None:
+        """Rows without logits, in calls the decoder takes."""
+        none = np.empty(0, np.int32)
+        for start in range(0, len(tokens), 256):
+            part = tokens[start : start + 256]
+            positions = np.arange(position + start, position + start + len(part), dtype=np.int32)
+            self.decoder.forward(part, np.full(len(part), slot, np.int32), positions, none)
+
+    def memory_bytes(self) -> dict[str, int]:
+        return self.decoder.memory_bytes()
+
+
+class _NativeChain(_Reader):
+    decoder: CpuDecoder
+
+    def chain(
+        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
+    ) -> tuple[list[int], list[float]]:
+        drafted = draft_chain(
+            self.decoder,
+            last,
+            slot,
+            position,
+            limit,
+            stop_probability=least,
+            temperature=noise.temperature,
+            seed=noise.seed,
+            choice=noise.choice,
+            output_index=noise.output_index,
+            head_tokens=self.head,
+        )
+        return drafted.tokens.tolist(), drafted.probabilities.tolist()
+
+
+class _RowChain(_Reader):
+    """One row after another through ``Decoder.forward``."""
+
+    def chain(
+        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
+    ) -> tuple[list[int], list[float]]:
+        tokens: list[int] = []
+        probabilities: list[float] = []
+        reach = 1.0
+        for index in range(limit):
+            logits: Float32 = self.decoder.forward(
+                np.array([last], np.int32),
+                np.array([slot], np.int32),
+                np.array([position + index], np.int32),
+                np.zeros(1, np.int32),
+            )[0]
+            row = logits if self.head is None else _only(logits, self.head)
+            last = choose(row, noise, index)
+            shifted = row - row.max()
+            probability = float(np.exp(shifted[last]) / np.exp(shifted).sum())
+            reach *= probability
+            if reach < least:
+                break
+            tokens.append(last)
+            probabilities.append(probability)
+        return tokens, probabilities
+
+
+def _only(logits: Float32, head: Int32) -> Float32:
+    row = np.full(len(logits), -np.inf, np.float32)
+    row[head] = logits[head]
+    return row

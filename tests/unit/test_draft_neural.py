@@ -1,0 +1,160 @@
+"""The neural drafter: its cache follows the stream, its chains are the model's own continuation."""
+
+from __future__ import annotations
+
+import numpy as np
+from atlasd_kernels.cpu.sampling import gumbel_noise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlasd.draft.confidence import Confidence
+from atlasd.draft.controller import Controller
+from atlasd.draft.drafter import StreamView
+from atlasd.draft.neural import Neural, Noise, choose
+
+
+class Sums:
+    """A model whose next token is a sum over everything its slot holds: any error in what the
+    slot holds shows in the chain."""
+
+    slot_tokens = 64
+
+    def __init__(self, slots: int = 2) -> None:
+        self.slots = slots
+        self.held: list[dict[int, int]] = [{} for _ in range(slots)]
+        self.read_tokens = 0
+
+    def read(self, tokens: np.ndarray, slot: int, position: int) -> None:
+        self.read_tokens += len(tokens)
+        for at, token in enumerate(tokens.tolist()):
+            self.held[slot][position + at] = token
+
+    def chain(
+        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
+    ) -> tuple[list[int], list[float]]:
+        assert position + limit <= self.slot_tokens
+        tokens: list[int] = []
+        for at in range(limit):
+            self.held[slot][position + at] = last
+            last = following([self.held[slot][p] for p in range(position + at + 1)])
+            tokens.append(last)
+        return tokens, [0.9] * limit
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {"slots": 1}
+
+
+def following(tokens: list[int]) -> int:
+    return (sum((at + 1) * token for at, token in enumerate(tokens)) + 17) % 97
+
+
+def expected(text: list[int], offset: int, count: int) -> list[int]:
+    text = list(text)
+    begin = len(text)
+    while len(text) < begin + count:
+        text.append(following(text[offset:]))
+    return text[begin:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 90), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.integers(0, 8),
+            st.lists(st.integers(0, 90), max_size=4),
+            st.lists(st.integers(0, 90), min_size=1, max_size=9),
+        ),
+        max_size=20,
+    ),
+)
+def test_drafts_are_what_the_model_says_after_the_verified_text(
+    prompt: list[int], steps: list[tuple[int, int, list[int], list[int]]]
+) -> None:
+    drafter = Neural(Sums())
+    streams = {n: StreamView(n, list(prompt), len(prompt), None, None) for n in (1, 2, 3)}
+    for stream in streams.values():
+        drafter.begin(stream)
+    for number, agree, after, new in steps:
+        stream = streams[number]
+        draft = drafter.propose(stream, after, 6)
+        state = drafter._streams[number]
+        assert draft.tokens == expected(stream.tokens + after, state.offset, 6)
+        assert len(draft.features) == 6
+        # Some of the draft may be accepted, then something else comes.
+        stream.tokens.extend([*after, *draft.tokens[:agree], *new][: 3 + agree])
+    for stream in streams.values():
+        drafter.end(stream)
+
+
+def test_accepted_tokens_are_not_read_again() -> None:
+    model = Sums()
+    drafter = Neural(model)
+    stream = StreamView(1, [1, 2, 3, 4], 4, None, None)
+    drafter.begin(stream)
+    draft = drafter.propose(stream, [], 5)
+    assert model.read_tokens == 3
+    stream.tokens.extend([*draft.tokens[:3], 50])
+    drafter.propose(stream, [], 5)
+    assert model.read_tokens == 3
+
+
+def test_asks_nothing_where_its_time_is_worth_more() -> None:
+    drafter = Neural(Sums())
+    stream = StreamView(1, [1, 2, 3], 3, None, None)
+    drafter.begin(stream)
+    drafter.token_ms = 0.1
+    assert drafter.gain(stream, 1.0, tokens_per_ms=0.5) > 0.5
+    assert drafter.gain(stream, 0.02, tokens_per_ms=0.5) < 0
+    assert drafter.gain(stream, 1.0, tokens_per_ms=9.0) < 0
+
+
+def test_a_poor_record_is_probed_and_can_mend() -> None:
+    drafter = Neural(Sums())
+    stream = StreamView(1, [1, 2, 3], 3, None, None)
+    drafter.begin(stream)
+    for _ in range(60):
+        drafter.note(stream, 0, 1)
+    asked = sum(drafter.gain(stream, 1.0, 1.0) > 0 for _ in range(256))
+    assert 1 <= asked <= 3
+    for _ in range(20):
+        drafter.note(stream, 4, 4)
+    drafter.token_ms = 0.1
+    assert drafter.gain(stream, 1.0, 1.0) > 0
+
+
+def test_samples_with_the_noise_of_the_target() -> None:
+    logits = np.random.default_rng(1).normal(0, 3, 512).astype(np.float32)
+    noise = Noise(0.8, 1234, 1, 10)
+    wanted = int((logits / np.float32(0.8) + gumbel_noise(1234, 1, 12, 512)).argmax())
+    assert choose(logits, noise, 2) == wanted
+    assert choose(logits, Noise(0.0, 0, 0, 0), 2) == int(logits.argmax())
+
+
+class Costs:
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        return 10.0 + 0.1 * rows
+
+    def bucket(self, rows: int) -> int:
+        return rows
+
+
+def test_the_controller_learns_to_trust_a_good_model_and_drops_a_bad_one() -> None:
+    for agrees in (True, False):
+        drafter = Neural(Sums())
+        drafter.token_ms = 0.01
+        controller = Controller([drafter], Confidence(), Costs())
+        stream = StreamView(1, [1, 2, 3], 3, "r", "python")
+        controller.begin(stream)
+        drafted: list[int] = []
+        for _ in range(150):
+            draft = controller.plan([stream], 15).drafts[0]
+            drafted.append(len(draft.tokens))
+            accepted = len(draft.tokens) if agrees else 0
+            new = [*draft.tokens[:accepted], 95]
+            stream.tokens.extend(new)
+            controller.settle(stream, draft, accepted, new, None, 10.0)
+        late = sum(drafted[50:]) / 100
+        assert late > 4 if agrees else late < 0.5
+        controller.end(stream)
