@@ -92,6 +92,10 @@ ATLASD_API int64_t atlasd_logits_ld(const Decoder* decoder) { return decoder->lo
 ATLASD_API const char* atlasd_isa_of(const Decoder* decoder) { return decoder->kernels().name; }
 ATLASD_API void atlasd_profile(const Decoder* decoder, Profile* out) { *out = decoder->profile(); }
 
+ATLASD_API void atlasd_set_profiling(Decoder* decoder, int32_t on) {
+  decoder->set_profiling(on != 0);
+}
+
 ATLASD_API int64_t atlasd_panel_bytes(int32_t format, int64_t k) {
   return panel_bytes(static_cast<Format>(format), k);
 }

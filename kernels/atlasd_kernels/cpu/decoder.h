@@ -81,6 +81,7 @@ class Decoder {
   const Kernels& kernels() const { return *kernels_; }
   Pool& pool() { return *pool_; }
   const Profile& profile() const { return profile_; }
+  void set_profiling(bool on) { profiling_ = on; }
 
  private:
   Scratch scratch(long rows);
@@ -111,6 +112,7 @@ class Decoder {
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
   std::vector<float> draft_logits_, draft_full_;
   Profile profile_{};
+  bool profiling_ = false;
 };
 
 }  // namespace atlasd

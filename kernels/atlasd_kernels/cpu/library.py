@@ -106,6 +106,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "logits_ld": (c_int64, [c_void_p]),
     "isa_of": (c_char_p, [c_void_p]),
     "profile": (None, [c_void_p, POINTER(Profile)]),
+    "set_profiling": (None, [c_void_p, c_int32]),
     "panel_bytes": (c_int64, [c_int32, c_int64]),
     "pack": (None, [POINTER(Packing), c_int32]),
     "checksum": (c_uint64, [Array, c_int64]),

@@ -21,10 +21,14 @@ int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(t).count();
 }
 
+// Only where a profile was asked for: on some virtual machines reading the clock takes a
+// microsecond, and a step would read it a hundred times.
 class Timer {
  public:
-  explicit Timer(int64_t& total) : total_(total), begin_(now()) {}
-  ~Timer() { total_ += now() - begin_; }
+  Timer(int64_t& total, bool active) : total_(total), begin_(active ? now() : 0) {}
+  ~Timer() {
+    if (begin_) total_ += now() - begin_;
+  }
 
  private:
   int64_t& total_;
@@ -100,7 +104,7 @@ void Decoder::each_row(long rows, F&& body) {
 }
 
 void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& out) {
-  const Timer timer(profile_.matmul);
+  const Timer timer(profile_.matmul, profiling_);
   const int threads = pool_->threads();
   // panels in pairs: one row reads two at a time
   const long pairs = (m.panels + 1) / 2;
@@ -117,7 +121,7 @@ void Decoder::quantise(const float* x, long ld, long k, long rows, Format format
   const int group = group_of(format);
   s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0};
   if (!group) return;
-  const Timer timer(profile_.other);
+  const Timer timer(profile_.other, profiling_);
   s.rows.groups = padded(k, kGroupPadding) / group;
   each_row(rows, [&](long r) {
     kernels_->quantise(x + r * ld, padded(k, kGroupPadding), group, zero_point_of(format),
@@ -129,7 +133,7 @@ void Decoder::quantise(const float* x, long ld, long k, long rows, Format format
 void Decoder::normalise(const float* x, const float* weight, long rows, Format format,
                         Scratch& s) {
   {
-    const Timer timer(profile_.other);
+    const Timer timer(profile_.other, profiling_);
     each_row(rows, [&](long r) {
       kernels_->rms_norm(x + r * s.x_ld, weight, config_.rms_eps, config_.hidden,
                          s.normed + r * s.x_ld);
@@ -139,7 +143,7 @@ void Decoder::normalise(const float* x, const float* weight, long rows, Format f
 }
 
 void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
-  const Timer timer(profile_.other);
+  const Timer timer(profile_.other, profiling_);
   const Config& c = config_;
   const long dim = c.head_dim, half = dim / 2;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
@@ -177,7 +181,7 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
 }
 
 void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
-  const Timer timer(profile_.attention);
+  const Timer timer(profile_.attention, profiling_);
   const Config& c = config_;
   const int group = c.heads / c.kv_heads;
   pool_->run(rows.count * c.kv_heads, [&](long i) {
@@ -203,7 +207,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
   RowBatch rows = all;
   std::vector<int32_t> slots, positions;
   {
-    const Timer timer(profile_.other);
+    const Timer timer(profile_.other, profiling_);
     each_row(rows.count, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
   }
   for (int i = 0; i < c.layers; i++) {
