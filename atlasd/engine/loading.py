@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from atlasd.engine.calibration import Calibration, Calibrations, calibration_key
+from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.measure import measure_costs
 from atlasd.engine.protocol import Load, Ready
@@ -52,6 +53,11 @@ class Served:
         )
 
 
+def clock_of(loaded: LoadedModel) -> StepClock:
+    """How this model's steps are timed."""
+    return StepClock(on_cpu=not loaded.backend.endswith("cuda"))
+
+
 def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progress) -> Served:
     """Find and load the model, and measure it if it is new here. Raises ModelError."""
     files = find_model(load.model, paths, progress)
@@ -78,7 +84,11 @@ def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progres
     if not calibrated:
         progress("measuring steps", 0.0)
         measure_costs(
-            loaded.decoder, costs, MEASURING_S, lambda done: progress("measuring steps", done)
+            loaded.decoder,
+            costs,
+            MEASURING_S,
+            lambda done: progress("measuring steps", done),
+            clock_of(loaded),
         )
     return Served(
         name=files.name,

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
+from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import ROWS, StepCosts
 from atlasd.models.decoder import Decoder
 
@@ -28,6 +29,7 @@ def measure_costs(
     costs: StepCosts,
     budget_s: float,
     progress: Callable[[float], None] = lambda fraction: None,
+    clock: StepClock | None = None,
 ) -> None:
     """Fill ``costs`` with measured steps. Writes over slot 0, so no stream may be there.
 
@@ -39,14 +41,15 @@ def measure_costs(
     points = [(rows, 0) for rows in ORDER if rows <= decoder.slot_tokens]
     if long > 0:
         points += [(1, long), (16, long)]
+    clock = clock or StepClock()
     deadline = perf_counter() + budget_s
-    step_ms(decoder, 1, 0, 0)  # the first call pays for pages and buffers
+    step_ms(decoder, clock, 1, 0, 0)  # the first call pays for pages and buffers
     best: dict[tuple[int, int], float] = {}
     steps = points * ROUNDS
     for done, (rows, start) in enumerate(steps):
         if best and perf_counter() > deadline:
             break
-        ms = step_ms(decoder, rows, 0, start)
+        ms = step_ms(decoder, clock, rows, 0, start)
         best[rows, start] = min(ms, best.get((rows, start), ms))
         progress(done / len(steps))
     for (rows, start), ms in best.items():
@@ -54,21 +57,22 @@ def measure_costs(
     progress(1.0)
 
 
-def step_ms(decoder: Decoder, rows: int, slot: int, start: int) -> float:
+def step_ms(decoder: Decoder, clock: StepClock, rows: int, slot: int, start: int) -> float:
     """Milliseconds of one decoding step of ``rows`` rows at positions from ``start`` of a slot."""
     positions = np.arange(start, start + rows, dtype=np.int32)
     zeros = np.zeros(rows, dtype=np.int32)
-    started = perf_counter()
+    began = clock.now()
     decoder.forward(zeros, zeros + np.int32(slot), positions, np.arange(rows, dtype=np.int32))
-    return (perf_counter() - started) * 1e3
+    return clock.ms_since(began)
 
 
 class Recheck:
     """Compares step costs again while the engine is idle, one short look at a time."""
 
-    def __init__(self, decoder: Decoder, costs: StepCosts) -> None:
+    def __init__(self, decoder: Decoder, costs: StepCosts, clock: StepClock | None = None) -> None:
         self._decoder = decoder
         self._costs = costs
+        self._clock = clock or StepClock()
         self._turn = 0
 
     def look(self, slot: int, start: int) -> None:
@@ -78,6 +82,6 @@ class Recheck:
         expected = 2 * (self._costs.ms(rows, start) + self._costs.ms(1, start))
         if start + rows > self._decoder.slot_tokens or expected > LOOK_MS:
             return
-        one = min(step_ms(self._decoder, 1, slot, start) for _ in range(2))
-        many = min(step_ms(self._decoder, rows, slot, start) for _ in range(2))
+        one = min(step_ms(self._decoder, self._clock, 1, slot, start) for _ in range(2))
+        many = min(step_ms(self._decoder, self._clock, rows, slot, start) for _ in range(2))
         self._costs.compare(rows, start, many / one)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import EMPTY, VerifiedRows
 from atlasd.draft.plan import StepRecord
 from atlasd.engine.batch import Part
+from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.pace import Pace
 from atlasd.engine.streams import Stream
@@ -43,8 +43,14 @@ class Planning:
     """Drafting for the step loop. ``costs`` are those of the engine; without them every step is
     planned, whether that pays or not."""
 
-    def __init__(self, controller: Controller, costs: StepCosts | None = None) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        costs: StepCosts | None = None,
+        clock: StepClock | None = None,
+    ) -> None:
         self.on = True
+        self._now = (clock or StepClock()).own
         self._controller = controller
         self._costs = costs
         self._usual_ms = 0.0
@@ -60,7 +66,7 @@ class Planning:
         wanted = [part for part in parts if part.logits and part.stream.drafting]
         if not wanted:
             return
-        started = perf_counter()
+        started = self._now()
         try:
             for part in wanted:
                 self._begin(part.stream)
@@ -71,7 +77,7 @@ class Planning:
         except Exception:
             self._failed("planning a step")
             return
-        share = (perf_counter() - started) * 1e3 / len(wanted)
+        share = (self._now() - started) * 1e3 / len(wanted)
         for part in wanted:
             part.stream.stats.draft_ms += share
             self._spent_ms[part.stream.number] = share
@@ -80,7 +86,7 @@ class Planning:
         self, part: Part, accepted: int, verified: list[int], logits: Float32, step_ms: float
     ) -> None:
         """Tell the drafters what the target chose after ``part``; ``verified`` is in the stream."""
-        number, started = part.stream.number, perf_counter()
+        number, started = part.stream.number, self._now()
         try:
             rows = None
             if len(logits) > len(verified) > accepted:
@@ -92,7 +98,7 @@ class Planning:
         except Exception:
             self._failed("learning from a step")
         self._told[number] = len(part.stream.tokens)
-        learned_ms = (perf_counter() - started) * 1e3
+        learned_ms = (self._now() - started) * 1e3
         part.stream.stats.draft_ms += learned_ms
         if self._costs is not None:
             self._keep_pace(part, accepted, self._spent_ms.get(number, 0.0) + learned_ms)

@@ -13,7 +13,7 @@ from time import monotonic
 from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
 from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.costs import ROWS
-from atlasd.engine.loading import Served
+from atlasd.engine.loading import Served, clock_of
 from atlasd.engine.mailbox import Inbox, Outbox
 from atlasd.engine.measure import Recheck
 from atlasd.engine.native import fastest_choose
@@ -78,14 +78,16 @@ class Service:
         self._outbox = outbox
         self._later: deque[Later] = deque()
         self._drafting: Drafting | None = None
+        self._clock = clock_of(served.loaded)
         self._engine = Engine(
             served.loaded.decoder,
             outbox.put,
             costs=served.costs,
             choose=fastest_choose(),
+            clock=self._clock,
             poll=self._take_urgent,
         )
-        self._recheck = Recheck(served.loaded.decoder, served.costs)
+        self._recheck = Recheck(served.loaded.decoder, served.costs, self._clock)
         self._looks = 0
         self._ending = False
         self._learned_at = monotonic()
@@ -221,7 +223,7 @@ class Service:
         )
         for item in self._restored.values():
             self._drafting.restore(item.kind, item.repository, item.payload)
-        self._engine.set_planning(Planning(self._drafting.controller, served.costs))
+        self._engine.set_planning(Planning(self._drafting.controller, served.costs, self._clock))
 
     def _announce(self) -> None:
         drafting = self._drafting

@@ -14,6 +14,7 @@ import numpy as np
 
 from atlasd.draft.drafter import EMPTY, Draft
 from atlasd.engine.batch import Batch, Part
+from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.counters import Counters
 from atlasd.engine.framing import pack_tokens
@@ -49,6 +50,7 @@ class Engine:
         planning: Planning | None = None,
         costs: StepCosts | None = None,
         choose: ChooseRow = choose_row,
+        clock: StepClock | None = None,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.decoder = decoder
@@ -59,6 +61,7 @@ class Engine:
         self.slots = self._schedule.slots
         self._emit = emit
         self._choose = choose
+        self._clock = clock or StepClock()
         self._poll = poll
         self._streams: dict[int, Stream] = {}
         self._arrivals = 0
@@ -190,7 +193,7 @@ class Engine:
         batch.parts = [part for part in batch.parts if part.stream.phase is Phase.DECODE]
         if not batch.parts:
             return
-        started = perf_counter()
+        began = self._clock.now()
         try:
             logits = self._forward(batch)
         except Exception as error:
@@ -201,14 +204,14 @@ class Engine:
                 for part in batch.parts:
                     self._decode_alone(part.stream)
             return
-        seconds = perf_counter() - started
-        self._book(batch, seconds)
+        step_ms = self._clock.ms_since(began)
+        self._book(batch, step_ms, perf_counter() - began[0])
         at = 0
         for part in batch.parts:
             count = part.logits
             try:
                 if count:
-                    self._accept(part, logits[at : at + count], seconds * 1e3)
+                    self._accept(part, logits[at : at + count], step_ms)
                 else:
                     part.stream.fed += part.rows
             except Exception as error:
@@ -239,9 +242,9 @@ class Engine:
         tokens, slots, positions, wanted = batch.arrays()
         return self.decoder.forward(tokens, slots, positions, wanted)
 
-    def _book(self, batch: Batch, seconds: float) -> None:
+    def _book(self, batch: Batch, step_ms: float, seconds: float) -> None:
         rows = batch.rows
-        self.costs.observe(rows, batch.kv_tokens, seconds * 1e3)
+        self.costs.observe(rows, batch.kv_tokens, step_ms)
         self.counters.add("steps")
         self.counters.add("rows", rows)
         self.counters.add("forward_seconds", seconds)
