@@ -16,11 +16,12 @@ PAUSE_S = 0.05
 
 class Ahead:
     """At most one follow-up is decoded, at the lowest priority, and only until something else is
-    asked for. ``start`` begins a decoding; ``finished`` is told what came of it."""
+    asked for. ``start`` begins a decoding, or does not where the engine would have to be started
+    for it; ``finished`` is told what came of it."""
 
     def __init__(
         self,
-        start: Callable[[CompletionRequest], Decoding],
+        start: Callable[[CompletionRequest], Decoding | None],
         finished: Callable[[Decoding, Decoded], object],
         pause_s: float = PAUSE_S,
     ) -> None:
@@ -80,6 +81,8 @@ class Ahead:
     async def _run(self, request: CompletionRequest) -> None:
         await asyncio.sleep(self._pause_s)
         self._decoding = decoding = self._start(request)
+        if decoding is None:
+            return
         try:
             decoded = await decoding.result()
         except Exception:  # nobody asked for it yet, so nobody is to be told

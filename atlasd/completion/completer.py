@@ -229,7 +229,10 @@ class Completer:
             self._engine, self._tokenizer, self._healer, request, built, place, priority
         )
 
-    def _decode_ahead(self, request: CompletionRequest) -> Decoding:
+    def _decode_ahead(self, request: CompletionRequest) -> Decoding | None:
+        if self._engine.state != "ready":
+            # A stopped engine would be started by it, and nobody asked.
+            return None
         self._counts["decoded_ahead"] += 1
         return self._decode(request, Priority.AHEAD)
 

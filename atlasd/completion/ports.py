@@ -59,6 +59,9 @@ class EngineStream(Protocol):
 class Engine(Protocol):
     """The part of ``engine.client.EngineClient`` that is used here."""
 
+    @property
+    def state(self) -> str: ...
+
     def submit(
         self,
         tokens: Sequence[int],

@@ -416,3 +416,12 @@ async def test_files_with_carriage_returns_are_typed_through_as_well(engine, com
     assert rest is not None
     assert (rest.text, rest.source) == ("turn a", "type-through")
     assert "\r" not in TOKENIZER.shown(engine.prompts[0])
+
+
+async def test_decoding_ahead_never_starts_an_engine_that_was_stopped(engine, completer):
+    engine.enqueue(say("area = width * height"))
+    await completer.complete(REQUEST)
+    await engine.stop()
+    await asyncio.sleep(0.08)
+    assert len(engine.submitted) == 1
+    assert engine.state == "stopped"
