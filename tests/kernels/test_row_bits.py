@@ -59,9 +59,7 @@ def test_bits_survive_any_schedule(
     wanted = [stepwise(single, s, i) for i, s in enumerate(sequences)]
     decoder = make_decoder("qwen3", weight_format=weight_format, threads=threads)
 
-    @settings(
-        max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None
-    )
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.data())
     def run(data: st.DataObject) -> None:
         length = [0, 0, 0]

@@ -1,0 +1,80 @@
+"""Runs every native function once under the sanitizers: started by test_sanitized.py, or by hand
+
+    LD_PRELOAD=$(g++ -print-file-name=libasan.so) ATLASD_NATIVE_LIBRARY=... python sanitized.py
+
+Imports neither torch nor pytest, whose own memory would be watched as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, instruction_sets, top_k
+from atlasd_kernels.spec import DecoderSpec
+
+SPEC = DecoderSpec(
+    vocab_size=77,
+    hidden_size=80,
+    layers=2,
+    heads=6,
+    kv_heads=2,
+    head_dim=48,
+    intermediate_size=100,
+    rms_eps=1e-6,
+    inv_freq=np.linspace(1, 0.01, 24, dtype=np.float32),
+    qkv_bias=True,
+    qk_norm=True,
+    sliding_window=(None, 70),
+)
+
+
+def tensors() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    q, kv, wide = SPEC.heads * SPEC.head_dim, SPEC.kv_heads * SPEC.head_dim, SPEC.intermediate_size
+    hidden, dim = SPEC.hidden_size, SPEC.head_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (SPEC.vocab_size, hidden),
+        "lm_head.weight": (SPEC.vocab_size, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    for i in range(SPEC.layers):
+        at = f"model.layers.{i}."
+        for name, rows in (("q", q), ("k", kv), ("v", kv)):
+            shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, hidden)
+            shapes[f"{at}self_attn.{name}_proj.bias"] = (rows,)
+        shapes |= {f"{at}self_attn.{name}_norm.weight": (dim,) for name in "qk"}
+        shapes[f"{at}self_attn.o_proj.weight"] = (hidden, q)
+        shapes |= {f"{at}mlp.{name}_proj.weight": (wide, hidden) for name in ("gate", "up")}
+        shapes[f"{at}mlp.down_proj.weight"] = (hidden, wide)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{at}{name}.weight"] = (hidden,)
+    return {k: (random.normal(size=v) * 0.1).astype(np.float32) for k, v in shapes.items()}
+
+
+def exercise(weight_format: str, isa: str, threads: int) -> None:
+    decoder = CpuDecoder(
+        SPEC,
+        tensors(),
+        weight_format=weight_format,  # type: ignore[arg-type]
+        slots=2,
+        slot_tokens=130,
+        threads=threads,
+        isa=isa,
+    )
+    rows = np.arange(130, dtype=np.int32)
+    for count in (1, 2, 3, 5, 9, 13, 97, 130):
+        some = rows[:count]
+        logits = decoder.forward(some % 77, some * 0 + 1, some, some[-2:])
+    decoder.copy_prefix(1, 0, 130)
+    draft_chain(decoder, 3, 0, 100, 40, temperature=0.8, head_tokens=rows[:7] * 11)
+    draft_chain(decoder, 3, 0, 100, 8)
+    choose(logits, temperature=0.7, seed=1, output_index=3)
+    top_k(logits, 5)
+    decoder.close()
+
+
+if __name__ == "__main__":
+    for each in instruction_sets():
+        for weight_format in ("fp32", "bf16", "int8", "int4"):
+            exercise(weight_format, each, threads=1)
+    exercise("int8", instruction_sets()[0], threads=3)
+    print("no complaint")
