@@ -1,4 +1,4 @@
-"""Make ``.venv`` from nothing but Python: locked dependencies by hash, the torch this machine needs.
+"""Make ``.venv`` from nothing but Python: locked dependencies, and the torch this machine needs.
 
 Run by every make target; a second run that finds nothing changed ends within milliseconds.
 
@@ -82,9 +82,10 @@ def needs_cuda(requirement: str) -> bool | None:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
+        options = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
+        options += ["--only-binary=:all:", "--report", str(report)]
         answer = subprocess.run(
-            [PYTHON, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
-            + ["--only-binary=:all:", "--report", str(report), requirement],
+            [PYTHON, "-m", "pip", "install", *options, requirement],
             capture_output=True,
             text=True,
             check=False,
@@ -98,7 +99,9 @@ def needs_cuda(requirement: str) -> bool | None:
 def torch_requirement() -> str:
     if chosen := os.environ.get("ATLASD_TORCH"):
         return chosen
-    newest = f"torch>={TORCH_RANGE[0][0]}.{TORCH_RANGE[0][1]},<{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1]}"
+    newest = (
+        f"torch>={TORCH_RANGE[0][0]}.{TORCH_RANGE[0][1]},<{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1]}"
+    )
     if has_gpu():
         return newest
     say("looking for a torch build without CUDA (this machine has no NVIDIA GPU)")
@@ -110,8 +113,6 @@ def torch_requirement() -> str:
 
 
 def install() -> None:
-    if sys.version_info < (3, 11):
-        sys.exit("atlasd needs Python 3.11 or newer: run make PYTHON=python3.11 …")
     system_torch = base_torch() if "ATLASD_TORCH" not in os.environ else None
     if not PYTHON.exists():
         say(f"making .venv with Python {sys.version.split()[0]}")
@@ -121,15 +122,15 @@ def install() -> None:
         except subprocess.CalledProcessError:
             sys.exit("python -m venv failed: on Debian and Ubuntu, apt install python3-venv")
     say("installing the locked dependencies (hashes checked)")
-    pip("install", "--quiet", "--require-hashes", "--only-binary=:all:", "-r", "requirements.lock")
+    pip("install", "-qq", "--require-hashes", "--only-binary=:all:", "-r", "requirements.lock")
     if system_torch:
         say(f"using the torch {system_torch} that is installed")
     elif base_is_missing_torch():
         requirement = torch_requirement()
         say(f"installing {requirement}")
-        pip("install", "--quiet", requirement)
+        pip("install", "-qq", requirement)
     say("installing atlasd itself and building its CPU kernels")
-    pip("install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
+    pip("install", "-qq", "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
 def base_is_missing_torch() -> bool:
@@ -145,7 +146,8 @@ def main() -> None:
     try:
         install()
     except subprocess.CalledProcessError as error:
-        sys.exit(f"bootstrap failed at: {' '.join(error.cmd)}\nMend what it says above and run make again.")
+        failed = " ".join(error.cmd)
+        sys.exit(f"bootstrap failed at: {failed}\nMend what it says above and run make again.")
     except KeyboardInterrupt:
         sys.exit("interrupted; run make again to go on")
     STAMP.write_text(wanted)
