@@ -23,6 +23,9 @@ _KEEP = 0.99
 """Of a weight's information, what an update leaves: half is forgotten after 70."""
 _FLOOR = 0.002
 
+FRESH_INFORMATION = 4.0
+"""What an offset that nothing was learned for counts as known."""
+
 LANGUAGE_CAP, REPOSITORY_CAP = 200.0, 100.0
 """Information at which an offset forgets as fast as it learns: its half-life."""
 
@@ -33,7 +36,7 @@ class _Offset:
     Sutton 1992)."""
 
     value: float = 0.0
-    information: float = 4.0
+    information: float = FRESH_INFORMATION
     trend: float = 0.0
     cap: float = 60.0
 
@@ -212,7 +215,7 @@ class Confidence:
                 {
                     (kind, value): (offset.value, offset.information)
                     for (owner, kind, value), offset in self._local.items()
-                    if owner == name
+                    if owner == name and offset.information != FRESH_INFORMATION
                 },
             )
             for name, source in self._sources.items()

@@ -104,7 +104,9 @@ class Controller:
             achieved = len(tokens) / step_ms
             self._tokens_per_ms += 0.05 * (achieved - self._tokens_per_ms)
         opened = self._open[stream.stream]
-        if opened.waiting:
+        if not stream.learn:
+            opened.waiting.clear()
+        elif opened.waiting:
             opened.settle(tokens, self.confidence, self.tallies)
         for drafter in self.drafters:
             drafter.observe(stream, tokens, rows)

@@ -86,7 +86,8 @@ class Mixture:
 
     def begin(self, stream: StreamView) -> None:
         self.positions.begin(stream)
-        self.recycle.begin(stream)
+        if stream.learn:
+            self.recycle.begin(stream)
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         tail = stream.tokens[-2:] + after
@@ -173,10 +174,11 @@ class Mixture:
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
         votes = self._votes.pop(stream.stream, None)
-        if votes:
+        if votes and stream.learn:
             self.masses.learn(votes, tokens[0])
         self.positions.observe(stream, tokens)
-        self.recycle.observe(stream, tokens, rows)
+        if stream.learn:
+            self.recycle.observe(stream, tokens, rows)
 
     def settle(self, draft: Draft, accepted: int) -> None:
         if isinstance(draft.credit, Segment):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from atlasd_kernels.cpu.text import FEATURES, MAX_DRAFT, Arrays, Counters, Drafted, TextLibrary
 
-from atlasd.draft.confidence import LANGUAGE_CAP, REPOSITORY_CAP
+from atlasd.draft.confidence import FRESH_INFORMATION, LANGUAGE_CAP, REPOSITORY_CAP
 from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
 from atlasd.draft.learned import SourceState
 from atlasd.draft.mixture import Mixture
@@ -24,7 +24,6 @@ from atlasd.draft.recycle import Recycle
 from atlasd.draft.segments import KINDS, Run, Segment
 
 _STATES = range(5)
-_FRESH_INFORMATION = 4.0
 
 
 @dataclass(slots=True)
@@ -56,6 +55,7 @@ class NativeMixture(Mixture):
             self._places.repository(stream.repository),
             self._offset("language", stream.language),
             self._offset("repository", stream.repository),
+            stream.learn,
         )
         segment = self.positions.segment_of(stream)
         self._native_streams[stream.stream] = _State(handle, segment)
@@ -108,7 +108,8 @@ class NativeMixture(Mixture):
                 tail = self._places.pieces[state.segment.number][-1]
                 self._library.tail(state.handle, tail, state.segment.runs[-1].stop)
         self._library.observe(self._text, state.handle, address, count)
-        self.recycle.observe_rejected(len(tokens), rows)
+        if stream.learn:
+            self.recycle.observe_rejected(len(tokens), rows)
 
     def end(self, stream: StreamView) -> None:
         state = self._native_streams.pop(stream.stream)
@@ -132,7 +133,7 @@ class NativeMixture(Mixture):
         self.recycle.clear()
         for (kind, name), number in self._offsets.items():
             if repository is None or (kind == "repository" and name == repository):
-                self._write_offset(number, (0.0, _FRESH_INFORMATION))
+                self._write_offset(number, (0.0, FRESH_INFORMATION))
         if repository is None:
             fresh = self._library.new()
             for which in _STATES:
@@ -148,7 +149,11 @@ class NativeMixture(Mixture):
             weights.copy(),
             information.copy(),
             bias.tolist(),
-            {key: (pairs[number][0], pairs[number][1]) for key, number in self._offsets.items()},
+            {
+                key: (pairs[number][0], pairs[number][1])
+                for key, number in self._offsets.items()
+                if pairs[number][1] != FRESH_INFORMATION
+            },
         )
 
     def load(self, state: SourceState) -> None:

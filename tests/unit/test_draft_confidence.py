@@ -99,10 +99,10 @@ def drafting(folder: Path | None = None, fingerprint: str = "tokenizer") -> Draf
     )
 
 
-def work(subject: Drafting, number: int = 1) -> list[float]:
+def work(subject: Drafting, number: int = 1, *, learn: bool = True) -> list[float]:
     """Decode a text that repeats itself; what is proposed for its beginning."""
     text = [10, 11, 12, 13, 14, 15, 16, 17] * 12
-    stream = StreamView(number, list(text[:20]), 20, "r", "python")
+    stream = StreamView(number, list(text[:20]), 20, "r", "python", learn=learn)
     subject.controller.begin(stream)
     first: list[float] = []
     while len(stream.tokens) < len(text):
@@ -160,3 +160,15 @@ def test_forgetting_a_repository_leaves_nothing_of_it() -> None:
     assert subject.controller.plan([stream], 15).drafts[0].tokens == []
     subject.drop_repository(None)
     assert work(subject, 7) == work(drafting(), 7)
+
+
+def test_nothing_is_learned_from_a_stream_that_is_not_trusted() -> None:
+    subject = drafting()
+    before = subject.learned()
+    work(subject, learn=False)
+    work(subject, 2, learn=False)
+    assert [payload for _, repository, payload in subject.learned() if repository is None] == [
+        payload for _, repository, payload in before
+    ]
+    assert list(subject.index) == []
+    assert (subject.recycle.single.latest == -1).all()

@@ -82,6 +82,7 @@ struct Stream {
   std::vector<uint64_t> prefix;  // hashes of each prefix of the tokens since begin
   int32_t repository, language_offset, repository_offset;
   int32_t tail_piece = -1, tail_limit = 0;  // where verified tokens are written, and up to where
+  bool learn = true;  // false: nothing outlives the stream
   Offset offset;
   std::vector<Pointer> pointers;
   std::vector<Place> offered;

@@ -9,7 +9,7 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 1
+VERSION = 2
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -76,7 +76,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "offset": (c_int32, [c_void_p, c_double]),
     "state": (c_void_p, [c_void_p, c_int32, POINTER(c_int64)]),
     "counters": (None, [c_void_p, POINTER(Counters)]),
-    "stream": (c_void_p, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "stream": (c_void_p, [c_void_p, c_int32, c_int32, c_int32, c_int32, c_int32]),
     "stream_free": (None, [c_void_p]),
     "tail": (None, [c_void_p, c_int32, c_int32]),
     "propose": (

@@ -8,7 +8,7 @@
 using namespace atlasd::text;
 
 // Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_text_version() { return 1; }
+ATLASD_API int32_t atlasd_text_version() { return 2; }
 
 ATLASD_API Text* atlasd_text_new() { return new Text(); }
 
@@ -48,7 +48,8 @@ ATLASD_API double* atlasd_text_state(Text* text, int32_t which, int64_t* count) 
 ATLASD_API void atlasd_text_counters(const Text* text, Counters* out) { *out = text->counters; }
 
 ATLASD_API Stream* atlasd_text_stream(const int32_t* tokens, int32_t count, int32_t repository,
-                                      int32_t language_offset, int32_t repository_offset) {
+                                      int32_t language_offset, int32_t repository_offset,
+                                      int32_t learn) {
   Stream* stream = new Stream();
   stream->tokens.assign(tokens, tokens + count);
   stream->prefix.push_back(0);
@@ -59,6 +60,7 @@ ATLASD_API Stream* atlasd_text_stream(const int32_t* tokens, int32_t count, int3
   stream->language_offset = language_offset;
   stream->repository_offset = repository_offset;
   stream->offset.cap = 20.0;
+  stream->learn = learn != 0;
   return stream;
 }
 

@@ -323,6 +323,10 @@ bool Text::settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int
 }
 
 void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
+  if (!stream.learn) {
+    stream.votes.clear();
+    stream.open.clear();
+  }
   if (!stream.votes.empty() && count) learn_masses(stream.votes, tokens[0]);
   stream.votes.clear();
   // Of those still right the oldest stays open, so that long lookaheads are scored too.
@@ -332,6 +336,7 @@ void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
   stream.open.swap(kept);
   follow(stream, tokens, count);
   stream.offered.clear();
+  if (!stream.learn) return;
   const int32_t size = int32_t(stream.tokens.size());
   for (int32_t at = std::max(2, size - count); at < size; at++)
     note_pair(stream.tokens[at - 2], stream.tokens[at - 1], stream.tokens[at]);
