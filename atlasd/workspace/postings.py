@@ -69,9 +69,10 @@ class Postings:
         found.update(f for f, hashes in waiting.items() if _holds(hashes, value))
         return sorted(found)
 
-    def scores(self, hashes: Hashes) -> list[tuple[int, float]]:
+    def scores(self, hashes: Hashes, most: int = 1 << 30) -> list[tuple[int, float]]:
         """Files by how much of what they share is rare: the summed inverse document frequencies
-        of shared hashes over those of all, less for long files (as in BM25). Unsorted."""
+        of shared hashes over those of all, less for long files (as in BM25). The ``most`` best,
+        unsorted."""
         runs, waiting, sizes = self._view()
         hashes = hashes[hashes < self._threshold]
         if not len(hashes) or not self.alive:
@@ -94,6 +95,9 @@ class Postings:
         lengths = sizes[files].astype(np.float64)
         average = float(sizes[sizes > 0].mean())
         score = score / (0.75 + 0.25 * np.maximum(1.0, lengths / average))
+        if len(score) > most:
+            best = np.argpartition(score, -most)[-most:]
+            files, score = files[best], score[best]
         return [(int(f), float(s)) for f, s in zip(files, score, strict=True)]
 
     def _view(self) -> tuple[list[Run], dict[int, Hashes], npt.NDArray[np.int32]]:

@@ -22,6 +22,8 @@ __all__ = ["Definition", "Edit", "Entry", "Repository"]
 
 _TEXTS_BYTES = 4 << 20
 _FILES_PER_NAME = 3
+_TIES = 64
+"""Files of the same score that are looked at, so that their order is that of their paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,12 @@ class Repository:
     ) -> list[tuple[str, float]]:
         """Files that share rare identifiers, as (path, score in 0..1), best first."""
         left_out = set(exclude)
+        most = limit + len(left_out) + _TIES
+        best = self._identifiers.scores(hashes_of(identifiers), most)
         with self._lock:
             scored = [
                 (self._paths[number], score)
-                for number, score in self._identifiers.scores(hashes_of(identifiers))
+                for number, score in best
                 if number in self._paths and self._paths[number] not in left_out
             ]
         scored.sort(key=lambda item: (-item[1], item[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,12 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlite_utils.db import Database
 
+from atlasd.store import completions
 from atlasd.store.completions import FATES
 from atlasd.store.database import Store
+from atlasd.store.migrations import migrations
 from atlasd.store.rows import StoredCompletion
 
 TEXT = "return first + second"
@@ -132,14 +134,12 @@ events = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(events)
-def test_fates_follow_the_model(
-    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, Any, int | None]]
-) -> None:
-    async def run() -> None:
-        store = await Store.open(tmp_path_factory.mktemp("data") / "atlasd.db")
+def test_fates_follow_the_model(events: list[tuple[int, Any, int | None]]) -> None:
+    with Database(memory=True) as db:
+        migrations.apply(db)
         model: dict[int, tuple[str | None, int]] = dict.fromkeys(range(4), (None, 0))
         for number in model:
-            await store.add_completion(completion(str(number)))
+            completions.add(db, completion(str(number)))
         for number, fate, length in events:
             old, taken = model[number]
             if fate == "accepted":
@@ -149,13 +149,10 @@ def test_fates_follow_the_model(
             whole = fate.startswith("accepted") and taken == len(TEXT)
             best = max(old, "accepted" if whole else fate, key=lambda f: RANK[f])
             model[number] = (best, taken)
-            assert await store.set_fate(str(number), fate, length) == TEXT[:taken]
+            assert completions.set_fate(db, str(number), fate, length) == TEXT[:taken]
         counts: dict[str, int] = {}
         for fate, _ in model.values():
             counts[fate or "pending"] = counts.get(fate or "pending", 0) + 1
-        assert await store.fates("/code/app") == counts
-        found = {a.id: a.text for a in await store.accepted("/code/app")}
+        assert completions.fates(db, "/code/app") == counts
+        found = {a.id: a.text for a in completions.accepted(db, "/code/app", 100)}
         assert found == {str(n): TEXT[:taken] for n, (_, taken) in model.items() if taken}
-        await store.close()
-
-    asyncio.run(run())

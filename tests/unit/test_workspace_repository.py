@@ -123,7 +123,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(operations, hash_sets)
 def test_postings_hold_what_a_dictionary_holds(
     operations: list[tuple[str, int, set[int]]], asked: set[int]
@@ -146,6 +146,9 @@ def test_postings_hold_what_a_dictionary_holds(
     scored = dict(postings.scores(np.array(sorted(asked), dtype=np.uint32)))
     assert set(scored) == {f for f, own in model.items() if own & asked}
     assert all(0 <= score <= 1 for score in scored.values())
+    best = dict(postings.scores(np.array(sorted(asked), dtype=np.uint32), most=2))
+    assert len(best) == min(2, len(scored))
+    assert sorted(best.values()) == sorted(scored.values())[-2:]
 
 
 def test_rare_names_count_more_than_common_ones() -> None:

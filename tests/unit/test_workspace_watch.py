@@ -299,6 +299,7 @@ async def test_random_changes_end_up_like_a_fresh_look(
         await settled(sink, root, repository)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("files", [300, pytest.param(3000, marks=pytest.mark.slow)])
 async def test_a_branch_switch_of_many_files_is_taken_in_one_go(
     workspace: Workspace, sink: Sink, root: Path, files: int
@@ -324,17 +325,17 @@ async def test_a_branch_switch_of_many_files_is_taken_in_one_go(
     git("commit", "-qm", "two")
 
     repository = await workspace.open(root, trusted=True)
-    await settled(sink, root, repository, 60)
+    await settled(sink, root, repository, files / 10)
     assert len(repository.files) == files * 23 // 30
     before = sink.messages
     git("checkout", "-q", "one")
-    await settled(sink, root, repository, 60)
+    await settled(sink, root, repository, files / 10)
     assert len(repository.files) == files
     # Each file once, or twice where the switch was still going on, not once per event.
     assert sink.messages - before < 2.2 * files
     assert repository.recent() == []  # nobody edited these
     git("checkout", "-q", "two")
-    await settled(sink, root, repository, 60)
+    await settled(sink, root, repository, files / 10)
     assert repository.notice == ""
 
 
@@ -645,6 +646,7 @@ async def test_closing_while_indexing_ends_it(sink: Sink, root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 async def test_a_root_of_100000_files_is_taken_in_within_bounded_memory(
     sink: Sink, root: Path
 ) -> None:
