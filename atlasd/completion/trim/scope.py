@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from atlasd.completion.trim.brackets import unmatched
 from atlasd.completion.trim.edges import FEWEST_BYTES
 from atlasd.completion.trim.place import Place, columns, indentation
 
 _DIRECTIVE = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif|define|undef|pragma|include)\b")
+_LEAVES = re.compile(r"\s*(return|raise|throw|break|continue)\b")
+_GOES_ON = re.compile(r"([\\,+*/%&|=<>.?:-]|\b(and|or|not|in|is|if|else|from))\s*$")
 
 
 def ends_scope(place: Place, lines: list[str]) -> int | None:
@@ -38,6 +41,12 @@ def ends_scope(place: Place, lines: list[str]) -> int | None:
             statement = None
     if _starts_another(place, lines, start, first):
         return _without_leads(place, lines)
+    if _is_unreachable(place, lines):
+        return _without_leads(place, lines)
+    if place.on_blank_line and place.is_closer(first) and _is_short(first):
+        # The bracket ended a statement that began further left: what follows is level with that.
+        start = next(index for index in range(start + 1, len(lines)) if lines[index].strip())
+        first = lines[start]
     base = columns(statement if statement is not None else first)
     # In a statement that is being completed, only what is indented deeper is part of it.
     inside = columns(newest) > base if statement is not None else columns(newest) >= base
@@ -96,6 +105,22 @@ def _starts_another(place: Place, lines: list[str], start: int, first: str) -> b
         return False
     return any(
         line.strip() and not language.leads.match(line) for line in [first, *lines[start + 1 : -1]]
+    )
+
+
+def _is_unreachable(place: Place, lines: list[str]) -> bool:
+    """Whether the newest line stands behind one that leaves the block, at the same level."""
+    if place.language.blocks != "indent":
+        # The block's closing line would be lost with it.
+        return False
+    newest = lines[-1]
+    before = [_whole(place, lines, index) for index in range(len(lines) - 1)]
+    left = next((line for line in reversed(before) if line.strip()), "")
+    if columns(left) != columns(newest) or not _LEAVES.match(left) or _GOES_ON.search(left):
+        return False
+    comment = newest.lstrip().startswith("#")
+    return not (comment or place.language.continues.match(newest)) and not any(
+        unmatched(left, place.language)
     )
 
 
