@@ -7,7 +7,7 @@ milliseconds grows; plain decoding is always among the alternatives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from atlasd.draft.confidence import Confidence
@@ -18,6 +18,9 @@ from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
+Trim = Callable[[StreamView, Sequence[int]], int]
+"""How many of a stream's drafted tokens are allowed."""
+
 _NOTHING = Candidate("none", [], [])
 _CONTINUATIONS = 3
 
@@ -26,16 +29,33 @@ class Controller:
     """Plans drafts and learns from what became of them. One per engine; not thread-safe."""
 
     def __init__(self, drafters: Sequence[Drafter], confidence: Confidence, costs: Costs) -> None:
-        self.drafters = list(drafters)
-        self._free = [drafter for drafter in drafters if drafter.free]
-        self._paid = [drafter for drafter in drafters if isinstance(drafter, Neural)]
-        self._text = next((d for d in drafters if isinstance(d, Mixture)), None)
+        self.drafters: list[Drafter] = []
+        self._free: list[Drafter] = []
+        self._paid: list[Neural] = []
+        self._text: Mixture | None = None
+        self._trim: Trim | None = None
+        for drafter in drafters:
+            self.add(drafter)
         self._tokens_per_ms = 0.0
         """What is being achieved, per stream: the worth of a drafter's time."""
         self.confidence = confidence
         self.costs = CostTable(costs)
         self.tallies: dict[str, Tally] = {}
         self._open: dict[int, OpenProposals] = {}
+
+    def add(self, drafter: Drafter) -> None:
+        """Ask this drafter as well; streams must begin after it was added."""
+        self.drafters.append(drafter)
+        if isinstance(drafter, Neural):
+            self._paid.append(drafter)
+        elif drafter.free:
+            self._free.append(drafter)
+        if isinstance(drafter, Mixture):
+            self._text = drafter
+
+    def trim_with(self, trim: Trim) -> None:
+        """Cut chains to what ``trim`` says is allowed of them (a grammar)."""
+        self._trim = trim
 
     def begin(self, stream: StreamView) -> None:
         """A stream starts; call before its first ``plan``."""
@@ -138,6 +158,12 @@ class Controller:
             if best is None:
                 break
             chain.add(best[1], best[2], best[3])
+            if self._trim is not None:
+                allowed = self._trim(stream, chain.tokens)
+                if allowed < len(chain.tokens):
+                    chain.cut(allowed)
+                    if not allowed:
+                        break
             if chain.reach[-1] < self.costs.worth_asking:
                 break
             asked += 1
@@ -199,6 +225,16 @@ class _Chain:
         self.probabilities += probabilities
         self.tokens += draft.tokens[: len(probabilities)]
         self.parts.append((drafter, draft, len(probabilities)))
+
+    def cut(self, count: int) -> None:
+        """Keep the first ``count`` tokens."""
+        del self.tokens[count:], self.probabilities[count:], self.reach[count:]
+        kept: list[tuple[Drafter, Draft, int]] = []
+        for drafter, draft, size in self.parts:
+            if count > 0:
+                kept.append((drafter, draft, min(size, count)))
+            count -= size
+        self.parts = kept
 
     def candidate(self) -> Candidate:
         if not self.parts:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from atlasd_kernels.cpu.text import text_library
@@ -21,6 +22,9 @@ from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
+
+if TYPE_CHECKING:
+    from atlasd.draft.grammar import Constraint, Grammar
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Drafting:
         if neural is not None:
             self.drafters.append(neural)
         self.neural = neural
+        self._grammar: Grammar | None = None
         self.controller = Controller(self.drafters, self.confidence, costs)
 
     def add_segment(
@@ -82,6 +87,18 @@ class Drafting:
         self.index.put(segment, repository, kind, tokens, language)
         if not known:
             self.recycle.add(tokens)
+
+    def constrain(self, stream: int, constraint: Constraint) -> None:
+        """Hold a stream to a grammar: call before it begins, and mask the target's choices with
+        ``constraint.allowed``. Forced tokens are drafted, all drafts are trimmed."""
+        if self._grammar is None:
+            from atlasd.draft.grammar import Grammar  # llguidance is needed by few streams
+
+            self._grammar = Grammar()
+            self.drafters.append(self._grammar)
+            self.controller.add(self._grammar)
+            self.controller.trim_with(self._grammar.trim)
+        self._grammar.constrain(stream, constraint)
 
     def drop_segment(self, segment: str, repository: str) -> None:
         """Never draft from this segment again."""
