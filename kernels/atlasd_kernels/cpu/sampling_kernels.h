@@ -27,9 +27,11 @@ inline float largest(const float* logits, long n) {
 
 int32_t argmax_row(const float* logits, long n) {
   const float most = largest(logits, n);
-  for (long i = 0; i < n; i++)
+  long i = 0;
+  while (i < n && !any_equal(load_part(logits, i, n), set1(most))) i += 16;
+  for (; i < n; i++)
     if (logits[i] == most) return static_cast<int32_t>(i);
-  return 0;
+  return 0;   // only if there are NaNs
 }
 
 float log_sum_exp_row(const float* logits, long n) {

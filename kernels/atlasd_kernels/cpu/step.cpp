@@ -183,19 +183,25 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
 void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
   const Timer timer(profile_.attention, profiling_);
   const Config& c = config_;
+  // the query heads of one KV head go in equal tiles: 7 as 4 + 3, 5 as 3 + 2
   const int group = c.heads / c.kv_heads;
-  pool_->run(rows.count * c.kv_heads, [&](long i) {
-    const long r = i / c.kv_heads;
-    const int h = static_cast<int>(i % c.kv_heads);
+  const int tiles = (group + kMaxQueries - 1) / kMaxQueries, size = (group + tiles - 1) / tiles;
+  const auto attend_tile = [&](long i) {
+    const int h = static_cast<int>(i / tiles % c.kv_heads);
+    const int first = static_cast<int>(i % tiles) * size;
+    const long r = i / tiles / c.kv_heads;
     const int end = rows.positions[r] + 1;
     const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-    for (int q = 0; q < group; q += kMaxQueries) {
-      const long offset = long{h * group + q} * c.head_dim;
-      kernels_->attend({s.qkv + r * s.qkv_ld + offset, s.attended + r * s.attended_ld + offset,
-                        std::min(group - q, kMaxQueries), c.head_dim,
-                        keys(index, rows.slots[r], h), values(index, rows.slots[r], h), begin,
-                        end, c.half_cache != 0});
-    }
+    const long offset = long{h * group + first} * c.head_dim;
+    kernels_->attend({s.qkv + r * s.qkv_ld + offset, s.attended + r * s.attended_ld + offset,
+                      std::min(group - first, size), c.head_dim, keys(index, rows.slots[r], h),
+                      values(index, rows.slots[r], h), begin, end, c.half_cache != 0});
+  };
+  // several tiles a chunk, or many short contexts would be bound by handing them out
+  const long total = rows.count * c.kv_heads * tiles;
+  const long chunks = std::min<long>(total, 8 * pool_->threads());
+  pool_->run(chunks, [&](long chunk) {
+    for (long i = total * chunk / chunks; i < total * (chunk + 1) / chunks; i++) attend_tile(i);
   });
 }
 

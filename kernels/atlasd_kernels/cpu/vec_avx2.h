@@ -45,6 +45,12 @@ inline bool any_greater(V x, V y) {
   return _mm256_movemask_ps(_mm256_or_ps(a, b)) != 0;
 }
 
+inline bool any_equal(V x, V y) {
+  const __m256 a = _mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ);
+  const __m256 b = _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ);
+  return _mm256_movemask_ps(_mm256_or_ps(a, b)) != 0;
+}
+
 inline __m256 widen_bf16(__m128i half) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }

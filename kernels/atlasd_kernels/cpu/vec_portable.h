@@ -64,6 +64,12 @@ inline bool any_greater(const V& a, const V& b) {
   return any;
 }
 
+inline bool any_equal(const V& a, const V& b) {
+  bool any = false;
+  for (int i = 0; i < 16; i++) any |= a.v[i] == b.v[i];
+  return any;
+}
+
 inline float float_from_bits(uint32_t x) {
   float r;
   memcpy(&r, &x, 4);
