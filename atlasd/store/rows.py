@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from atlasd.workspace.filerow import FileRow
+
+__all__ = ["Accepted", "Fate", "FileRow", "LearnedRow", "StoredCompletion"]
+
 Fate = Literal["shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded"]
 
 
@@ -39,21 +43,6 @@ class Accepted:
     path: str | None
     language: str | None
     at: float
-
-
-@dataclass(frozen=True)
-class FileRow:
-    """A file as it was when indexed. ``generation`` is counted by the store."""
-
-    path: str
-    language: str | None
-    size: int
-    mtime_ns: int
-    hash: bytes
-    tokens: int
-    key: str
-    """Fingerprint of the tokenizer that counted the tokens."""
-    generation: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from atlasd.engine.protocol import AddSegment, DropRepository, DropSegment
 from atlasd.errors import AtlasdError
-from atlasd.store.rows import FileRow
 from atlasd.workspace.analysis import Analysis
+from atlasd.workspace.filerow import FileRow
 from atlasd.workspace.scan import Found
 from atlasd.workspace.task import Task
 

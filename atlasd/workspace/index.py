@@ -22,7 +22,6 @@ from atlasd.workspace.looking import look_at, look_through
 from atlasd.workspace.repository import Repository
 from atlasd.workspace.task import Gone, Look, Task
 from atlasd.workspace.tokens import StepwiseTokenizer, Tokenize
-from atlasd.workspace.wordcache import by_words
 
 logger = logging.getLogger(__name__)
 PAUSE_S = 0.002
@@ -43,6 +42,7 @@ class Indexer:
         self._contents = Contents(self._yield, caches)
         self._condition = threading.Condition()
         self._tasks: list[Task] = []
+        self._wanted: tuple[Tokenize, str] | None = None
         self._paused = False
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name="atlasd-index", daemon=True)
@@ -61,18 +61,17 @@ class Indexer:
             self._condition.notify_all()
 
     def use_tokenizer(self, tokenize: Tokenize, key: str) -> None:
-        if key == self._contents.key:
+        if key == self.key:
             return
-        stepwise = StepwiseTokenizer(by_words(tokenize), key)
         with self._condition:
-            self._contents.tokenizer = stepwise
+            self._wanted = (tokenize, key)
             for task in self._tasks:
                 task.rescan()
 
     @property
     def key(self) -> str:
         """Of the tokenizer in use; empty before there is one."""
-        return self._contents.key
+        return self._wanted[1] if self._wanted else ""
 
     def pause(self, paused: bool) -> None:
         with self._condition:
@@ -145,6 +144,8 @@ class Indexer:
             noted, rested = task.take_unnoted(), task.take_rested(now)
             dirty = task.take_dirty(now)
             through, again = task.take_rescan(now)
+            wanted = self._wanted
+        self._adopt(wanted)
         for path, text in noted:
             self._contents.note(task, path, text)
         if through:
@@ -162,6 +163,13 @@ class Indexer:
         if quiet:
             task.repository.state = "watching"
             self._delivery.idle(task)
+
+    def _adopt(self, wanted: tuple[Tokenize, str] | None) -> None:
+        if wanted and wanted[1] != self._contents.key:
+            # Imported here because it takes a moment, and the daemon's start does without.
+            from atlasd.workspace.wordcache import by_words
+
+            self._contents.tokenizer = StepwiseTokenizer(by_words(wanted[0]), wanted[1])
 
     def _work(self, task: Task, batch: Batch) -> None:
         contents = self._contents

@@ -17,8 +17,9 @@ from itertools import chain
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
+import tokenizers
+from tokenizers.models import BPE
 
-from atlasd.models.tokenizer import Tokenizer
 from atlasd.workspace.tokens import Tokenize
 
 WORDS = 50_000
@@ -33,16 +34,15 @@ _SAMPLE = (
 
 
 def by_words(tokenize: Tokenize) -> Tokenize:
-    """The same tokens, quicker, if ``tokenize`` is a ``Tokenizer.encode_batch`` of a kind that
-    works word by word; else ``tokenize`` itself."""
-    owner = getattr(tokenize, "__self__", None)
-    if not isinstance(owner, Tokenizer):
+    """The same tokens, quicker, if ``tokenize`` is the ``encode_batch`` of a ``models.Tokenizer``
+    that works word by word; else ``tokenize`` itself."""
+    inner = getattr(getattr(tokenize, "__self__", None), "_inner", None)
+    pattern = _word_pattern(inner) if isinstance(inner, tokenizers.Tokenizer) else None
+    if inner is None or pattern is None:
         return tokenize
-    state = json.loads(owner._inner.to_str())
-    pattern = _word_pattern(state)
-    if pattern is None:
-        return tokenize
-    words = _Words(tokenize, pattern, _added(state))
+    # Added tokens that are recognised in plain text.
+    added = inner.get_added_tokens_decoder().values()
+    words = _Words(tokenize, pattern, [token.content for token in added if not token.special])
     return words.encode_batch if words.agrees(_SAMPLE) else tokenize
 
 
@@ -96,13 +96,14 @@ class _Words:
         return True
 
 
-def _word_pattern(state: dict[str, Any]) -> str | None:
+def _word_pattern(inner: tokenizers.Tokenizer) -> str | None:
     """The regular expression a tokenizer cuts words with, if that is all it does."""
-    model, cutter = state["model"], state["pre_tokenizer"] or {}
-    if model["type"] != "BPE" or model.get("dropout") or model.get("continuing_subword_prefix"):
+    model = inner.model
+    if not isinstance(model, BPE) or model.dropout or model.continuing_subword_prefix:
         return None
-    if state["normalizer"] not in (None, {"type": "NFC"}):
+    if _state(inner.normalizer) not in (None, {"type": "NFC"}):
         return None
+    cutter = _state(inner.pre_tokenizer) or {}
     steps = cutter.get("pretokenizers", [cutter])
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
@@ -132,6 +133,6 @@ def _ascii(pattern: str) -> Callable[[str], list[str]] | None:
         return None
 
 
-def _added(state: dict[str, Any]) -> list[str]:
-    """Added tokens that are recognised in plain text."""
-    return [token["content"] for token in state["added_tokens"] if not token["special"]]
+def _state(part: Any) -> Any:
+    """A tokenizer's part as its JSON says it; not all of it, which would be megabytes."""
+    return None if part is None else json.loads(part.__getstate__())
