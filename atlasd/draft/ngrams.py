@@ -97,8 +97,10 @@ class NgramTable:
     def insert(self, key: int, position: int) -> None:
         """Make ``position`` the newest of its key."""
         slot = key & self.mask
-        self.links[position] = self._head_view[slot]
-        self._head_view[slot] = position
+        head = self._head_view[slot]
+        if head != position:  # a re-used place that is the newest already keeps its chain
+            self.links[position] = head
+            self._head_view[slot] = position
 
     def insert_many(self, keys: UInt64, first: int) -> None:
         """Insert positions ``first``, ``first + 1``, … with these keys, in this order."""
@@ -118,7 +120,9 @@ class NgramTable:
         starts = np.empty(count, bool)
         starts[0] = True
         np.not_equal(slots[1:], slots[:-1], out=starts[1:])
-        previous[starts] = self.heads[slots[starts]]
+        heads, firsts = self.heads[slots[starts]], positions[starts]
+        # A re-used place that is the newest of its slot already keeps its chain.
+        previous[starts] = np.where(heads == firsts, self.previous[firsts], heads)
         self.previous[positions] = previous
         ends = np.empty(count, bool)
         ends[-1] = True

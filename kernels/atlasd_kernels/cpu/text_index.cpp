@@ -234,6 +234,7 @@ int32_t Text::append(Stream& stream, const int32_t* tokens, int32_t count) {
     const uint64_t* hash = &stream.prefix.back();
     for (int index = 0; index < kOrders && known >= kOrder[index]; index++) {
       int32_t& head = arrays.heads[index][key_of(hash, index) & arrays.masks[index]];
+      if (head == position) continue;  // a re-used place that is the newest keeps its chain
       arrays.links[index][position] = head;
       head = position;
     }
