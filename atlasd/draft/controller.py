@@ -122,7 +122,8 @@ class Controller:
                 draft.credit.settle(stream, len(draft.tokens), accepted)
         if step_ms > 0.0:
             achieved = len(tokens) / step_ms
-            self._tokens_per_ms += 0.05 * (achieved - self._tokens_per_ms)
+            weight = 0.05 if self._tokens_per_ms else 1.0
+            self._tokens_per_ms += weight * (achieved - self._tokens_per_ms)
         opened = self._open[stream.stream]
         if not stream.learn:
             opened.waiting.clear()

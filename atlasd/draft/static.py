@@ -63,7 +63,22 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    return Neural(chain_model(decoder, head_tokens(files.path)))
+    drafter = Neural(chain_model(decoder, head_tokens(files.path)))
+    drafter.measure()
+    return drafter
+
+
+def static_or_none(
+    target: ModelFiles, fingerprint: str, folders: Paths, *, slots: int
+) -> Neural | None:
+    """``load_static`` for a target that serves already: whatever is wrong with a drafter that
+    nobody named costs the drafter, not the service."""
+    try:
+        # One thread: a drafter is too small to share out.
+        return load_static(target, fingerprint, folders, slots=slots, threads=1)
+    except (AtlasdError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        log.warning("%s is served without a static drafter: %s", target.name, error)
+        return None
 
 
 def find_static(target: ModelFiles, fingerprint: str) -> ModelFiles | None:

@@ -13,7 +13,7 @@ from atlasd.engine.measure import measure_costs
 from atlasd.engine.protocol import Load, Ready
 from atlasd.errors import ModelError
 from atlasd.models.load import LoadedModel, LoadOptions, WeightFormat, load_decoder
-from atlasd.models.locate import find_model
+from atlasd.models.locate import ModelFiles, find_model
 from atlasd.paths import Paths
 
 Progress = Callable[[str, float], None]
@@ -27,6 +27,7 @@ MEASURING_S = 1.5
 class Served:
     """A loaded model and what was measured of it."""
 
+    files: ModelFiles
     name: str
     fingerprint: str
     loaded: LoadedModel
@@ -91,6 +92,7 @@ def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progres
             clock_of(loaded),
         )
     return Served(
+        files=files,
         name=files.name,
         fingerprint=load.fingerprint or files.identity,
         loaded=loaded,

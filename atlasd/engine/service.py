@@ -11,6 +11,7 @@ from collections import deque
 from time import monotonic
 
 from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
+from atlasd.draft.static import static_or_none
 from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.costs import ROWS
 from atlasd.engine.loading import Served, clock_of
@@ -220,6 +221,12 @@ class Service:
             costs=served.costs,
             folder=self._folders.cache / "drafting" / served.fingerprint,
             extra=installed_drafters(),
+            neural=static_or_none(
+                served.files,
+                served.fingerprint,
+                self._folders,
+                slots=served.loaded.decoder.slots,
+            ),
         )
         for item in self._restored.values():
             self._drafting.restore(item.kind, item.repository, item.payload)

@@ -12,9 +12,10 @@ from atlasd_kernels import cpu
 
 from atlasd.draft.drafter import StreamView
 from atlasd.draft.neural import Neural
-from atlasd.draft.static import _RowChain, chain_model, find_static
+from atlasd.draft.static import _RowChain, chain_model, find_static, static_or_none
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import folder_model
+from atlasd.paths import paths
 from tests.engine.tiny import tiny_checkpoint
 
 NATIVE, REASON = cpu.available()
@@ -57,3 +58,8 @@ def test_a_bundled_drafter_is_found_beside_its_target(tmp_path: Path) -> None:
     found = find_static(target, "x")
     assert found is not None
     assert found.path == drafter
+    loaded = static_or_none(target, "x", paths({"ATLASD_HOME": str(tmp_path)}), slots=2)
+    assert loaded is not None
+    assert 0 < loaded.token_ms < 1000
+    (drafter / "model.safetensors").write_bytes(b"damaged")
+    assert static_or_none(target, "x", paths({"ATLASD_HOME": str(tmp_path)}), slots=2) is None
