@@ -116,7 +116,7 @@ def _start(request: web.Request, serving: Serving, asked: ChatRequest, count: in
         {"role": message.role, "content": joined(message.content, f"messages[{index}].content")}
         for index, message in enumerate(asked.messages)
     ]
-    prompt = serving.encode_prompt(serving.chat.render(messages))
+    prompt = serving.chat.tokens(serving.tokenizer, messages)
     limit = room(serving, len(prompt), asked.wanted, "messages")
     prediction = predicted_tokens(asked.prediction, serving.tokenizer)
     alternatives = asked.alternatives
