@@ -20,6 +20,7 @@ start: venv ## start the daemon
 	@.venv/bin/atlasd start
 
 test: venv ## the tests of every tier a CPU can run
+	@tests/e2e/fetch_neovim.sh || echo "no Neovim 0.12 could be fetched: its tests are skipped"
 	@$(PY) -m pytest -q
 
 test-slow: venv ## the long suites as well
