@@ -73,7 +73,7 @@ def bits_per_byte(subject: Subject, language: str, limit: int) -> Result:
 
 
 def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
-    """Rest-of-line holes in held-out Python: 2,000 characters before the cursor, 1,000 after it."""
+    """Rest-of-line holes in held-out Python: 1,000 characters before the cursor, 500 after it."""
     rng = random.Random(7)
     documents = read("held_out", "python")
     by_length: defaultdict[int, list[tuple[list[int], str]]] = defaultdict(list)
@@ -83,7 +83,7 @@ def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
         if hole is None:
             continue
         tried += 1
-        before, after = subject.encode(hole.prefix[-2000:]), subject.encode(hole.suffix[:1000])
+        before, after = subject.encode(hole.prefix[-1000:]), subject.encode(hole.suffix[:500])
         # Prompts of one length are decoded together: what is farthest from the cursor gives way.
         before = before[(len(before) + len(after)) % 64 if len(before) >= 64 else 0 :]
         first, second = (subject.ids[fim.PREFIX], *before), (subject.ids[fim.SUFFIX], *after)
