@@ -2,7 +2,8 @@
 
     python bench/step.py [--model FOLDER | --shape qwen2.5-coder-0.5b] [--formats bf16,int8,int4]
         [--threads 1,2] [--rows 1,2,4,8,16,32,64] [--rounds 9] [--context 200] [--prefill 1000]
-        [--transformers] [--llama-bench "chroot ROOT llama-bench" --gguf bf16=F --gguf int8=F ...]
+        [--busy] [--transformers]
+        [--llama-bench "chroot ROOT llama-bench" --gguf bf16=FILE --gguf int8=FILE ...]
 
 Everything is measured in rounds, all candidates one after the other, so that whatever else the
 machine does meets all of them. Ratios are medians over rounds.
@@ -29,6 +30,7 @@ from atlasd.models.load import decoder_spec
 from atlasd.models.locate import find_model
 from atlasd.models.weights import open_weights
 from bench.report import table
+from bench.step_busy import busy_table
 from bench.step_peers import LlamaBench, Transformers, plain
 
 BUNDLED = Path(__file__).resolve().parent.parent / "atlasd" / "models" / "bundled" / "target"
@@ -211,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--context", type=int, default=200)
     parser.add_argument("--prefill", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--busy", action="store_true", help="also with one processor kept busy")
     parser.add_argument("--transformers", action="store_true", help="compare with generate, bf16")
     parser.add_argument("--llama-bench", default="llama-bench", help="the command that runs it")
     parser.add_argument("--gguf", action="append", default=[], help="FORMAT=FILE, for llama-bench")
@@ -239,6 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
             took = time.perf_counter() - began
             print(f"packed {weight_format} in {took:.2f} s", file=sys.stderr)
     print(step_table(decoders, rows, options.rounds, options.context))
+    if options.busy:
+        print(busy_table(decoders, options.rounds))
     if options.transformers or options.gguf:
         print(peer_table(decoders, options))
 
