@@ -106,7 +106,7 @@ class Step:
 
 
 def run_step(decoder: CpuDecoder, rows: int, context: int, profile_first: bool) -> Step:
-    tokens = np.arange(rows, dtype=np.int32) + 5
+    tokens = np.arange(rows, dtype=np.int32) + np.int32(5)
     walls: dict[bool, float] = {}
     before = decoder.profile()
     for profiling in (profile_first, not profile_first):
@@ -117,7 +117,7 @@ def run_step(decoder: CpuDecoder, rows: int, context: int, profile_first: bool) 
     decoder.set_profiling(False)
     after = decoder.profile()
     return Step(
-        walls[0], after["matmul"] - before["matmul"], after["attention"] - before["attention"]
+        walls[False], after["matmul"] - before["matmul"], after["attention"] - before["attention"]
     )
 
 

@@ -54,12 +54,30 @@ def test_prefill_equals_decoding(
 def test_bits_survive_any_schedule(
     weight_format: str, threads: int, make_decoder: Make, sequences: np.ndarray
 ) -> None:
-    """Random numbers of rows, mixes of slots, rewritten drafts and thread counts."""
+    check_schedules(weight_format, threads, make_decoder, sequences, examples=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_bits_survive_500_schedules(
+    weight_format: str, make_decoder: Make, sequences: np.ndarray
+) -> None:
+    check_schedules(weight_format, 2, make_decoder, sequences, examples=500)
+
+
+def check_schedules(
+    weight_format: str, threads: int, make_decoder: Make, sequences: np.ndarray, examples: int
+) -> None:
+    """Random numbers of rows, mixes of slots and drafts that are written over, against one row
+    at a time on one thread."""
     single = make_decoder("qwen3", weight_format=weight_format, threads=1)
     wanted = [stepwise(single, s, i) for i, s in enumerate(sequences)]
     decoder = make_decoder("qwen3", weight_format=weight_format, threads=threads)
 
-    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
     @given(st.data())
     def run(data: st.DataObject) -> None:
         length = [0, 0, 0]

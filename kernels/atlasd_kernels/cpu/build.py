@@ -118,7 +118,8 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print every command")
     options = parser.parse_args()
     target = HERE / library_name(sanitize=options.sanitize)
-    keep = HERE / "build" / ("sanitized" if options.sanitize else "plain")
+    # the checkout's own build folder: inside the package, it would look like one
+    keep = HERE.parents[2] / "build" / "native" / ("sanitized" if options.sanitize else "plain")
     print(build(target, sanitize=options.sanitize, verbose=options.verbose, keep=keep))
 
 
