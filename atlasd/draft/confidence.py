@@ -77,12 +77,17 @@ class Confidence:
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
         self._local: dict[tuple[str, str, str], _Offset] = {}
+        self._priors: dict[str, tuple[int, list[float]]] = {}
         self.journal: list[tuple[str, float, bool]] | None = None
         """If a list: (source, predicted probability, whether it held), in the order learned."""
 
     def scope(self, repository: str | None, language: str | None) -> Scope:
         """What applies to a stream of this repository and language."""
         return Scope(repository, language)
+
+    def start(self, name: str, features: int, prior: Sequence[float]) -> None:
+        """Weights of a source's first feature to begin with (and after forgetting)."""
+        self._priors[name] = features, list(prior)
 
     def predict(
         self,
@@ -171,6 +176,9 @@ class Confidence:
         source = self._sources.get(name)
         if source is None or source.features != features:
             source = self._sources[name] = _Source(features)
+            expected, prior = self._priors.get(name, (features, []))
+            if expected == features:
+                source.weights[: len(prior)] = prior
         return source
 
     def _offsets(self, name: str, scope: Scope) -> tuple[_Offset, _Offset, _Offset]:

@@ -13,7 +13,7 @@ from time import perf_counter
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.cut import Costs, CostTable, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, StreamView, VerifiedRows
-from atlasd.draft.mixture import Mixture
+from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
@@ -34,14 +34,14 @@ class Controller:
         self._paid: list[Neural] = []
         self._text: Mixture | None = None
         self._trim: Trim | None = None
-        for drafter in drafters:
-            self.add(drafter)
         self._tokens_per_ms = 0.0
         """What is being achieved, per stream: the worth of a drafter's time."""
         self.confidence = confidence
         self.costs = CostTable(costs)
         self.tallies: dict[str, Tally] = {}
         self._open: dict[int, OpenProposals] = {}
+        for drafter in drafters:
+            self.add(drafter)
 
     def add(self, drafter: Drafter) -> None:
         """Ask this drafter as well; streams must begin after it was added."""
@@ -52,6 +52,7 @@ class Controller:
             self._free.append(drafter)
         if isinstance(drafter, Mixture):
             self._text = drafter
+            self.confidence.start(drafter.name, FEATURES, PRIOR)
 
     def trim_with(self, trim: Trim) -> None:
         """Cut chains to what ``trim`` says is allowed of them (a grammar)."""

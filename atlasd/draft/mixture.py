@@ -37,6 +37,12 @@ _RECYCLE_RATES = (
 """How often votes of ``Recycle`` are right before anything is known."""
 
 
+FEATURES = 5
+
+PRIOR = [0.8 * ((bucket % 32) - 12.0) / 3.0 for bucket in range(64)]
+"""Weights of the first feature before anything is learned: the mixture's own log odds, subdued."""
+
+
 class Masses:
     """Mass of each kind of vote; 1 is the mass of "none of them"."""
 

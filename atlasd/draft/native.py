@@ -18,12 +18,13 @@ from atlasd_kernels.cpu.text import FEATURES, MAX_DRAFT, Arrays, Counters, Draft
 from atlasd.draft.confidence import FRESH_INFORMATION, LANGUAGE_CAP, REPOSITORY_CAP
 from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
 from atlasd.draft.learned import SourceState
-from atlasd.draft.mixture import Mixture
+from atlasd.draft.mixture import PRIOR, Mixture
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
 from atlasd.draft.segments import KINDS, Run, Segment
 
 _STATES = range(5)
+_WEIGHTS = 2
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class NativeMixture(Mixture):
         self._library = library
         self._text = library.new()
         finalize(self, library.free, self._text)
+        self._numbers(_WEIGHTS)[: len(PRIOR)] = PRIOR
         self._places = _PlaceArrays(index)
         self._attached: list[Int32] = []
         self._offsets: dict[tuple[str, str], int] = {}
@@ -139,6 +141,7 @@ class NativeMixture(Mixture):
             for which in _STATES:
                 self._write(which, self._numbers(which, fresh))
             self._library.free(fresh)
+            self._numbers(_WEIGHTS)[: len(PRIOR)] = PRIOR
 
     def state(self) -> SourceState:
         """The confidence of this source."""

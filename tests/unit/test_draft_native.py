@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.mixture import Mixture
+from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.proposals import OpenProposals, Proposal
@@ -34,6 +34,7 @@ class Pair:
         self.python = Mixture(PositionIndex(1 << 20), Recycle(100))
         self.native = native()
         self.confidence = Confidence()
+        self.confidence.start("text", FEATURES, PRIOR)
         self.views: dict[int, tuple[StreamView, StreamView, OpenProposals]] = {}
 
     def put(self, name: str, tokens: list[int]) -> None:
