@@ -147,6 +147,7 @@ class Daemon:
             log.error("%s", error)
         self.workspace = Workspace(
             send=self.engine.send,
+            drain=self.engine.drain,
             busy=lambda: self.supervisor.in_use > 0,
             store=self.store,
             cache=self.paths.cache,
