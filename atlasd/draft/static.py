@@ -86,7 +86,7 @@ def find_static(target: ModelFiles, fingerprint: str) -> ModelFiles | None:
     beside = target.path.parent / "drafter"
     if target.source == "bundled" and (beside / "config.json").is_file():
         files = folder_model(beside, name="drafter", source="bundled")
-        return files if _same_tokenizer(files, fingerprint) else None
+        return files if _same_tokenizer(files, target, fingerprint) else None
     family = target.config.get("model_type")
     best: tuple[int, ModelFiles] | None = None
     for name, folder in hub.cached_models():
@@ -95,17 +95,20 @@ def find_static(target: ModelFiles, fingerprint: str) -> ModelFiles | None:
             size = files.weight_bytes
             if files.config.get("model_type") != family or size > _SHARE * target.weight_bytes:
                 continue
-            if (best is None or size < best[0]) and _same_tokenizer(files, fingerprint):
+            if (best is None or size < best[0]) and _same_tokenizer(files, target, fingerprint):
                 best = size, files
         except (AtlasdError, OSError) as error:
             log.debug("%s cannot draft: %s", name, error)
     return best[1] if best else None
 
 
-def _same_tokenizer(files: ModelFiles, fingerprint: str) -> bool:
-    if not (files.path / "tokenizer.json").is_file():
-        # A drafter distilled for its target comes without: it has the target's vocabulary.
+def _same_tokenizer(files: ModelFiles, target: ModelFiles, fingerprint: str) -> bool:
+    own, others = files.path / "tokenizer.json", target.path / "tokenizer.json"
+    if not own.is_file():
+        # A drafter distilled for its target may come without: it has the target's vocabulary.
         return (files.path / HEAD_FILE).is_file()
+    if others.is_file() and own.read_bytes() == others.read_bytes():
+        return True
     return Tokenizer.load(files).fingerprint == fingerprint
 
 
