@@ -46,6 +46,13 @@ def test_sampling_follows_the_distribution() -> None:
     assert np.allclose(np.bincount(tokens) / 20_000, [0.5, 0.3, 0.2], atol=0.015)
 
 
+def test_any_integer_is_a_seed() -> None:
+    logits = logits_of(1, 301)
+    for seed in (-1, 2**64 - 1, 2**63, -(2**63)):
+        noisy = logits[0] + gumbel_noise(seed, 0, 0, 301)
+        assert choose(logits, temperature=1.0, seed=seed)[0] == noisy.argmax()
+
+
 @pytest.mark.parametrize("vocab", VOCABS)
 def test_top_k_equals_a_stable_sort(vocab: int) -> None:
     logits = np.round(logits_of(5, vocab), 2)

@@ -110,7 +110,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "panel_bytes": (c_int64, [c_int32, c_int64]),
     "pack": (None, [POINTER(Packing), c_int32]),
     "checksum": (c_uint64, [Array, c_int64]),
-    "choose": (None, [Array, c_int64, c_int64, c_int64, POINTER(Noise), Array]),
+    "choose": (None, [Array, c_int64, c_int64, c_int64, Array, Array]),
     "top_k": (None, [Array, c_int64, c_int64, c_int64, c_int32, Array, Array, Array]),
 }
 

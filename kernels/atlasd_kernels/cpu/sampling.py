@@ -10,6 +10,7 @@ from atlasd_kernels.cpu.library import Noise, native
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
+NOISE = np.dtype(Noise)
 MASK = np.uint64(0xFFFFFFFF)
 
 
@@ -38,12 +39,14 @@ def choose(
     """
     logits, ld = rows_of(logits)
     rows, vocab = logits.shape
-    noise = (Noise * rows)()
-    values = np.broadcast_arrays(temperature, seed, choice, output_index, np.empty(rows))[:4]
-    for r, row in enumerate(zip(*(v.tolist() for v in values), strict=True)):
-        noise[r] = Noise(*row)
+    noise = np.empty(rows, NOISE)
+    noise["temperature"] = temperature
+    # wraps as C does: any 64 bits are a seed
+    noise["seed"] = seed & 0xFFFF_FFFF_FFFF_FFFF if isinstance(seed, int) else seed
+    noise["choice"] = choice
+    noise["output_index"] = output_index
     tokens = np.empty(rows, np.int32)
-    native().choose(logits.ctypes.data, rows, ld, vocab, noise, tokens.ctypes.data)
+    native().choose(logits.ctypes.data, rows, ld, vocab, noise.ctypes.data, tokens.ctypes.data)
     return tokens
 
 

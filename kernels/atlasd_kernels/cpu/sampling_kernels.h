@@ -71,20 +71,21 @@ inline V gumbel(I random) {
   return set1(0.0f) - log(set1(0.0f) - log(u));
 }
 
-// No noise exceeds 17 (u is at most 1 - 2^-24), so tokens far below the best need none.
-constexpr float kMostNoise = 17.0f;
+// Noise lies between -2.82 and 16.64 (u between 2^-24 and 1 - 2^-24): a token so far below the
+// largest logit cannot win, and needs none.
+constexpr float kNoiseRange = 20.0f;
 
 int32_t sample_row(const float* logits, long n, const Noise& noise) {
   const V inverse = set1(1.0f / noise.temperature);
-  alignas(64) float lane[64];
-  alignas(64) int32_t random[4][16];
-  alignas(64) int32_t counter[16];
+  alignas(64) int32_t counter[16], random[4][16], ordered[64];
+  alignas(64) float lane[16];
   float best = kLowest;
   int32_t token = 0;
-  bool any = false;
+  // scaled as the tokens below are, so that the bar and they round alike
+  store(lane, set1(largest(logits, n)) * inverse);
+  const V bar = set1(lane[0] - kNoiseRange);
   for (long i = 0; i < n; i += 64) {
-    bool worth = !any;
-    const V bar = set1(best - kMostNoise);
+    bool worth = false;
     V scaled[4];
     for (int j = 0; j < 4; j++) {
       scaled[j] = i + 16 * j < n ? load_part(logits, i + 16 * j, n) * inverse : set1(kLowest);
@@ -95,16 +96,17 @@ int32_t sample_row(const float* logits, long n, const Noise& noise) {
     I word[4];
     philox(iload(counter), noise, word);
     for (int j = 0; j < 4; j++) istore(random[j], word[j]);
-    alignas(64) int32_t ordered[64];
     for (int j = 0; j < 64; j++) ordered[j] = random[j % 4][j / 4];
-    for (int j = 0; j < 4; j++)
-      store(lane + 16 * j, scaled[j] + gumbel(iload(ordered + 16 * j)));
-    for (int j = 0; j < 64 && i + j < n; j++)
-      if (lane[j] > best) {
-        best = lane[j];
-        token = static_cast<int32_t>(i + j);
-        any = true;
-      }
+    for (int j = 0; j < 4; j++) {
+      const V noisy = scaled[j] + gumbel(iload(ordered + 16 * j));
+      if (!any_greater(noisy, set1(best))) continue;
+      store(lane, noisy);
+      for (int k = 0; k < 16; k++)
+        if (lane[k] > best) {
+          best = lane[k];
+          token = static_cast<int32_t>(i + 16 * j + k);
+        }
+    }
   }
   return token;
 }
