@@ -17,13 +17,14 @@ const [url, picture] = process.argv.slice(2);
 const { file, text, more } = JSON.parse(readFileSync(new URL("typing.json", import.meta.url), "utf8"));
 const GHOST = ".editor-group-container.active .monaco-editor.focused .ghost-text-decoration";
 const START_MS = 180_000;
-const GHOST_MS = 6_000;
+const GHOST_MS = 8_000;
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
 const page = await browser.newPage({ viewport: { width: 1200, height: 700 } });
+page.setDefaultTimeout(START_MS);
 
 try {
   await page.goto(url, { timeout: START_MS });
@@ -66,13 +67,15 @@ async function open(name) {
   await page.locator(".quick-input-list .monaco-list-row", { hasText: name }).first().waitFor();
   await page.keyboard.press("Enter");
   await page.locator(".tab.active", { hasText: name }).waitFor();
-  await page.locator(".monaco-editor .view-line").first().click();
+  await page.locator(".monaco-editor.focused .view-line").first().waitFor();
+  // The side bar tells nothing here.
+  await page.keyboard.press("Control+b");
 }
 
 async function type(what) {
   for (const letter of what) {
     await (letter === "\n" ? page.keyboard.press("Enter") : page.keyboard.type(letter));
-    await page.waitForTimeout(60);
+    await page.waitForTimeout(30);
   }
 }
 

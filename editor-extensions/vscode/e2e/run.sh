@@ -31,10 +31,12 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT TERM
 
-echo "packaging the extension"
 cd "$here/.."
-[ -d node_modules ] || npm ci --no-fund --no-audit --loglevel=error
-npm run --silent package >"$work/package.log" 2>&1 || { cat "$work/package.log"; exit 1; }
+if [ ! -f atlasd.vsix ] || [ -n "$(find src package*.json tsconfig.json README.md -newer atlasd.vsix)" ]; then
+  echo "packaging the extension"
+  [ -d node_modules ] || npm ci --no-fund --no-audit --loglevel=error
+  npm run --silent package >"$work/package.log" 2>&1 || { cat "$work/package.log"; exit 1; }
+fi
 
 echo "starting the daemon"
 "$root/.venv/bin/atlasd" start --port 0 >"$work/start.log" 2>&1 || { cat "$work/start.log"; exit 1; }
