@@ -91,6 +91,9 @@ class Mixture:
         self._votes: dict[int, list[tuple[int, int]]] = {}
 
     def begin(self, stream: StreamView) -> None:
+        expected = stream.prediction
+        if expected is not None and len(expected) and expected.max() >= self.recycle.vocab_size:
+            stream.prediction = None  # tokens that the target does not have
         self.positions.begin(stream)
         if stream.learn:
             self.recycle.begin(stream)

@@ -31,6 +31,8 @@ _WEIGHTS = 2
 class _State:
     handle: int
     segment: Segment
+    generation: int
+    """Of the segment when its tail was handed over."""
 
 
 class NativeMixture(Mixture):
@@ -60,7 +62,7 @@ class NativeMixture(Mixture):
             stream.learn,
         )
         segment = self.positions.segment_of(stream)
-        self._native_streams[stream.stream] = _State(handle, segment)
+        self._native_streams[stream.stream] = _State(handle, segment, segment.generation)
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         state = self._native_streams[stream.stream]
@@ -96,6 +98,9 @@ class NativeMixture(Mixture):
         raw = array("i", tokens)
         address, count = raw.buffer_info()
         done = 0
+        if state.segment.generation != state.generation:
+            # It was evicted or forgotten under the running stream: its tail is not its own now.
+            self._library.tail(state.handle, -1, 0)
         while done < count:
             written = self._library.append(
                 self._text, state.handle, address + 4 * done, count - done
@@ -109,6 +114,7 @@ class NativeMixture(Mixture):
                 self._attach()
                 tail = self._places.pieces[state.segment.number][-1]
                 self._library.tail(state.handle, tail, state.segment.runs[-1].stop)
+                state.generation = state.segment.generation
         self._library.observe(self._text, state.handle, address, count)
         if stream.learn:
             self.recycle.observe_rejected(len(tokens), rows)

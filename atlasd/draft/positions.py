@@ -103,8 +103,8 @@ class Positions:
         state = self._streams.pop(stream.stream)
         self.index.close(state.segment)
         self.index.drop(f"prediction {stream.stream}", stream.repository)
-        if not stream.learn:
-            self.index.drop(state.segment.name, state.segment.repository)
+        if not stream.learn or not self.index.holds(state.segment):
+            self.index.release(state.segment)
             return
         self._prompts.append(state.segment)
         if len(self._prompts) > _PROMPTS:

@@ -137,6 +137,16 @@ class PositionIndex:
                 self.arena.give(piece.stop, run.stop)
                 run.stop = piece.stop
 
+    def holds(self, segment: Segment) -> bool:
+        """Whether the segment is still known by its name."""
+        return self.segments.get((segment.repository, segment.name)) is segment
+
+    def release(self, segment: Segment) -> None:
+        """Free what a segment holds, whether or not it is still known by its name."""
+        if self.holds(segment):
+            del self.segments[segment.repository, segment.name]
+        self._clear(segment)
+
     def drop(self, name: str, repository: str | None) -> None:
         """Forget a segment: its positions are stale from now on."""
         segment = self.segments.pop((repository, name), None)

@@ -83,6 +83,9 @@ class Drafting:
         language: str | None = None,
     ) -> None:
         """Draft from this text (``kind``: file or accepted); replaces the segment of that name."""
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
+            log.warning("%s has tokens that the model does not have: not drafted from", segment)
+            return
         known = (repository, segment) in self.index.segments
         self.index.put(segment, repository, kind, tokens, language)
         if not known:

@@ -124,6 +124,23 @@ def test_eviction_under_running_streams_is_survived(texts: list[list[int]]) -> N
     drafter.end(stream)
 
 
+def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing() -> None:
+    drafter = native()
+    index = drafter.positions.index
+    stream = StreamView(1, list(range(40)), 40, "r", "python")
+    drafter.begin(stream)
+    stream.tokens.extend(range(40, 60))
+    drafter.observe(stream, list(range(40, 60)), None)
+    index.drop_repository("r")
+    other = index.put("other", "s", "file", np.arange(60, 90, dtype=np.int32))
+    stream.tokens.extend(range(10))
+    drafter.observe(stream, list(range(10)), None)
+    assert index.read(other).tolist() == list(range(60, 90))
+    drafter.end(stream)
+    index.drop_repository(None)
+    assert index.arena.free == index.arena.capacity
+
+
 def test_an_empty_prompt_is_fine() -> None:
     drafter = native()
     stream = StreamView(1, [], 0, None, None)
