@@ -36,12 +36,6 @@ class BuildNative(build_ext):
             # atlasd works without, through torch, only slower; `atlasd doctor` tells
             print(f"the CPU kernels were not built: {error}", file=sys.stderr)
 
-    def copy_extensions_to_source(self) -> None:
-        """Editable installs: copy what was built, and nothing where no compiler was found."""
-        built = [e for e in self.extensions if Path(self.get_ext_fullpath(e.name)).exists()]
-        self.extensions = built
-        super().copy_extensions_to_source()
-
 
 setup(
     ext_modules=[Extension("atlasd_kernels.cpu._native", sources=[], optional=True)],
