@@ -21,7 +21,6 @@ from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 Trim = Callable[[StreamView, Sequence[int]], int]
 """How many of a stream's drafted tokens are allowed."""
 
-_NOTHING = Candidate("none", [], [])
 _CONTINUATIONS = 3
 
 
@@ -77,10 +76,12 @@ class Controller:
         milliseconds = self.costs.for_step(
             len(streams), room, sum([len(stream.tokens) for stream in streams])
         )
+        # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
+        share = room if len(streams) == 1 else min(room, max(8, 3 * room // len(streams)))
         candidates: list[list[Candidate]] = []
         assembled: list[_Chain] = []
         for index, stream in enumerate(streams):
-            limit = room if limits is None else min(room, limits[index])
+            limit = share if limits is None else min(share, limits[index])
             considered: list[Candidate] = []
             assembled.append(self._assemble(stream, limit, considered))
             candidates.append(considered)
@@ -92,7 +93,7 @@ class Controller:
         record = StepRecord(
             [stream.stream for stream in streams],
             candidates,
-            [chain.candidate() for chain in assembled],
+            assembled,
             lookahead,
             compared,
             (perf_counter() - started) * 1e3,
@@ -115,10 +116,7 @@ class Controller:
         top choices where they were computed, ``step_ms`` the time of the whole step.
         """
         if draft.tokens:
-            for source, count in draft.by_source(len(draft.tokens)).items():
-                self.tallies.setdefault(source, Tally()).drafted += count
-            for source, count in draft.by_source(accepted).items():
-                self.tallies[source].accepted += count
+            self._count(draft, accepted)
             if isinstance(draft.credit, _Chain):
                 draft.credit.settle(stream, len(draft.tokens), accepted)
         if step_ms > 0.0:
@@ -138,6 +136,20 @@ class Controller:
         self._open.pop(stream.stream, None)
         for drafter in self.drafters:
             drafter.end(stream)
+
+    def _count(self, draft: Draft, accepted: int) -> None:
+        left = len(draft.tokens)
+        for source, count in draft.parts or ((draft.source, left),):
+            tally = self.tallies.get(source)
+            if tally is None:
+                tally = self.tallies[source] = Tally()
+            count = min(count, left)
+            tally.drafted += count
+            tally.accepted += max(0, min(accepted, count))
+            left -= count
+            accepted -= count
+            if left <= 0:
+                break
 
     def _assemble(self, stream: StreamView, limit: int, considered: list[Candidate]) -> _Chain:
         """The best chain for a stream: the most promising drafter's, continued by whoever has
@@ -211,12 +223,12 @@ class Controller:
 class _Chain:
     """A draft under assembly: parts of several drafters, with the reach of each token."""
 
-    __slots__ = ("parts", "probabilities", "reach", "tokens")
+    __slots__ = ("confidence", "parts", "reach", "tokens")
 
     def __init__(self) -> None:
         self.parts: list[tuple[Drafter, Draft, int]] = []
         self.tokens: list[int] = []
-        self.probabilities: list[float] = []
+        self.confidence: list[float] = []
         self.reach: list[float] = []
 
     def add(self, drafter: Drafter, draft: Draft, probabilities: list[float]) -> None:
@@ -224,13 +236,13 @@ class _Chain:
         for probability in probabilities:
             reach *= probability
             self.reach.append(reach)
-        self.probabilities += probabilities
+        self.confidence += probabilities
         self.tokens += draft.tokens[: len(probabilities)]
         self.parts.append((drafter, draft, len(probabilities)))
 
     def cut(self, count: int) -> None:
         """Keep the first ``count`` tokens."""
-        del self.tokens[count:], self.probabilities[count:], self.reach[count:]
+        del self.tokens[count:], self.confidence[count:], self.reach[count:]
         kept: list[tuple[Drafter, Draft, int]] = []
         for drafter, draft, size in self.parts:
             if count > 0:
@@ -238,11 +250,10 @@ class _Chain:
             count -= size
         self.parts = kept
 
-    def candidate(self) -> Candidate:
-        if not self.parts:
-            return _NOTHING
-        source = " + ".join(dict.fromkeys(draft.source for _, draft, _ in self.parts))
-        return Candidate(source, self.tokens, self.probabilities)
+    @property
+    def source(self) -> str:
+        """Names of the drafters, in the order of their parts."""
+        return " + ".join(dict.fromkeys(draft.source for _, draft, _ in self.parts)) or "none"
 
     def draft(self, count: int) -> Draft:
         """The first ``count`` tokens as one draft."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from atlasd.draft.drafter import Draft
 
@@ -25,6 +27,18 @@ class Candidate:
         return total
 
 
+class Chosen(Protocol):
+    """A chain assembled from candidates."""
+
+    tokens: list[int]
+    confidence: list[float]
+
+    @property
+    def source(self) -> str:
+        """Who proposed its parts."""
+        ...
+
+
 @dataclass(slots=True)
 class StepRecord:
     """The facts of a decision; rendered only when somebody asks (``atlasd why``)."""
@@ -32,7 +46,7 @@ class StepRecord:
     streams: list[int]
     candidates: list[list[Candidate]]
     """Per stream, the chains considered."""
-    chosen: list[Candidate]
+    chosen: Sequence[Chosen]
     """Per stream, the assembled chain before the cut."""
     lookahead: list[int]
     """Per stream, where the cut fell."""
@@ -71,7 +85,7 @@ class StepRecord:
         }
 
 
-def reason(chosen: Candidate, lookahead: int, best: tuple[int, float, float] | None) -> str:
+def reason(chosen: Chosen, lookahead: int, best: tuple[int, float, float] | None) -> str:
     """Why the cut fell where it did, in a sentence."""
     if not chosen.tokens:
         return "no drafter had a proposal"

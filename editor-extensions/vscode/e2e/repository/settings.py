@@ -15,5 +15,3 @@ def size(path):
     if not isinstance(path, str):
         return None
     return os.path.getsize(path)
-
-
