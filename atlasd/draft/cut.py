@@ -55,7 +55,9 @@ class CostTable:
         slope = min(
             ((table[n] - plain) / n for n in (8, 16, 32, 63) if n < len(table)), default=0.0
         )
-        least = max(0.002, 0.7 * slope / plain * streams)
+        # Streams compete for the rows of a step: what is unlikely will not be among them.
+        crowded = 0.01 * streams if streams > 1 else 0.002
+        least = max(crowded, 0.7 * slope / plain * streams)
         return table, least, max(least, _LOOKUP_MS / plain)
 
 
@@ -76,9 +78,8 @@ def cut(
     if streams == 1:
         ordered = [(reach, 0) for reach in reaches[0]]
     else:
-        ordered = sorted(
-            ((reach, i) for i, chain in enumerate(reaches) for reach in chain), reverse=True
-        )
+        ordered = [(reach, i) for i, chain in enumerate(reaches) for reach in chain]
+        ordered.sort(reverse=True)
     best_alternative = compared[0]
     taken = 0
     for reach, _ in ordered[:room]:
