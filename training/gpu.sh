@@ -3,7 +3,8 @@
 #   bash training/gpu.sh pack     on a machine with the corpus: rows of about a billion tokens' worth of
 #                                 passes, compressed in pieces of at most 16 MiB (training/work/pieces/)
 #   bash training/gpu.sh train    on the GPU machine: one piece of at most ten minutes; repeat to go on
-#   bash training/gpu.sh finish   on the GPU machine: decay, export to $OUT, drafters
+#   bash training/gpu.sh finish   on the GPU machine: decay, export to $OUT; drafters as in README.md
+# Not yet run on a GPU.
 set -euo pipefail
 work=training/work
 case "${1:-}" in
