@@ -143,7 +143,7 @@ class Neural:
         if pending:
             self.model.read(np.array(pending, np.int32), state.slot, valid)
             read = perf_counter()
-            self.read_ms += 0.2 * ((read - started) * 1e3 / len(pending) - self.read_ms)
+            self.read_ms = _steady(self.read_ms, (read - started) * 1e3 / len(pending))
             started = read
         noise = Noise(
             stream.temperature,
@@ -155,7 +155,7 @@ class Neural:
             text[-1], state.slot, len(text) - 1, limit, self.least, noise
         )
         spent = (perf_counter() - started) * 1e3 / (len(tokens) + 1)
-        self.token_ms += 0.2 * (spent - self.token_ms)
+        self.token_ms = _steady(self.token_ms, spent)
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
         return Draft(self.name, tokens, _features(probabilities)) if tokens else EMPTY
@@ -203,6 +203,11 @@ class Neural:
         oldest = min(self._owners, key=lambda slot: self._streams[self._owners[slot]].used)
         self._streams[self._owners[oldest]].slot = -1
         return oldest
+
+
+def _steady(mean: float, spent: float) -> float:
+    """A running mean that one interrupted call does not upset."""
+    return mean + 0.1 * (min(spent, 2.0 * mean) - mean)
 
 
 def _features(probabilities: list[float]) -> list[tuple[int, ...]]:
