@@ -55,7 +55,8 @@ def compare(served: Served, sites: list[Site], tokens: int) -> tuple[list[float]
             timings = answer["timings"]
             speeds[on], texts[on] = timings["predicted_per_second"], answer["content"]
             if on and answer["tokens_predicted"]:
-                per_step.append(timings.get("tokens_per_step") or 0.0)
+                plain = timings["predicted_n"] - timings.get("draft_n_accepted", 0)
+                per_step.append(timings["predicted_n"] / max(1, plain))
         different += texts[True] != texts[False]
         if speeds[False]:
             ratios.append(speeds[True] / speeds[False])

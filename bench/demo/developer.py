@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Session:
     asked: int = 0
     shown: int = 0
     accepted: int = 0
+    accepted_in_part: int = 0
     characters: int = 0
     accepted_characters: int = 0
     ms: list[float] = field(default_factory=list)
@@ -68,6 +70,12 @@ async def write(editor: Editor, task: Task, session: Session) -> None:
                 session.examples.append((task, task.wanted[:done], suggested.text))
                 done += len(suggested.text)
                 continue
+            if part := _right_words(suggested.text, task.wanted[done:]):
+                editor.insert(at + done, part)
+                session.accepted_in_part += 1
+                session.accepted_characters += len(part)
+                done += len(part)
+                continue
         for letter in task.wanted[done : done + 4]:
             editor.insert(at + done, letter)
             done += 1
@@ -78,3 +86,13 @@ async def write(editor: Editor, task: Task, session: Session) -> None:
 def _agrees(suggested: Suggested, rest: str) -> bool:
     """A developer accepts what is, as far as it goes, what they were about to type."""
     return len(suggested.text) >= 3 and rest.startswith(suggested.text)
+
+
+def _right_words(suggested: str, rest: str) -> str:
+    """The words a suggestion begins with that are right, as accepting word by word takes them."""
+    part = ""
+    for word in re.findall(r"\s*(?:\w+|[^\w\s]+)", suggested):
+        if not rest.startswith(part + word) or rest[len(part + word) :][:1].isalnum():
+            break
+        part += word
+    return part if len(part) >= 3 else ""
