@@ -45,12 +45,14 @@ def pip(*arguments: str) -> None:
 def fingerprint() -> str:
     """Changes when anything that decides the environment's content changes."""
     digest = hashlib.sha256(sys.version.encode())
+    native = ROOT / "kernels" / "atlasd_kernels" / "cpu"
     sources = [
         ROOT / "requirements.lock",
         ROOT / "pyproject.toml",
         ROOT / "setup.py",
-        *sorted((ROOT / "kernels" / "atlasd_kernels" / "cpu").glob("*.[ch]*")),
-        ROOT / "kernels" / "atlasd_kernels" / "cpu" / "build.py",
+        native / "build.py",
+        *sorted(native.glob("*.cpp")),
+        *sorted(native.glob("*.h")),
     ]
     for source in sources:
         if source.is_file():
