@@ -2,8 +2,9 @@
 
     python -m bench.drafting [REPOSITORY] [--sites 30] [--tokens 64] [--model NAME]
 
-Sites are cursors in the repository's own Python files. Each is completed with drafting off and on,
-one after the other in alternating order, through /infill, which neither trims nor remembers. The
+Sites are cursors in the repository's own Python files. All are completed with drafting off, then
+with drafting on (switching on sends the engine every file again, so it is done once and waited
+for), through /infill, which neither trims nor remembers. The
 text must be the same. As *unseen* text, files that are not of the repository are completed in
 another folder with nothing indexed.
 """
@@ -14,12 +15,14 @@ import argparse
 import random
 import statistics
 import sysconfig
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.report import spread, table
 from bench.served import Served, serve
 
+SETTLE_S = 15.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,20 +49,24 @@ def sites_in(files: list[Path], count: int, seed: int = 1) -> list[Site]:
 
 def compare(served: Served, sites: list[Site], tokens: int) -> tuple[list[float], float, float]:
     """Per site the ratio of tokens per second, on over off; tokens a step; different texts."""
-    ratios, per_step, different = [], [], 0
-    for turn, site in enumerate(sites):
-        speeds, texts = {}, {}
-        for on in (True, False) if turn % 2 else (False, True):
-            served.drafting(on)
+    speeds: dict[bool, list[float]] = {True: [], False: []}
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    per_step: list[float] = []
+    for on in (False, True):
+        served.drafting(on)
+        if on:
+            # Switching on sends the engine every file again: that is not what is measured here.
+            time.sleep(SETTLE_S)
+        for site in sites:
             answer = served.infill(site.prefix, site.suffix, n_predict=tokens)
             timings = answer["timings"]
-            speeds[on], texts[on] = timings["predicted_per_second"], answer["content"]
+            speeds[on].append(timings["predicted_per_second"])
+            texts[on].append(answer["content"])
             if on and answer["tokens_predicted"]:
                 plain = timings["predicted_n"] - timings.get("draft_n_accepted", 0)
                 per_step.append(timings["predicted_n"] / max(1, plain))
-        different += texts[True] != texts[False]
-        if speeds[False]:
-            ratios.append(speeds[True] / speeds[False])
+    ratios = [on / off for on, off in zip(speeds[True], speeds[False], strict=True) if off]
+    different = sum(one != other for one, other in zip(texts[True], texts[False], strict=True))
     return ratios, statistics.fmean(per_step or [0.0]), different
 
 
