@@ -74,15 +74,17 @@ def set_fate(db: Database, id: str, fate: Fate, accepted_length: int | None) -> 
     ).fetchone()
     if found is None:
         return ""
-    text, old, taken = found
+    text, old, before = found
+    taken = before
     if fate == "accepted":
         taken = len(text)
     elif fate.startswith("accepted_") and accepted_length is not None:
         taken = max(taken, min(max(accepted_length, 0), len(text)))
         if taken == len(text):
             fate = "accepted"
-    if _RANK[fate] >= _RANK[old]:
-        changes = {"fate": fate, "accepted_length": taken, "fate_at": time.time()}
+    if _RANK[fate] >= _RANK[old] or taken > before:
+        best = max(fate, old, key=lambda one: _RANK[one])
+        changes = {"fate": best, "accepted_length": taken, "fate_at": time.time()}
         db.table("completions").update(id, changes)
     return str(text[:taken])
 

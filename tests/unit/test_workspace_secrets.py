@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets as random_secrets
+import random
 import string
 
 import pytest
@@ -115,7 +115,8 @@ def test_a_token_is_found_wherever_it_stands_in_a_long_text(at: int, prefix: str
 
 def test_generated_tokens_are_seen_as_random_nearly_always() -> None:
     alphabet = string.ascii_letters + string.digits
-    tokens = ["".join(random_secrets.choice(alphabet) for _ in range(40)) for _ in range(300)]
+    chooser = random.Random(1)
+    tokens = ["".join(chooser.choice(alphabet) for _ in range(40)) for _ in range(300)]
     missed = [token for token in tokens if token in mask(f'x = "{token}"')]
     assert len(missed) <= 6
 
