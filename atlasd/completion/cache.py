@@ -33,7 +33,7 @@ _CLOSED = frozenset([*_OPENER, '"', "'", "`"])
 def wanted(request: CompletionRequest) -> Hashable:
     """What was asked for besides the place: suggestions are only found again for the same."""
     sampling = msgspec.json.encode(request.sampling)
-    return (sampling, request.stop, request.single_line, request.indent)
+    return (sampling, request.stop, request.single_line, request.indent, request.drafting)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ class Decoding:
             priority=self._priority,
             repository=str(repository.root) if repository else request.repository,
             language=self.built.language.id,
+            drafting=request.drafting,
             learn=request.trusted,
             lead=lead,
         )

@@ -59,6 +59,8 @@ class CompletionRequest:
     """The editor's indentation; None: read off the document."""
     invoked: bool = False
     """Asked for by hand: even a suggestion of one character is shown."""
+    drafting: bool = True
+    """False: decode plainly. The text is the same."""
     document: str | None = None
     """Key for cancel-previous: a newer request with the same key replaces this one."""
 

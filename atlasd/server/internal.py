@@ -49,6 +49,7 @@ class CompleteRequest(msgspec.Struct):
     choices: int = 1
     max_tokens: int | None = None
     indent: IndentOption | None = None
+    drafting: bool = True
 
 
 class FateRequest(msgspec.Struct):
@@ -115,6 +116,7 @@ def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> Completio
         client=asked.client,
         trusted=asked.trusted,
         document=asked.document,
+        drafting=asked.drafting,
     )
 
 

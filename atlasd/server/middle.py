@@ -34,6 +34,7 @@ def middle_generation(
         language=request.language,
         prediction=prediction,
         logprobs=logprobs,
+        drafting=request.drafting,
     )
 
 

@@ -132,6 +132,7 @@ def _start(request: web.Request, serving: Serving, asked: ChatRequest, count: in
                 priority=Priority.CHAT,
                 prediction=prediction,
                 logprobs=alternatives,
+                drafting=asked.drafting,
             )
             for sampling in asked.sampling(serving.tokenizer.vocab_size, count)
         ],

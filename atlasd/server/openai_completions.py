@@ -150,6 +150,7 @@ def _after(
             priority=Priority.CHAT,
             prediction=prediction,
             logprobs=asked.alternatives,
+            drafting=asked.drafting,
         )
         for prompt, limit in zip(prompts, limits, strict=True)
         for sampling in samplings
@@ -172,6 +173,7 @@ def _in_the_middle(
             stop=stops(asked.stop),
             trim=False,
             client="completions",
+            drafting=asked.drafting,
         )
         for sampling in asked.sampling(serving.tokenizer.vocab_size, count)
     ]

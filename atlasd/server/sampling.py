@@ -35,6 +35,13 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     seed: int | None = None
+    lookahead: int | None = msgspec.field(default=None, name="speculative.n_max")
+    """llama.cpp's ``speculative.n_max``. Lookahead is the controller's business, so only 0 is
+    heeded: it switches drafting off for this request."""
+
+    @property
+    def drafting(self) -> bool:
+        return self.lookahead != 0
 
     def sampling(self, vocab_size: int, choices: int = 1) -> list[Sampling]:
         """One way of sampling per choice. Greedy unless a temperature is given, because that is
