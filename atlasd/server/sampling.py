@@ -52,10 +52,14 @@ class SamplingFields(msgspec.Struct, kw_only=True):
                 f"logit_bias: token {wrong[0]} is not in the vocabulary (0 to {vocab_size - 1}).",
                 "logit_bias",
             )
-        default = SEVERAL_TEMPERATURE if choices > 1 else 0.0
-        seed = secrets.randbits(63) if self.seed is None else self.seed & (2**63 - 1)
+        temperature = self.temperature
+        if temperature is None:
+            temperature = SEVERAL_TEMPERATURE if choices > 1 else 0.0
+        # Greedy decoding needs no seed, and what needs none is found again in the cache.
+        drawn = secrets.randbits(63) if temperature > 0 else 0
+        seed = drawn if self.seed is None else self.seed & (2**63 - 1)
         shared = Sampling(
-            temperature=default if self.temperature is None else self.temperature,
+            temperature=temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(0, self.top_k or 0),
             min_p=self.min_p or 0.0,
