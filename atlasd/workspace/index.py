@@ -169,7 +169,7 @@ class Indexer:
             # Imported here because it takes a moment, and the daemon's start does without.
             from atlasd.workspace.wordcache import by_words
 
-            self._contents.tokenizer = StepwiseTokenizer(by_words(wanted[0]), wanted[1])
+            self._contents.tokenizer = StepwiseTokenizer(*wanted, by_words(wanted[0]))
 
     def _work(self, task: Task, batch: Batch) -> None:
         contents = self._contents

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+_CUT = re.compile(r"\n(?=\S)")
+
 
 def slices(text: str, size: int) -> list[str]:
     """Cut a text into pieces of about ``size`` characters, at line starts that a tokenizer's
     pre-tokenizer cuts at as well: before a line that does not begin with white space."""
     pieces: list[str] = []
     start = 0
-    while len(text) - start > size:
-        end = text.find("\n", start + size) + 1
-        while 0 < end < len(text) and text[end].isspace():
-            end = text.find("\n", end) + 1
-        if end <= 0:
-            break
-        pieces.append(text[start:end])
-        start = end
+    while len(text) - start > size and (cut := _CUT.search(text, start + size)):
+        pieces.append(text[start : cut.end()])
+        start = cut.end()
     if start < len(text) or not pieces:
         pieces.append(text[start:])
     return pieces

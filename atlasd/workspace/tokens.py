@@ -13,6 +13,9 @@ from atlasd.workspace.slices import slices
 Tokenize = Callable[[list[str]], list[list[int]]]
 """``Tokenizer.encode_batch``; called on the indexing thread with small pieces."""
 
+Pack = Callable[[list[str]], list[bytes]]
+"""Each text's tokens as raw little-endian int32."""
+
 PARALLEL = min(4, os.cpu_count() or 1)
 """Pieces tokenised at once; more threads would take the machine from whoever works at it."""
 STEP_S = 0.002
@@ -23,9 +26,11 @@ class StepwiseTokenizer:
     """Cuts texts into pieces, and gives the tokenizer as many characters at a time as it is seen
     to tokenise in ``STEP_S``."""
 
-    def __init__(self, tokenize: Tokenize, key: str) -> None:
+    def __init__(self, tokenize: Tokenize, key: str, words: Pack | None = None) -> None:
+        """``words`` gives the same tokens on one thread, but quicker; see ``wordcache``."""
         self.key = key
-        self._tokenize = tokenize
+        self._at_once = 1 if words else PARALLEL
+        self._pack = words or (lambda texts: [pack(tokens) for tokens in tokenize(texts)])
         self._rate = 1_000_000.0  # characters a second
 
     @property
@@ -35,18 +40,18 @@ class StepwiseTokenizer:
     def encode(self, texts: list[str], pause: Callable[[], None]) -> list[bytes]:
         """Each text's tokens as raw little-endian int32. Pieces of all texts go together, as many
         at a time as there are threads for; ``pause`` is called before each step."""
-        size = max(1, self.step_characters // PARALLEL)
+        size = max(1, self.step_characters // self._at_once)
         pieces = [(at, piece) for at, text in enumerate(texts) for piece in slices(text, size)]
         packed: list[list[bytes]] = [[] for _ in texts]
-        for start in range(0, len(pieces), PARALLEL):
-            step = pieces[start : start + PARALLEL]
+        for start in range(0, len(pieces), self._at_once):
+            step = pieces[start : start + self._at_once]
             pause()
             started = time.perf_counter()
-            results = self._tokenize([piece for _, piece in step])
+            results = self._pack([piece for _, piece in step])
             characters = sum(len(piece) for _, piece in step)
             self._observe(characters, time.perf_counter() - started)
             for (at, _), tokens in zip(step, results, strict=True):
-                packed[at].append(pack(tokens))
+                packed[at].append(tokens)
         return [b"".join(parts) for parts in packed]
 
     def _observe(self, characters: int, seconds: float) -> None:

@@ -12,15 +12,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
 import tokenizers
 from tokenizers.models import BPE
 
-from atlasd.workspace.tokens import Tokenize
+from atlasd.workspace.tokens import Pack, Tokenize, pack
 
 WORDS = 50_000
 """Words remembered; then all are forgotten, and the frequent ones are soon there again."""
@@ -33,17 +31,17 @@ _SAMPLE = (
 )
 
 
-def by_words(tokenize: Tokenize) -> Tokenize:
-    """The same tokens, quicker, if ``tokenize`` is the ``encode_batch`` of a ``models.Tokenizer``
-    that works word by word; else ``tokenize`` itself."""
+def by_words(tokenize: Tokenize) -> Pack | None:
+    """The same tokens, packed and quicker, if ``tokenize`` is the ``encode_batch`` of a
+    ``models.Tokenizer`` that works word by word; None if it has to be left to the library."""
     inner = getattr(getattr(tokenize, "__self__", None), "_inner", None)
     pattern = _word_pattern(inner) if isinstance(inner, tokenizers.Tokenizer) else None
     if inner is None or pattern is None:
-        return tokenize
+        return None
     # Added tokens that are recognised in plain text.
     added = inner.get_added_tokens_decoder().values()
     words = _Words(tokenize, pattern, [token.content for token in added if not token.special])
-    return words.encode_batch if words.agrees(_SAMPLE) else tokenize
+    return words.pack if words.agrees(_SAMPLE) else None
 
 
 class _Words:
@@ -51,49 +49,54 @@ class _Words:
 
     def __init__(self, tokenize: Tokenize, pattern: str, added: list[str]) -> None:
         self._tokenize = tokenize
-        self._find_words = regex.compile(pattern).findall
-        self._find_ascii_words = _ascii(pattern) or self._find_words
-        self._added = added
-        self._added_starts = {token[:2] for token in added}
-        self._known: dict[str, list[int]] = {}
+        quick, full = _ascii(pattern), regex.compile(pattern)
+        self._find_words, self._first_word = full.findall, full.match
+        self._find_ascii_words = quick.findall if quick else self._find_words
+        self._first_ascii_word = quick.match if quick else self._first_word
+        self._added = _any_of(added)
+        self._known: dict[str, bytes] = {}
 
     def agrees(self, text: str) -> bool:
-        expected = self._tokenize([text])
-        return self.encode_batch([text]) == expected == self.encode_batch([text])
+        expected = self._whole(text)
+        # Once with new words and once with known ones.
+        return self._packed(text) == expected == self._packed(text)
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [self._encode(text) for text in texts]
+    def pack(self, texts: list[str]) -> list[bytes]:
+        return [self._packed(text) for text in texts]
 
-    def _encode(self, text: str) -> list[int]:
+    def _packed(self, text: str) -> bytes:
         if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-            return self._tokenize([text])[0]
-        if any(start in text for start in self._added_starts) and any(
-            token in text for token in self._added
-        ):
-            return self._tokenize([text])[0]
-        words = self._cut(text)
+            return self._whole(text)
+        if self._added and self._added.search(text):
+            return self._whole(text)
+        words = self._find_ascii_words(text) if text.isascii() else self._find_words(text)
         try:
-            ids = list(chain.from_iterable(map(self._known.__getitem__, words)))
+            packed = b"".join(map(self._known.__getitem__, words))
         except KeyError:
-            if not self._learn({word for word in words if word not in self._known}):
-                return self._tokenize([text])[0]
-            ids = list(chain.from_iterable(map(self._known.__getitem__, words)))
+            if not self._learn(set(words).difference(self._known)):
+                return self._whole(text)
+            packed = b"".join(map(self._known.__getitem__, words))
         # What the pattern leaves out would be missing.
-        return ids if sum(map(len, words)) == len(text) else self._tokenize([text])[0]
+        return packed if sum(map(len, words)) == len(text) else self._whole(text)
 
-    def _cut(self, text: str) -> list[str]:
-        return self._find_ascii_words(text) if text.isascii() else self._find_words(text)
+    def _whole(self, text: str) -> bytes:
+        return pack(self._tokenize([text])[0])
 
     def _learn(self, new: set[str]) -> bool:
         """Have new words tokenised; False if that cannot be done one by one, or not now."""
         if len(self._known) + len(new) > WORDS:
             self._known.clear()
             return False
-        ordered = list(new)
-        if any(self._cut(word) != [word] for word in ordered):
+        if not all(map(self._is_one, new)):
             return False
-        self._known.update(zip(ordered, self._tokenize(ordered), strict=True))
+        ordered = list(new)
+        self._known.update(zip(ordered, map(pack, self._tokenize(ordered)), strict=True))
         return True
+
+    def _is_one(self, word: str) -> bool:
+        """Whether a word that stands alone is cut as it was in its text."""
+        first = (self._first_ascii_word if word.isascii() else self._first_word)(word)
+        return first is not None and first.end() == len(word)
 
 
 def _word_pattern(inner: tokenizers.Tokenizer) -> str | None:
@@ -117,7 +120,11 @@ def _word_pattern(inner: tokenizers.Tokenizer) -> str | None:
     return pattern if kind in (("Isolated", False), ("Removed", True)) else None
 
 
-def _ascii(pattern: str) -> Callable[[str], list[str]] | None:
+def _any_of(tokens: list[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+
+def _ascii(pattern: str) -> re.Pattern[str] | None:
     """The pattern for texts of ASCII alone, for Python's own module: it is twice as quick."""
     parts: list[str] = []
     in_class = False
@@ -128,7 +135,7 @@ def _ascii(pattern: str) -> Callable[[str], list[str]] | None:
             in_class = part == "["
         parts.append(part)
     try:
-        return re.compile("".join(parts), re.ASCII).findall
+        return re.compile("".join(parts), re.ASCII)
     except re.error:
         return None
 
