@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.fetch import HERE
 from training.model import Decoder, Shape
-from training.tokenizer import SPECIAL
+from training.tokenizer import end_id
 from training.train import RUNS
 
 CONTEXT = 2048  # tokens; no longer sequence was ever trained on
@@ -70,7 +70,7 @@ def configuration(shape: Shape) -> dict[str, object]:
         "atlasd": {"fim_orders": ["psm", "spm"]},  # read by atlasd.completion, ignored elsewhere
         "attention_dropout": 0.0,
         "bos_token_id": None,
-        "eos_token_id": shape.vocabulary - len(SPECIAL),
+        "eos_token_id": end_id(shape.vocabulary),
         "head_dim": shape.head_dim,
         "hidden_act": "silu",
         "hidden_size": shape.hidden,
@@ -122,7 +122,7 @@ def save_weights(state: dict[str, Tensor], file: Path) -> None:
 def write(model: Decoder, out: Path, tokenizer: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_weights(to_qwen2(model), out / "model.safetensors")
-    end = model.shape.vocabulary - len(SPECIAL)
+    end = end_id(model.shape.vocabulary)
     generation = {"do_sample": False, "eos_token_id": [end, end + 2], "pad_token_id": end}
     for name, content in (
         ("config", configuration(model.shape)),

@@ -58,6 +58,16 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def document_lengths(tokens: Tensor, end: int, least: int = 64) -> list[int]:
+    """Lengths of the documents of one row [length], short ones joined to the next."""
+    starts, lengths = 0, []
+    for at in ((tokens == end).nonzero().flatten() + 1).tolist():
+        if at - starts >= least and len(tokens) - at >= least:
+            lengths.append(at - starts)
+            starts = at
+    return [*lengths, len(tokens) - starts]
+
+
 class Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -71,8 +81,11 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x [batch, length, hidden] -> the same shape, causally."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: list[int]) -> Tensor:
+        """x [batch, length, hidden] -> the same shape, causally inside each of `documents`.
+
+        documents: lengths that sum to `length`; tokens of one never look at another.
+        """
         batch, length, _ = x.shape
         shape = self.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, -1, shape.head_dim)
@@ -80,8 +93,13 @@ class Layer(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         group = shape.heads // shape.kv_heads
         k, v = (t.repeat_interleave(group, dim=2) if group > 1 else t for t in (k, v))
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+        parts = [t.transpose(1, 2).split(documents, dim=2) for t in (q, k, v)]
+        mixed = torch.cat(
+            [
+                F.scaled_dot_product_attention(*part, is_causal=True)
+                for part in zip(*parts, strict=True)
+            ],
+            dim=2,
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
@@ -108,12 +126,19 @@ class Decoder(nn.Module):
             nn.init.zeros_(layer.out.weight)
             nn.init.zeros_(layer.down.weight)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """tokens [batch, length] -> final normed states [batch, length, hidden]."""
+    def hidden(self, tokens: Tensor, end: int | None = None) -> Tensor:
+        """tokens [batch, length] -> final normed states [batch, length, hidden].
+
+        end: the token that ends a document. A batch of one row is then attended document by
+        document, which costs half; larger batches (a GPU) attend to whole rows.
+        """
         cos, sin = (t.to(tokens.device) for t in rope_tables(self.shape, tokens.shape[1]))
+        documents = [tokens.shape[1]]
+        if end is not None and len(tokens) == 1:
+            documents = document_lengths(tokens[0], end)
         x = self.embed(tokens)
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, cos, sin, documents)
         return self.norm(x)
 
     def logits(self, tokens: Tensor) -> Tensor:

@@ -47,6 +47,11 @@ CHAT_TEMPLATE = (
 )
 
 
+def end_id(vocabulary: int) -> int:
+    """The id of END: the special tokens are the last ones of a vocabulary of this size."""
+    return vocabulary - len(SPECIAL) + SPECIAL.index(END)
+
+
 def blank() -> Tokenizer:
     """An untrained tokenizer with Qwen2's rules."""
     tokenizer = Tokenizer(models.BPE())

@@ -14,11 +14,12 @@ from torch import multiprocessing as mp
 from training.loss import cross_entropy
 from training.model import Decoder
 from training.muon import Muon
+from training.tokenizer import end_id
 
 
 def backward(model: Decoder, batch: Tensor, parts: int) -> float:
     """Add the gradients of batch [rows, width] over `parts`; returns the loss in nats per token."""
-    states = model.hidden(batch[:, :-1])
+    states = model.hidden(batch[:, :-1], end_id(model.shape.vocabulary))
     targets = batch[:, 1:].reshape(-1)
     loss = cross_entropy(states.flatten(0, 1), model.embed.weight, targets) / parts
     loss.backward()

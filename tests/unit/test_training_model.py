@@ -5,7 +5,7 @@ import torch
 
 from training import bigram, generate, muon
 from training.grow import grow
-from training.model import Decoder, Shape, rope_tables, rotate
+from training.model import Decoder, Shape, document_lengths, rope_tables, rotate
 from training.train import optimisers
 from training.workers import Workers, backward
 
@@ -30,6 +30,20 @@ def test_cached_batches_decode_as_whole_sequences_do(model: Decoder) -> None:
             with torch.no_grad():
                 assert int(model.logits(torch.tensor([tokens]))[0, -1].argmax()) == token
             tokens.append(token)
+
+
+def test_documents_of_a_row_do_not_look_at_each_other(model: Decoder) -> None:
+    torch.manual_seed(1)
+    row = torch.randint(0, 90, (1, 300))
+    row[0, [20, 99, 250]] = 95  # too short, a document, too short a rest
+    assert document_lengths(row[0], 95) == [100, 200]
+    apart = model.hidden(row, end=95)
+    other = row.clone()
+    other[0, :100] = torch.randint(0, 90, (100,))
+    other[0, 99] = 95
+    torch.testing.assert_close(model.hidden(other, end=95)[:, 100:], apart[:, 100:])
+    torch.testing.assert_close(apart[:, :100], model.hidden(row)[:, :100])
+    assert not torch.allclose(apart[:, 100:], model.hidden(row)[:, 100:])
 
 
 def test_growing_keeps_what_is_computed(model: Decoder) -> None:
