@@ -106,13 +106,9 @@ def defined_names(text: str, language: str | None) -> list[tuple[str, int]]:
     return [(name, start) for name, start in found if name not in _NO_NAMES]
 
 
-def definitions(text: str, language: str | None, path: str, names: set[str]) -> list[Definition]:
-    """The definitions of ``names`` in a text, in its order."""
-    return [
-        Definition(name, path, text.count("\n", 0, start), _head(text, start))
-        for name, start in defined_names(text, language)
-        if name in names
-    ]
+def definition(text: str, path: str, name: str, start: int) -> Definition:
+    """What stands at the offset where ``defined_names`` found a name."""
+    return Definition(name, path, text.count("\n", 0, start), _head(text, start))
 
 
 def _head(text: str, start: int) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from atlasd.workspace.analysis import Analysis, changed_lines
-from atlasd.workspace.definitions import Definition, Hashes, definitions, hashes_of
+from atlasd.workspace.definitions import Definition, Hashes, defined_names, definition, hashes_of
 from atlasd.workspace.edits import Edit, Edits
 from atlasd.workspace.ignore import IgnoreRules
+from atlasd.workspace.kept import Kept
 from atlasd.workspace.language import language_of
 from atlasd.workspace.postings import Postings
 from atlasd.workspace.reading import read_bytes, readable_text
@@ -21,6 +22,8 @@ from atlasd.workspace.scan import Found, allowed, find
 __all__ = ["Definition", "Edit", "Entry", "Repository"]
 
 _TEXTS_BYTES = 4 << 20
+_DEFINED_NAMES = 20_000
+"""Names whose places in their files are remembered, of the files that were asked about last."""
 _FILES_PER_NAME = 3
 _TIES = 64
 """Files of the same score that are looked at, so that their order is that of their paths."""
@@ -65,8 +68,8 @@ class Repository:
         self._identifiers = Postings()
         self._definitions = Postings()
         self._edits = Edits()
-        self._texts: OrderedDict[str, tuple[int, int, str]] = OrderedDict()
-        self._texts_bytes = 0
+        self._texts: Kept[str] = Kept(_TEXTS_BYTES)
+        self._defined: Kept[dict[str, list[int]]] = Kept(_DEFINED_NAMES)
         self._listed: list[str] | None = None
         self.tokens = 0
         """Tokens indexed."""
@@ -98,13 +101,13 @@ class Repository:
             buffer = self._edits.text(path, version[0] / 1e9)
             if buffer is not None:
                 return buffer
-            if (known := self._texts.get(path)) and known[:2] == version:
-                self._texts.move_to_end(path)
-                return known[2]
+            if (known := self._texts.get(path, version)) is not None:
+                return known
         data = read_bytes(self.root, path)
         text = None if data is None else readable_text(data)
         if text is not None:
-            self._remember(path, (*version, text))
+            with self._lock:
+                self._texts.put(path, version, text, len(text))
         return text
 
     def defining(self, names: Iterable[str], limit: int = 8) -> list[Definition]:
@@ -117,7 +120,8 @@ class Repository:
             for path in paths:
                 text = self.text(path)
                 if text is not None:
-                    found.extend(definitions(text, language_of(path), path, {name}))
+                    places = self._places(path, text).get(name, ())
+                    found.extend(definition(text, path, name, start) for start in places)
             if len(found) >= limit:
                 break
         return found[:limit]
@@ -177,7 +181,8 @@ class Repository:
         """A file is gone or must no longer be read. False if it was not known."""
         with self._lock:
             self._edits.forget(path)
-            self._forget_text(path)
+            self._texts.drop(path)
+            self._defined.drop(path)
             if path not in self._entries:
                 return False
             self._forget_number(path)
@@ -213,17 +218,19 @@ class Repository:
             del self._paths[old.number]
             self.tokens -= old.tokens
 
-    def _remember(self, path: str, version: tuple[int, int, str]) -> None:
+    def _places(self, path: str, text: str) -> dict[str, list[int]]:
+        """Where a text defines which names: looking through it again and again is too slow for a
+        completion's context."""
+        version = (hash(text), len(text))
         with self._lock:
-            self._forget_text(path)
-            self._texts[path] = version
-            self._texts_bytes += len(version[2])
-            while self._texts_bytes > _TEXTS_BYTES and len(self._texts) > 1:
-                self._forget_text(next(iter(self._texts)))
-
-    def _forget_text(self, path: str) -> None:
-        if known := self._texts.pop(path, None):
-            self._texts_bytes -= len(known[2])
+            known = self._defined.get(path, version)
+        if known is None:
+            known = {}
+            for name, start in defined_names(text, language_of(path)):
+                known.setdefault(name, []).append(start)
+            with self._lock:
+                self._defined.put(path, version, known, 1 + len(known))
+        return known
 
     def find(self, path: str) -> Found | None:
         """The file as it is on disk, if it may be read."""

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tokenizers
-from llguidance import LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.grammar import Constraint, Grammar
+from atlasd.draft.constraint import Constraint
+from atlasd.draft.grammar import Grammar
 from atlasd.draft.registry import Drafting
 from atlasd.errors import RequestError
 
@@ -53,6 +54,14 @@ def tokenizer(vocabulary: tokenizers.Tokenizer) -> Iterator[LLTokenizer]:
     return LLTokenizer(vocabulary.to_str(), eos_token=0)
 
 
+def of_schema(tokenizer: LLTokenizer) -> Constraint:
+    return Constraint(tokenizer, LLMatcher.grammar_from_json_schema(SCHEMA))
+
+
+def of_regex(tokenizer: LLTokenizer, regex: str) -> Constraint:
+    return Constraint(tokenizer, LLMatcher.grammar_from_regex(regex))
+
+
 def random_output(constraint: Constraint, seed: int, limit: int = 200) -> list[int]:
     chooser = random.Random(seed)
     tokens: list[int] = []
@@ -70,7 +79,7 @@ def random_output(constraint: Constraint, seed: int, limit: int = 200) -> list[i
 def test_any_choice_within_the_masks_is_valid_json(
     vocabulary: tokenizers.Tokenizer, tokenizer: LLTokenizer, seed: int
 ) -> None:
-    tokens = random_output(Constraint(tokenizer, "json_schema", SCHEMA), seed)
+    tokens = random_output(of_schema(tokenizer), seed)
     text = vocabulary.decode([t for t in tokens if t])
     if tokens[-1] == 0:  # else white space went on to the limit
         value = json.loads(text)
@@ -82,7 +91,7 @@ def test_a_regular_expression_holds(
     vocabulary: tokenizers.Tokenizer, tokenizer: LLTokenizer
 ) -> None:
     for seed in range(5):
-        tokens = random_output(Constraint(tokenizer, "regex", "[a-c]{2,4}-[0-9]{3}"), seed)
+        tokens = random_output(of_regex(tokenizer, "[a-c]{2,4}-[0-9]{3}"), seed)
         text = vocabulary.decode([t for t in tokens if t])
         assert re.fullmatch("[a-c]{2,4}-[0-9]{3}", text)
 
@@ -91,8 +100,8 @@ def test_rows_of_a_draft_have_the_masks_of_the_same_tokens_one_by_one(
     vocabulary: tokenizers.Tokenizer, tokenizer: LLTokenizer
 ) -> None:
     draft = vocabulary.encode('{"name": "read_file", "line": 7}').ids
-    together = Constraint(tokenizer, "json_schema", SCHEMA).allowed(draft)
-    single = Constraint(tokenizer, "json_schema", SCHEMA)
+    together = of_schema(tokenizer).allowed(draft)
+    single = of_schema(tokenizer)
     for at, token in enumerate(draft):
         assert (together[at] == single.allowed()[0]).all()
         single.accept([token])
@@ -102,7 +111,7 @@ def test_rows_of_a_draft_have_the_masks_of_the_same_tokens_one_by_one(
 def test_trims_drafts_to_what_is_allowed_and_keeps_its_place(
     vocabulary: tokenizers.Tokenizer, tokenizer: LLTokenizer
 ) -> None:
-    constraint = Constraint(tokenizer, "json_schema", SCHEMA)
+    constraint = of_schema(tokenizer)
     good = vocabulary.encode('{"name": "write').ids
     bad = vocabulary.encode("xyz").ids
     before = constraint.allowed()
@@ -113,19 +122,39 @@ def test_trims_drafts_to_what_is_allowed_and_keeps_its_place(
 
 
 def test_forced_tokens_are_the_only_ones_allowed(tokenizer: LLTokenizer) -> None:
-    constraint = Constraint(tokenizer, "regex", "fixed text only")
+    constraint = of_regex(tokenizer, "fixed text only")
     forced = constraint.forced()
     assert forced
-    for at in range(len(forced)):
-        assert constraint.forced(forced[:at])[:1] in ([forced[at]], [])
+    rows = constraint.allowed(forced)
+    for at, token in enumerate(forced):
+        assert rows[at].nonzero()[0].tolist() == [token]
+        assert constraint.forced(forced[:at]) == forced[at:]
+    assert rows[-1].nonzero()[0].tolist() == [0]
+    assert not constraint.allowed([*forced, 0, forced[0]])[-2:].any()
+
+
+def test_nothing_is_drafted_where_there_is_a_choice_or_no_constraint(
+    tokenizer: LLTokenizer,
+) -> None:
     drafter = Grammar()
-    drafter.constrain(1, constraint)
-    stream = StreamView(1, [5], 1, None, None)
-    assert drafter.propose(stream, [], 3).tokens == forced[:3]
-    drafter.observe(stream, forced[:2], None)
-    assert drafter.propose(stream, [], 64).tokens == forced[2:]
-    drafter.end(stream)
-    assert drafter.propose(stream, [], 64).tokens == []
+    constraint = of_regex(tokenizer, "fixed text [0-9]")
+    forced = constraint.forced()
+    held = StreamView(1, [5], 1, constraint=constraint)
+    assert drafter.propose(held, [], 3).tokens == forced[:3]
+    assert drafter.propose(held, forced[:2], 64).tokens == forced[2:]
+    assert drafter.propose(held, forced, 64).tokens == []
+    assert drafter.propose(StreamView(2, [5], 1), [], 64).tokens == []
+    assert constraint.accept(forced) == len(forced)
+    assert drafter.propose(held, [], 64).tokens == []
+
+
+def test_a_copy_goes_its_own_way(tokenizer: LLTokenizer) -> None:
+    first = of_regex(tokenizer, "fixed text only")
+    forced = first.forced()
+    second = first.copy()
+    assert first.accept([*forced, 0]) == len(forced)
+    assert first.finished
+    assert second.forced() == forced
 
 
 class Costs:
@@ -138,9 +167,8 @@ class Costs:
 
 def test_the_controller_drafts_forced_tokens_with_certainty(tokenizer: LLTokenizer) -> None:
     grammar = Grammar()
-    grammar.constrain(1, Constraint(tokenizer, "regex", "fixed text only"))
     controller = Controller([grammar], Confidence(), Costs())
-    stream = StreamView(1, [5], 1, None, None)
+    stream = StreamView(1, [5], 1, constraint=of_regex(tokenizer, "fixed text only"))
     controller.begin(stream)
     plan = controller.plan([stream], 15)
     assert plan.drafts[0].source == "grammar"
@@ -155,9 +183,9 @@ def test_other_drafters_are_trimmed_and_continued_by_what_is_forced(
     )
     seen = vocabulary.encode('xx{"name": "delete_file"}').ids
     drafting.add_segment("f", "r", "file", np.array(seen, np.int32))
-    constraint = Constraint(tokenizer, "json_schema", SCHEMA)
-    drafting.constrain(1, constraint)
-    stream = StreamView(1, vocabulary.encode("xx").ids, 2, "r", None)
+    constraint = of_schema(tokenizer)
+    drafting.expect_constraints()
+    stream = StreamView(1, vocabulary.encode("xx").ids, 2, "r", constraint=constraint)
     drafting.controller.begin(stream)
     draft = drafting.controller.plan([stream], 30).drafts[0]
     assert draft.tokens
@@ -168,10 +196,9 @@ def test_other_drafters_are_trimmed_and_continued_by_what_is_forced(
 
 
 @pytest.mark.parametrize(
-    ("kind", "definition"), [("json_schema", "{nonsense"), ("regex", "(unclosed"), ("lark", "!!")]
+    "grammar",
+    [LLMatcher.grammar_from_regex("(unclosed"), LLMatcher.grammar_from_lark("!!"), "{nonsense"],
 )
-def test_a_definition_that_cannot_be_used_is_refused(
-    tokenizer: LLTokenizer, kind: str, definition: str
-) -> None:
+def test_a_definition_that_cannot_be_used_is_refused(tokenizer: LLTokenizer, grammar: str) -> None:
     with pytest.raises(RequestError):
-        Constraint(tokenizer, kind, definition)  # type: ignore[arg-type]
+        Constraint(tokenizer, grammar)

@@ -109,3 +109,20 @@ def test_a_loop_is_an_end_that_repeats() -> None:
     assert evaluate.is_loop([*range(100), *[1, 2, 3] * 12])
     assert not evaluate.is_loop(list(range(200)))
     assert not evaluate.is_loop([*[1, 2, 3] * 12, *range(40)])
+
+
+def test_some_holes_follow_pieces_of_the_repositorys_other_files(
+    small_tokenizer: Tokenizer,
+) -> None:
+    packer = pack.Packer(small_tokenizer, length=1023, seed=1)
+    for _ in range(40):
+        packer.add_group([pack.Document("lib", f"{i}.py", SOURCE) for i in range(3)])
+    begun = [
+        tokens[: tokens.index(packer.ids[fim.PREFIX])]
+        for tokens in packer.whole
+        if packer.ids["<|repo_name|>"] in tokens and tokens[0] == packer.ids["<|repo_name|>"]
+    ]
+    files = [head.count(packer.ids["<|file_sep|>"]) for head in begun]
+    assert max(files) in (2, 3)
+    assert sum(count > 1 for count in files) > len(packer.whole) / 8
+    assert all(len(tokens) <= 1024 for tokens in packer.whole)

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlasd.workspace.analysis import analyse, changed_lines, content_hash
-from atlasd.workspace.definitions import defined_names, definitions, hashes_of, identifiers
+from atlasd.workspace.definitions import (
+    Definition,
+    defined_names,
+    definition,
+    hashes_of,
+    identifiers,
+)
 from atlasd.workspace.edits import BYTES, Edits
 from atlasd.workspace.postings import Postings
 from atlasd.workspace.repository import Repository
@@ -86,20 +92,25 @@ def test_the_names_a_file_defines_are_found(language: str) -> None:
     assert sorted(set(found) - set(wanted)) == []
 
 
+def definition_of(name: str, text: str, path: str, language: str) -> Definition:
+    [start] = [start for known, start in defined_names(text, language) if known == name]
+    return definition(text, path, name, start)
+
+
 def test_a_definition_comes_with_its_head_and_no_more() -> None:
     text = (
         "x = 1\n\n@cache\ndef area(\n    width: int,\n) -> int:\n"
         '    """The area."""\n    return width\n\n\ndef other():\n    pass\n'
     )
-    [found] = definitions(text, "python", "a.py", {"area"})
+    found = definition_of("area", text, "a.py", "python")
     assert (found.name, found.path, found.line) == ("area", "a.py", 3)
     assert found.text == (
         'def area(\n    width: int,\n) -> int:\n    """The area."""\n    return width'
     )
-    [found] = definitions("struct point {\n  int x;\n};\nint y;\n", "c", "a.h", {"point"})
+    found = definition_of("point", "struct point {\n  int x;\n};\nint y;\n", "a.h", "c")
     assert found.text == "struct point {\n  int x;\n};"
     long = "def long():\n" + "".join(f"    line_{n} = {n}\n" for n in range(100))
-    [found] = definitions(long, "python", "a.py", {"long"})
+    found = definition_of("long", long, "a.py", "python")
     assert found.text.count("\n") == 11
 
 
@@ -367,4 +378,4 @@ def test_remembered_texts_are_bounded(tmp_path: Path) -> None:
     repository = indexed(tmp_path)
     for number in range(8):
         assert repository.text(f"{number}.py")
-    assert repository._texts_bytes <= 4 << 20
+    assert repository._texts._used <= 4 << 20
