@@ -22,6 +22,7 @@ from training.tokenizer import SHARES, SPECIAL
 
 FIM_SHARE = 0.5  # of the documents
 HEADER_SHARE = 0.6  # of the documents, those that say which repository and file they are
+CONTEXT_SHARE = 0.4  # of the holes in groups of several files, those that follow pieces of others
 
 
 class Document(NamedTuple):
@@ -91,7 +92,7 @@ class Packer:
         plain = [document for document in group if rng.random() >= FIM_SHARE]
         for document in group:
             if document not in plain:
-                self._add_holes(document)
+                self._add_holes(document, [other for other in group if other is not document])
         if not plain:
             return
         named = rng.random() < HEADER_SHARE
@@ -103,22 +104,35 @@ class Packer:
                 tokens += [*self.encode(document.text), self.ids[fim.END]]
         self.plain += [*tokens, self.ids[fim.END]] if named else tokens
 
-    def _add_holes(self, document: Document) -> None:
+    def _add_holes(self, document: Document, others: list[Document]) -> None:
         """One hole per window of a file; a file longer than a row gives several."""
         rng = self.rng
         left = len(document.text)
         while left > 0:
             size = rng.randint(300, int(2.6 * self.width))  # characters: about 3.3 make a token
+            head: list[int] = []
+            if others and rng.random() < CONTEXT_SHARE:
+                size //= 2
+                head = self._context(document, others, size) + self._path(document)
+            elif rng.random() < HEADER_SHARE:
+                head = self._name(document) + self._path(document)
             text = fim.window(document.text, size, rng)
             left -= len(text)
-            head: list[int] = []
-            if rng.random() < HEADER_SHARE:
-                head = self._name(document) + self._path(document)
             tokens = head + fim.encode(
                 self.encode, fim.cut(text, rng), rng.random() < 0.5, self.ids
             )
             if len(tokens) <= self.width:
                 self.whole.append(tokens)
+
+    def _context(self, document: Document, others: list[Document], size: int) -> list[int]:
+        """The repository's name and pieces of one to three neighbours, about `size` characters."""
+        rng = self.rng
+        picked = rng.sample(others, min(len(others), rng.randint(1, 3)))
+        tokens = self._name(document)
+        for other in picked:
+            piece = fim.window(other.text, max(100, size // len(picked)), rng)
+            tokens += self._path(other) + self.encode(piece)
+        return tokens
 
     def add_pair(self, pair: chat.Pair) -> None:
         tokens: list[int] = []
