@@ -19,6 +19,7 @@ from pathlib import Path
 from atlasd.workspace.contents import Contents, Read
 from atlasd.workspace.delivery import Batch, Delivery
 from atlasd.workspace.looking import look_at, look_through
+from atlasd.workspace.memory import return_free_memory, return_large_blocks
 from atlasd.workspace.repository import Repository
 from atlasd.workspace.task import Gone, Look, Task
 from atlasd.workspace.tokens import StepwiseTokenizer, Tokenize
@@ -88,6 +89,7 @@ class Indexer:
     # the thread
 
     def _main(self) -> None:
+        return_large_blocks()
         try:
             while True:
                 self._end_closed()
@@ -161,6 +163,8 @@ class Indexer:
         with self._condition:
             quiet = task.quiet
         if quiet:
+            if task.repository.state == "indexing":
+                return_free_memory()
             task.repository.state = "watching"
             self._delivery.idle(task)
 
