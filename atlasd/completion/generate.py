@@ -219,13 +219,15 @@ def generate(
     logprobs: int = -1,
     drafting: bool = True,
     learn: bool = True,
+    grammar: str = "",
     lead: bytes = b"",
 ) -> Generation:
     """Submit a stream and read it as text.
 
     ``stop_tokens`` defaults to the tokenizer's end-of-text tokens. ``stop`` strings may cross
     token borders; neither they nor what follows is part of the text. ``logprobs`` asks for that
-    many alternatives per token, -1 for none. ``lead`` are bytes of the answer that the prompt
+    many alternatives per token, -1 for none. ``grammar`` holds the answer to a constraint (see
+    ``Submit``). ``lead`` are bytes of the answer that the prompt
     ends with already.
     """
     ends = list(tokenizer.eos_ids if stop_tokens is None else stop_tokens)
@@ -241,5 +243,6 @@ def generate(
         logprobs=logprobs,
         drafting=drafting,
         learn=learn,
+        grammar=grammar,
     )
     return Generation(stream, tokenizer, stop=stop, stop_tokens=ends, lead=lead)

@@ -76,6 +76,7 @@ class Engine(Protocol):
         logprobs: int = -1,
         drafting: bool = True,
         learn: bool = True,
+        grammar: str = "",
     ) -> EngineStream: ...
 
     def send(self, message: ToEngine) -> None: ...

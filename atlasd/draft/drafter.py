@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from atlasd.draft.constraint import Constraint
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -31,6 +34,8 @@ class StreamView:
     choice: int = 0
     """With ``temperature`` and ``seed`` the key of the target's noise, so that a neural drafter can
     sample with the same."""
+    constraint: Constraint | None = None
+    """What the output is held to; the engine advances it."""
 
 
 @dataclass(frozen=True)

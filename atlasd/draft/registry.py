@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from atlasd_kernels.cpu.text import text_library
@@ -16,15 +15,13 @@ from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import Drafter, Int32
+from atlasd.draft.grammar import Grammar
 from atlasd.draft.learned import LearnedState, pack, unpack, unpack_shared
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
-
-if TYPE_CHECKING:
-    from atlasd.draft.grammar import Constraint, Grammar
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +68,7 @@ class Drafting:
         if neural is not None:
             self.drafters.append(neural)
         self.neural = neural
-        self._grammar: Grammar | None = None
+        self._grammar = False
         self.controller = Controller(self.drafters, self.confidence, costs)
 
     def add_segment(
@@ -91,17 +88,15 @@ class Drafting:
         if not known:
             self.recycle.add(tokens)
 
-    def constrain(self, stream: int, constraint: Constraint) -> None:
-        """Hold a stream to a grammar: call before it begins, and mask the target's choices with
-        ``constraint.allowed``. Forced tokens are drafted, all drafts are trimmed."""
-        if self._grammar is None:
-            from atlasd.draft.grammar import Grammar  # llguidance is needed by few streams
-
-            self._grammar = Grammar()
-            self.drafters.append(self._grammar)
-            self.controller.add(self._grammar)
-            self.controller.trim_with(self._grammar.trim)
-        self._grammar.constrain(stream, constraint)
+    def expect_constraints(self) -> None:
+        """From now on streams may be held to a constraint: what it forces is drafted, and all
+        drafts are cut to what it allows. Few engines ever need it, so it is not there before."""
+        if not self._grammar:
+            self._grammar = True
+            grammar = Grammar()
+            self.drafters.append(grammar)
+            self.controller.add(grammar)
+            self.controller.trim_with(grammar.trim)
 
     def drop_segment(self, segment: str, repository: str) -> None:
         """Never draft from this segment again."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atlasd.draft.drafter import EMPTY, Draft
 from atlasd.engine.slots import Int32
 from atlasd.engine.streams import Stream
+
+if TYPE_CHECKING:
+    from atlasd.draft.constraint import Bool
 
 
 @dataclass(eq=False, slots=True)
@@ -24,6 +29,8 @@ class Part:
     stream that lost its slot catches up."""
     planned: bool = False
     """Drafters know of the stream and are told what becomes of this step."""
+    allowed: Future[Bool] | None = None
+    """What the stream's constraint allows at the rows whose logits are wanted."""
 
     @classmethod
     def plain(cls, stream: Stream, most: int) -> Part:

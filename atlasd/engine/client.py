@@ -74,6 +74,7 @@ class EngineClient(Supervision):
         logprobs: int = -1,
         drafting: bool = True,
         learn: bool = True,
+        grammar: str = "",
     ) -> EngineStream:
         """Decode from a prompt. Returns at once; errors come with the iteration."""
         stream = EngineStream(
@@ -90,6 +91,7 @@ class EngineClient(Supervision):
                 logprobs=logprobs,
                 drafting=drafting,
                 learn=learn,
+                grammar=grammar,
             ),
             self,
         )

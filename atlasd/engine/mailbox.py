@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 
+from atlasd.engine.compiling import Compiled
 from atlasd.engine.framing import EngineEnd, frame
 from atlasd.engine.protocol import FromEngine, Shutdown, ToEngine
 
@@ -21,13 +22,17 @@ class Inbox:
         self.serving = False
         """While it is not, nothing can be in the middle of anything, and ``Shutdown`` may end
         the process at once, however deep in a library it is."""
-        self._messages: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[ToEngine | Compiled] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(end,), daemon=True, name="inbox").start()
 
     def __len__(self) -> int:
         return self._messages.qsize()
 
-    def next(self, timeout: float | None = None) -> ToEngine | None:
+    def put(self, message: Compiled) -> None:
+        """Something this process has to tell itself; from any thread."""
+        self._messages.put(message)
+
+    def next(self, timeout: float | None = None) -> ToEngine | Compiled | None:
         """The next message; waits for one, at most ``timeout`` seconds (0: not at all)."""
         try:
             return self._messages.get(timeout != 0, timeout or None)

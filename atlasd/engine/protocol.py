@@ -73,6 +73,8 @@ class Submit(msgspec.Struct, tag=True, omit_defaults=True):
     drafting: bool = True
     learn: bool = True
     """False in workspaces that are not trusted: nothing of this stream is kept."""
+    grammar: str = ""
+    """What the output is held to, as llguidance's ``LLMatcher.grammar_from_…`` writes it."""
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -220,7 +222,9 @@ class StreamStats(msgspec.Struct, omit_defaults=True):
     """Tokens drafted and verified, by source."""
     accepted: dict[str, int] = {}
     prediction_accepted: int = 0
+    """Tokens of the request's prediction that the output has."""
     prediction_rejected: int = 0
+    """Those it does not have."""
 
 
 class Finished(msgspec.Struct, tag=True, omit_defaults=True):

@@ -13,6 +13,7 @@ from time import monotonic
 from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
 from atlasd.draft.static import static_or_none
 from atlasd.engine.calibration import KIND, Calibrations
+from atlasd.engine.compiling import Compiled, Compiler
 from atlasd.engine.costs import ROWS
 from atlasd.engine.loading import Served, clock_of
 from atlasd.engine.mailbox import Inbox, Outbox
@@ -90,6 +91,10 @@ class Service:
         )
         self._recheck = Recheck(served.loaded.decoder, served.costs, self._clock)
         self._looks = 0
+        self._compiler = Compiler(served.files, served.loaded.decoder.vocab_size, inbox.put)
+        self._compiling: dict[int, Submit] = {}
+        self._constrained = False
+        """A stream was held to a constraint, so others will be."""
         self._ending = False
         self._learned_at = monotonic()
         self._unsaved = not served.calibrated
@@ -140,13 +145,19 @@ class Service:
         while len(self._inbox) and (message := self._inbox.next(0)) is not None:
             self._take(message)
 
-    def _take(self, message: ToEngine) -> None:
+    def _take(self, message: ToEngine | Compiled) -> None:
         match message:
             case Submit():
-                self._engine.submit(message)
+                self._submit(message)
+            case Compiled():
+                self._compiled(message)
             case Cancel():
+                if (waiting := self._compiling.pop(message.stream, None)) is not None:
+                    self._engine.refuse(waiting, "cancelled")
                 self._engine.cancel(message.stream)
             case Promote():
+                if (waiting := self._compiling.get(message.stream)) is not None:
+                    waiting.priority = message.priority
                 self._engine.promote(message.stream, message.priority)
             case AddSegment() | DropSegment() | DropRepository() | Restore():
                 self._later.append(message)
@@ -165,6 +176,25 @@ class Service:
                 self._ending = True
             case Load():
                 log.error("a model is loaded already")
+
+    def _submit(self, submit: Submit) -> None:
+        if not submit.grammar:
+            self._engine.submit(submit)
+            return
+        self._compiling[submit.stream] = submit
+        self._compiler.compile(submit)
+
+    def _compiled(self, compiled: Compiled) -> None:
+        submit = self._compiling.pop(compiled.submit.stream, None)
+        if submit is None:
+            return
+        if compiled.error is not None:
+            self._engine.refuse(submit, "error", str(compiled.error))
+            return
+        self._constrained = True
+        if self._drafting is not None:
+            self._drafting.expect_constraints()
+        self._engine.submit(submit, compiled.constraint)
 
     def _do_later(self, most: int) -> None:
         self._learned_at = monotonic()
@@ -230,6 +260,8 @@ class Service:
         )
         for item in self._restored.values():
             self._drafting.restore(item.kind, item.repository, item.payload)
+        if self._constrained:
+            self._drafting.expect_constraints()
         self._engine.set_planning(Planning(self._drafting.controller, served.costs, self._clock))
 
     def _announce(self) -> None:

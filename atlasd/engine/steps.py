@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlasd.draft.drafter import EMPTY, Draft
+from atlasd.draft.drafter import EMPTY
 from atlasd.engine.batch import Batch, Part
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.counters import Counters
 from atlasd.engine.framing import pack_tokens
+from atlasd.engine.masking import Masks, masked
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Finished, Priority, StreamStats, Submit, Tokens
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
@@ -26,12 +28,12 @@ from atlasd.engine.streams import Phase, Stream, new_stream
 from atlasd.errors import AtlasdError
 from atlasd.models.decoder import Decoder, Float32
 
+if TYPE_CHECKING:
+    from atlasd.draft.constraint import Constraint
+
 log = logging.getLogger(__name__)
 
 Emit = Callable[[Tokens | Finished], None]
-
-PREDICTION_SOURCES = ("prediction", "edit")
-"""Drafters that draft from the ``prediction`` of a request that has one."""
 
 
 class Engine:
@@ -63,13 +65,15 @@ class Engine:
         self._choose = choose
         self._clock = clock or StepClock()
         self._poll = poll
+        self._masks = Masks()
         self._streams: dict[int, Stream] = {}
         self._arrivals = 0
 
     # Requests
 
-    def submit(self, submit: Submit) -> None:
-        """Take on a stream; what is wrong with the request is told by its ``Finished``."""
+    def submit(self, submit: Submit, constraint: Constraint | None = None) -> None:
+        """Take on a stream, held to ``constraint`` (its own from now on); what is wrong with the
+        request is told by its ``Finished``."""
         self._arrivals += 1
         try:
             stream = new_stream(
@@ -78,13 +82,18 @@ class Engine:
                 vocab_size=self.decoder.vocab_size,
                 slot_tokens=self.decoder.slot_tokens,
                 choose=self._choose,
+                constraint=constraint,
             )
         except AtlasdError as error:
-            stats = StreamStats(prompt_tokens=len(submit.tokens) // 4)
-            self.counters.end_of_stream("error", stats)
-            self._emit(Finished(submit.stream, "error", stats, str(error)))
+            self.refuse(submit, "error", str(error))
         else:
             self._streams[submit.stream] = stream
+
+    def refuse(self, submit: Submit, reason: str, message: str = "") -> None:
+        """Tell the end of a stream that never began."""
+        stats = StreamStats(prompt_tokens=len(submit.tokens) // 4)
+        self.counters.end_of_stream(reason, stats)
+        self._emit(Finished(submit.stream, reason, stats, message))
 
     def cancel(self, number: int) -> None:
         """End a stream now; its slot is free for the next step. Unknown numbers are ignored."""
@@ -162,7 +171,9 @@ class Engine:
         end = min(stream.prefill_end, start + most)
         last = end == stream.prefill_end == len(stream.tokens)
         rows = np.arange(start, end, dtype=np.int32)
+        part = Part(stream, EMPTY, 0, int(last))
         started = perf_counter()
+        self._masks.begin([part])
         try:
             logits = self.decoder.forward(
                 np.array(stream.tokens[start:end], dtype=np.int32),
@@ -181,8 +192,9 @@ class Engine:
             if end == stream.prefill_end:
                 stream.enter(Phase.DECODE)
             if last:
-                self._accept(Part(stream, EMPTY, 0, 1), logits, 0.0)
+                self._accept(part, logits, 0.0)
         except Exception as error:
+            self._masks.finish([part])
             self._fail(stream, error)
 
     # Decoding
@@ -194,9 +206,11 @@ class Engine:
         if not batch.parts:
             return
         began = self._clock.now()
+        self._masks.begin(batch.parts)
         try:
             logits = self._forward(batch)
         except Exception as error:
+            self._masks.finish(batch.parts)
             if len(batch.parts) == 1 and not batch.parts[0].draft.tokens:
                 self._fail(batch.parts[0].stream, error)
             else:
@@ -253,11 +267,10 @@ class Engine:
         """Accept what the target agrees with, and go on to the stream's end if it is there."""
         stream, draft = part.stream, part.draft
         stats = stream.stats
-        chosen = stream.sampler.match(logits, draft.tokens)
-        tokens, reason = stream.take(chosen)
-        # A stop token is verified (and learned), but it is no output; what follows it is neither.
-        verified = chosen[: len(tokens) + (reason == "stop")]
-        accepted = min(len(chosen) - 1, len(verified))
+        chosen = stream.sampler.match(masked(part, logits), draft.tokens)
+        agreed = len(chosen) - 1
+        tokens, reason, verified = stream.take(chosen)
+        accepted = min(agreed, len(verified))
         scores = [
             logprobs_of(row, token, stream.logprobs)
             for row, token in zip(logits, tokens, strict=False)
@@ -272,7 +285,7 @@ class Engine:
             stats.rows += part.rows
         if draft.tokens:
             decided = min(len(draft.tokens), len(verified)) if reason else len(draft.tokens)
-            _count_draft(stream, draft, decided, accepted)
+            stream.count(draft, decided, accepted)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), scores))
         if part.planned and self.planning is not None:
@@ -287,6 +300,7 @@ class Engine:
         if stream.slot >= 0:
             self._schedule.leave(stream)
         stream.enter(Phase.ENDED)
+        stream.sum_up()
         self.counters.end_of_stream(reason, stream.stats)
         self._emit(Finished(stream.number, reason, stream.stats, message))
         # Drafters may take their time with what they keep of it; nobody waits for that.
@@ -301,14 +315,3 @@ class Engine:
         if not isinstance(error, AtlasdError):
             error = AtlasdError(f"The engine failed on this request ({error}).", "See the log.")
         self._end(stream, "error", str(error))
-
-
-def _count_draft(stream: Stream, draft: Draft, decided: int, accepted: int) -> None:
-    stats = stream.stats
-    right = draft.by_source(accepted)
-    for source, count in draft.by_source(decided).items():
-        stats.drafted[source] = stats.drafted.get(source, 0) + count
-        stats.accepted[source] = stats.accepted.get(source, 0) + right.get(source, 0)
-        if stream.view.prediction is not None and source in PREDICTION_SOURCES:
-            stats.prediction_accepted += right.get(source, 0)
-            stats.prediction_rejected += count - right.get(source, 0)

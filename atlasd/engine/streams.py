@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlasd.draft.drafter import StreamView
+from atlasd.draft.drafter import Draft, StreamView
 from atlasd.engine.framing import unpack_tokens
+from atlasd.engine.predicted import Predicted
 from atlasd.engine.protocol import Priority, StreamStats, Submit
 from atlasd.engine.sampling import ChooseRow, Sampler, choose_row
 from atlasd.engine.slots import Int32
 from atlasd.errors import RequestError
+
+if TYPE_CHECKING:
+    from atlasd.draft.constraint import Constraint
 
 
 class Phase(Enum):
@@ -48,11 +53,17 @@ class Stream:
     waits_since: float = field(default_factory=perf_counter)
     begun: bool = False
     """Drafters have been told of it."""
+    predicted: Predicted | None = None
 
     @property
     def tokens(self) -> list[int]:
         """Prompt and verified output."""
         return self.view.tokens
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What its output is held to."""
+        return self.view.constraint
 
     @property
     def pending(self) -> int:
@@ -86,13 +97,37 @@ class Stream:
         """The longest draft that can still be of use: a step gives one token more than it."""
         return self.max_tokens - self.stats.output_tokens - 1
 
-    def take(self, chosen: list[int]) -> tuple[list[int], str]:
-        """Cut the target's tokens at the stream's end: (tokens that count, reason or "")."""
+    def take(self, chosen: list[int]) -> tuple[list[int], str, list[int]]:
+        """Cut the target's tokens at the stream's end: (tokens that count, reason or "", tokens
+        that are verified). A stop token is verified, but it is no output; what follows is neither.
+        """
         left = self.max_tokens - self.stats.output_tokens
-        for index, token in enumerate(chosen[:left]):
+        tokens, reason = chosen[:left], "length" if len(chosen) >= left else ""
+        verified = tokens
+        for index, token in enumerate(tokens):
             if token in self.stops:
-                return chosen[:index], "stop"
-        return chosen[:left], "length" if len(chosen) >= left else ""
+                tokens, reason, verified = chosen[:index], "stop", chosen[: index + 1]
+                break
+        if self.constraint is not None:
+            needed = self.constraint.accept(verified)
+            if self.constraint.finished and needed <= len(tokens):
+                tokens, reason, verified = tokens[:needed], "stop", verified[:needed]
+        if self.predicted is not None:
+            self.predicted.feed(tokens)
+        return tokens, reason, verified
+
+    def count(self, draft: Draft, decided: int, accepted: int) -> None:
+        """Book a draft of which ``decided`` tokens were judged and ``accepted`` right."""
+        right = draft.by_source(accepted)
+        for source, count in draft.by_source(decided).items():
+            self.stats.drafted[source] = self.stats.drafted.get(source, 0) + count
+            self.stats.accepted[source] = self.stats.accepted.get(source, 0) + right.get(source, 0)
+
+    def sum_up(self) -> None:
+        """What is only known at the end."""
+        if self.predicted is not None:
+            self.stats.prediction_accepted = self.predicted.accepted
+            self.stats.prediction_rejected = self.predicted.rejected
 
 
 def new_stream(
@@ -102,6 +137,7 @@ def new_stream(
     vocab_size: int,
     slot_tokens: int,
     choose: ChooseRow = choose_row,
+    constraint: Constraint | None = None,
 ) -> Stream:
     """Check a request and make its stream. Raises RequestError if it cannot be served."""
     prompt = unpack_tokens(submit.tokens)
@@ -120,17 +156,19 @@ def new_stream(
     if submit.max_tokens < 1:
         raise RequestError("max_tokens is out of range.", "Ask for at least one token.")
     sampling = submit.sampling
+    prediction = np.frombuffer(submit.prediction, "<i4") if submit.prediction else None
     view = StreamView(
         stream=submit.stream,
         tokens=prompt,
         prompt_length=len(prompt),
         repository=submit.repository,
         language=submit.language,
-        prediction=np.frombuffer(submit.prediction, "<i4") if submit.prediction else None,
+        prediction=prediction,
         learn=submit.learn,
         temperature=sampling.temperature,
         seed=sampling.seed,
         choice=sampling.choice,
+        constraint=constraint,
     )
     return Stream(
         number=submit.stream,
@@ -144,4 +182,5 @@ def new_stream(
         drafting=submit.drafting,
         arrival=arrival,
         stats=StreamStats(prompt_tokens=len(prompt)),
+        predicted=None if prediction is None else Predicted(prediction.tolist()),
     )

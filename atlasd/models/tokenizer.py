@@ -117,6 +117,10 @@ class Tokenizer:
             known = self._bytes[id] = self._compute_bytes(id)
         return known
 
+    def serialized(self) -> str:
+        """The vocabulary in the format of tokenizer.json, control tokens marked as special."""
+        return self._inner.to_str()
+
     def token_text(self, id: int) -> str | None:
         """The vocabulary entry of an id, as the vocabulary spells it."""
         return self._inner.id_to_token(id)

@@ -14,9 +14,9 @@ from llguidance import LLMatcher, LLTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from atlasd.draft.confidence import Confidence
+from atlasd.draft.constraint import Constraint
 from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.constraint import Constraint
 from atlasd.draft.grammar import Grammar
 from atlasd.draft.registry import Drafting
 from atlasd.errors import RequestError
