@@ -74,6 +74,44 @@ ATLASD_API const char* atlasd_draft(Decoder* decoder, int32_t token, int32_t slo
   });
 }
 
+ATLASD_API const char* atlasd_draft_corrected(Decoder* decoder, const Correction* correction,
+                                              int32_t before, int32_t token, int32_t slot,
+                                              int32_t position, int64_t limit, float stop,
+                                              const Noise* noise, int32_t* tokens,
+                                              float* probabilities, int64_t* drafted) {
+  return guarded([&]() -> const char* {
+    const int32_t both[2] = {token, before}, slots[2] = {slot, slot};
+    const int32_t positions[2] = {position, position};
+    if (const char* problem = decoder->check({both, slots, positions, 2}, nullptr, 0))
+      return problem;
+    *drafted = decoder->draft(token, slot, position, limit, stop, *noise, true, tokens,
+                              probabilities, correction, before);
+    return nullptr;
+  });
+}
+
+ATLASD_API const char* atlasd_correction(const Decoder* decoder, const CorrectionWeights* weights,
+                                         Correction** out) {
+  return guarded([&]() -> const char* {
+    if (const char* problem = decoder->check_correction(*weights)) return problem;
+    *out = decoder->make_correction(*weights);
+    return nullptr;
+  });
+}
+
+ATLASD_API void atlasd_correction_free(Correction* correction) { delete correction; }
+
+ATLASD_API const char* atlasd_states(Decoder* decoder, const int32_t* tokens,
+                                     const int32_t* slots, const int32_t* positions, int64_t rows,
+                                     float* states) {
+  return guarded([&]() -> const char* {
+    const RowBatch batch{tokens, slots, positions, rows};
+    if (const char* problem = decoder->check(batch, nullptr, 0)) return problem;
+    decoder->states(batch, states);
+    return nullptr;
+  });
+}
+
 ATLASD_API const char* atlasd_reduce_head(Decoder* decoder, const int32_t* tokens, int64_t count) {
   return guarded([&]() -> const char* {
     decoder->reduce_head(tokens, count);

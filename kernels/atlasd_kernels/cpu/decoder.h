@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "correction.h"
 #include "kernels.h"
 #include "memory.h"
 #include "pack.h"
@@ -71,9 +72,16 @@ class Decoder {
 
   // A head of these tokens only, for drafting; replaces the one before. Empty: none.
   void reduce_head(const int32_t* tokens, long count);
-  // Drafts greedily or with noise; returns how many tokens were drafted.
+  // Drafts greedily or with noise; returns how many tokens were drafted. With a correction its
+  // head is used, and `before` is the token before `token`.
   long draft(int32_t token, int slot, int position, long limit, float stop, const Noise& noise,
-             bool reduced, int32_t* tokens, float* probabilities);
+             bool reduced, int32_t* tokens, float* probabilities,
+             const Correction* correction = nullptr, int32_t before = 0);
+  // Null, or what is wrong with these weights.
+  const char* check_correction(const CorrectionWeights& weights) const;
+  Correction* make_correction(const CorrectionWeights& weights) const;
+  // Normalised last hidden states of all rows, [count, hidden]; nothing else of them is computed.
+  void states(const RowBatch& rows, float* out);
 
   long logits_ld() const { return padded(config_.vocab, kPanel); }
   long slot_bytes() const { return cache_.bytes(); }
@@ -93,6 +101,8 @@ class Decoder {
   void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void head(const Matrix& m, long rows, Scratch& s, float* logits, long ld);
+  void corrected_head(const Correction& correction, int32_t last, int32_t before, Scratch& s,
+                      float* logits, long ld);
   uint8_t* keys(int layer, int slot, int head) const;
   uint8_t* values(int layer, int slot, int head) const;
   template <class F>

@@ -17,10 +17,13 @@ void Decoder::reduce_head(const int32_t* tokens, long count) {
 }
 
 long Decoder::draft(int32_t token, int slot, int position, long limit, float stop,
-                    const Noise& noise, bool reduced, int32_t* tokens, float* probabilities) {
-  const Matrix& head_matrix = reduced ? reduced_head_ : head_;
+                    const Noise& noise, bool reduced, int32_t* tokens, float* probabilities,
+                    const Correction* correction, int32_t before) {
+  const std::vector<int32_t>& ids = correction ? correction->tokens() : reduced_tokens_;
+  const Matrix& head_matrix = correction ? correction->head() : reduced ? reduced_head_ : head_;
+  reduced = reduced || correction;
   const long width = head_matrix.panels * kPanel;
-  const long count = reduced ? static_cast<long>(reduced_tokens_.size()) : config_.vocab;
+  const long count = reduced ? static_cast<long>(ids.size()) : config_.vocab;
   draft_logits_.resize(width);
   if (reduced) draft_full_.assign(config_.vocab, -INFINITY);
   const Pool::Series series(*pool_);
@@ -29,21 +32,25 @@ long Decoder::draft(int32_t token, int slot, int position, long limit, float sto
   for (; drafted < limit && position < config_.slot_tokens; drafted++, position++) {
     block({&token, &slot, &position, 1}, {0});
     Scratch s = scratch(1);
-    head(head_matrix, 1, s, draft_logits_.data(), width);
+    if (correction)
+      corrected_head(*correction, token, before, s, draft_logits_.data(), width);
+    else
+      head(head_matrix, 1, s, draft_logits_.data(), width);
+    before = token;
     const float total = kernels_->log_sum_exp(draft_logits_.data(), count);
     Noise here = noise;
     here.output_index += static_cast<uint32_t>(drafted);
     const float* logits = draft_logits_.data();
     if (reduced && noise.temperature > 0) {
       // noise is keyed by the token's own id, so the few logits go to their places
-      for (long i = 0; i < count; i++) draft_full_[reduced_tokens_[i]] = logits[i];
+      for (long i = 0; i < count; i++) draft_full_[ids[i]] = logits[i];
       token = kernels_->choose(draft_full_.data(), config_.vocab, here);
       logits = draft_full_.data();
       probabilities[drafted] = std::exp(logits[token] - total);
     } else {
       const int32_t best = kernels_->choose(logits, count, here);
       probabilities[drafted] = std::exp(logits[best] - total);
-      token = reduced ? reduced_tokens_[best] : best;
+      token = reduced ? ids[best] : best;
     }
     reach *= probabilities[drafted];
     if (reach < stop) break;

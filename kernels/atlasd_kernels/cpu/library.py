@@ -77,6 +77,22 @@ class Noise(ctypes.Structure):
     ]
 
 
+class CorrectionWeights(ctypes.Structure):
+    """Mirrors ``CorrectionWeights`` in correction.h."""
+
+    _fields_ = [
+        ("count", c_int64),
+        ("rank", c_int64),
+        ("codes", c_int64),
+        ("tokens", c_void_p),
+        ("down", c_void_p),
+        ("up", c_void_p),
+        ("last", c_void_p),
+        ("before", c_void_p),
+        ("bias", c_void_p),
+    ]
+
+
 class Profile(ctypes.Structure):
     """Mirrors ``Profile`` in decoder.h: nanoseconds since the decoder was made."""
 
@@ -99,6 +115,16 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             *[Array, Array, POINTER(c_int64)],
         ],
     ),
+    "draft_corrected": (
+        c_char_p,
+        [
+            *[c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32, c_int64, c_float],
+            *[POINTER(Noise), Array, Array, POINTER(c_int64)],
+        ],
+    ),
+    "correction": (c_char_p, [c_void_p, POINTER(CorrectionWeights), POINTER(c_void_p)]),
+    "correction_free": (None, [c_void_p]),
+    "states": (c_char_p, [c_void_p, Array, Array, Array, c_int64, Array]),
     "reduce_head": (c_char_p, [c_void_p, Array, c_int64]),
     "copy_prefix": (None, [c_void_p, c_int32, c_int32, c_int32]),
     "slot_bytes": (c_int64, [c_void_p]),

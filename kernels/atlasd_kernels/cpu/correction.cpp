@@ -1,0 +1,87 @@
+// Drafting with an online adapter, and the states it is trained on.
+#include "correction.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "decoder.h"
+
+namespace atlasd {
+
+Correction::Correction(const CorrectionWeights& w, const Matrix& full, long hidden)
+    : hidden_(hidden),
+      rank_(w.rank),
+      codes_(w.codes),
+      tokens_(w.tokens, w.tokens + w.count),
+      down_(w.down, w.down + hidden * w.rank),
+      up_(w.up, w.up + hidden * w.rank),
+      last_(w.last, w.last + w.codes * w.rank),
+      before_(w.before, w.before + w.codes * w.rank),
+      bias_(w.bias, w.bias + w.count),
+      head_(full) {
+  head_.panels = padded(w.count, kPanel) / kPanel;
+  memory_ = Memory(head_.panels * full.panel_bytes);
+  head_.data = memory_.as<uint8_t>();
+  for (long i = 0; i < w.count; i++)
+    copy_column(full.format, full.data, w.tokens[i], memory_.as<uint8_t>(), i, full.k);
+}
+
+void Correction::correct(float* state, int32_t last, int32_t before) const {
+  float z[kMaxRank];
+  const float* last_code = last_.data() + last % codes_ * rank_;
+  const float* before_code = before_.data() + before % codes_ * rank_;
+  for (long k = 0; k < rank_; k++) z[k] = last_code[k] + before_code[k];
+  for (long i = 0; i < hidden_; i++) {
+    const float* row = down_.data() + i * rank_;
+    const float x = state[i];
+    for (long k = 0; k < rank_; k++) z[k] += x * row[k];
+  }
+  for (long k = 0; k < rank_; k++) {
+    const float* row = up_.data() + k * hidden_;
+    const float x = z[k];
+    for (long i = 0; i < hidden_; i++) state[i] += x * row[i];
+  }
+}
+
+void Correction::add_bias(float* logits) const {
+  for (size_t i = 0; i < bias_.size(); i++) logits[i] += bias_[i];
+}
+
+Correction* Decoder::make_correction(const CorrectionWeights& weights) const {
+  return new Correction(weights, head_, config_.hidden);
+}
+
+const char* Decoder::check_correction(const CorrectionWeights& w) const {
+  if (w.count < 1 || w.codes < 1) return "a correction needs tokens and codes";
+  if (w.rank < 1 || w.rank > kMaxRank) return "rank out of range";
+  for (long i = 0; i < w.count; i++)
+    if (w.tokens[i] < 0 || w.tokens[i] >= config_.vocab) return "head token out of range";
+  return nullptr;
+}
+
+void Decoder::corrected_head(const Correction& correction, int32_t last, int32_t before,
+                             Scratch& s, float* logits, long ld) {
+  kernels_->rms_norm(s.x, final_norm_, config_.rms_eps, config_.hidden, s.normed);
+  correction.correct(s.normed, last, before);
+  quantise(s.normed, s.x_ld, config_.hidden, 1, correction.head().format, s);
+  multiply(correction.head(), s.rows, 1, {logits, ld, Finish::store, nullptr});
+  correction.add_bias(logits);
+}
+
+void Decoder::states(const RowBatch& rows, float* out) {
+  const Pool::Series series(*pool_);
+  constexpr long kRows = 256;
+  std::vector<int32_t> all;
+  for (long begin = 0; begin < rows.count; begin += kRows) {
+    const long n = std::min(kRows, rows.count - begin);
+    all.resize(n);
+    for (long i = 0; i < n; i++) all[i] = static_cast<int32_t>(i);
+    block({rows.tokens + begin, rows.slots + begin, rows.positions + begin, n}, all);
+    Scratch s = scratch(n);
+    normalise(s.x, final_norm_, n, Format::fp32, s);
+    for (long i = 0; i < n; i++)
+      memcpy(out + (begin + i) * config_.hidden, s.normed + i * s.x_ld, config_.hidden * 4);
+  }
+}
+
+}  // namespace atlasd

@@ -1,0 +1,108 @@
+"""An adapter's weights on the native side, drafting with them, and the states they correct."""
+
+from __future__ import annotations
+
+import ctypes
+from weakref import finalize
+
+import numpy as np
+import numpy.typing as npt
+
+from atlasd_kernels.cpu.decoder import CpuDecoder
+from atlasd_kernels.cpu.drafting import DraftedChain
+from atlasd_kernels.cpu.library import CorrectionWeights, Noise, check, native
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+class Correction:
+    """A draft head of chosen tokens with a low-rank correction before it; see correction.h.
+
+    The arrays are copied: ``head`` [count] token ids, ``down`` [hidden, rank], ``up``
+    [rank, hidden], ``last`` and ``before`` [codes, rank], ``bias`` [count]. It belongs to the
+    decoder it was made for, and is freed with this object.
+    """
+
+    def __init__(
+        self,
+        decoder: CpuDecoder,
+        head: Int32,
+        down: Float32,
+        up: Float32,
+        last: Float32,
+        before: Float32,
+        bias: Float32,
+    ) -> None:
+        hidden, rank = down.shape
+        if hidden != decoder.spec.hidden_size or up.shape != (rank, hidden):
+            raise ValueError("the correction has another hidden size")
+        if last.shape != before.shape or last.shape[1:] != (rank,) or bias.shape != head.shape:
+            raise ValueError("the correction's arrays do not fit each other")
+        ids = np.ascontiguousarray(head, np.int32)
+        arrays = [np.ascontiguousarray(a, np.float32) for a in (down, up, last, before, bias)]
+        weights = CorrectionWeights(
+            len(ids), rank, len(last), ids.ctypes.data, *(a.ctypes.data for a in arrays)
+        )
+        self.decoder = decoder
+        self.nbytes = sum(a.nbytes for a in arrays) + 2 * len(ids) * hidden
+        self._handle = ctypes.c_void_p()
+        check(
+            native().correction(decoder.handle, ctypes.byref(weights), ctypes.byref(self._handle))
+        )
+        finalize(self, native().correction_free, self._handle)
+
+    def draft(
+        self,
+        last_token: int,
+        before: int,
+        slot: int,
+        position: int,
+        limit: int,
+        *,
+        stop_probability: float = 0.0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        choice: int = 0,
+        output_index: int = 0,
+    ) -> DraftedChain:
+        """As ``draft_chain``, with the correction; ``before`` is the token before the last."""
+        tokens = np.empty(limit, np.int32)
+        probabilities = np.empty(limit, np.float32)
+        drafted = ctypes.c_int64()
+        check(
+            native().draft_corrected(
+                self.decoder.handle,
+                self._handle,
+                before,
+                last_token,
+                slot,
+                position,
+                limit,
+                stop_probability,
+                ctypes.byref(Noise(temperature, seed, choice, output_index)),
+                tokens.ctypes.data,
+                probabilities.ctypes.data,
+                ctypes.byref(drafted),
+            )
+        )
+        return DraftedChain(tokens[: drafted.value], probabilities[: drafted.value])
+
+
+def last_states(decoder: CpuDecoder, tokens: Int32, slot: int, position: int) -> Float32:
+    """The normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on."""
+    tokens = np.ascontiguousarray(tokens, np.int32)
+    slots = np.full(len(tokens), slot, np.int32)
+    positions = np.arange(position, position + len(tokens), dtype=np.int32)
+    states = np.empty((len(tokens), decoder.spec.hidden_size), np.float32)
+    check(
+        native().states(
+            decoder.handle,
+            tokens.ctypes.data,
+            slots.ctypes.data,
+            positions.ctypes.data,
+            len(tokens),
+            states.ctypes.data,
+        )
+    )
+    return states
