@@ -117,7 +117,7 @@ class NativeMixture(Mixture):
                 state.generation = state.segment.generation
         self._library.observe(self._text, state.handle, address, count)
         if stream.learn:
-            self.recycle.observe_rejected(len(tokens), rows)
+            self.recycle.observe_rows(tokens, rows)
 
     def end(self, stream: StreamView) -> None:
         state = self._native_streams.pop(stream.stream)

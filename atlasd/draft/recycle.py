@@ -1,8 +1,8 @@
 """Drafting from what followed the last one or two tokens: Token Recycling (Luo et al. 2024), in
 chains, with the latest and the most frequent successor of each context.
 
-The target's first choice at every verified row is kept, rejected rows included: the row was paid
-for. One-token contexts are indexed by id, two-token contexts by hash with a tag.
+The target's first choice at every verified row is kept, rejected rows included. One-token contexts
+are indexed by id, two-token contexts by hash with a tag.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from atlasd.draft.drafter import Int32, StreamView, VerifiedRows
 _PAIR_BITS = 19
 _PAIR_SLOTS = 1 << _PAIR_BITS
 _MULTIPLIER = 0x9E3779B1
+_REJECTED = 8
+"""Rows behind a rejection that are learned from: farther ones read too strange a text."""
+
 _COUNT_BUCKET = tuple(min(7, count.bit_length()) for count in range(256))
 _PAIR_LATEST, _PAIR_USUAL, _SINGLE_LATEST, _SINGLE_USUAL = 0, 16, 24, 40
 
@@ -39,6 +42,10 @@ class _Successors:
     def note(self, context: int, successor: int) -> None:
         """``successor`` was chosen after ``context``."""
         self.latest_at[context] = successor
+        self.vote(context, successor)
+
+    def vote(self, context: int, successor: int) -> None:
+        """``successor`` is likely after ``context``, whatever came there last."""
         count = self.count_at[context]
         if self.usual_at[context] == successor:
             if count < 255:
@@ -135,14 +142,41 @@ class Recycle:
                 self._tag_at[slot] = tag
                 self.pair.count_at[slot] = 0
             self.pair.note(slot, token)
-        self.observe_rejected(len(tokens), rows)
+        self.observe_rows(tokens, rows)
 
-    def observe_rejected(self, verified: int, rows: VerifiedRows | None) -> None:
-        """Rows behind the first rejection read a text that will not be, but what the target would
-        have said there is worth as much as any other successor."""
-        if rows is not None and len(rows.after) > verified:
-            rejected = slice(verified, None)
-            self.single.latest[rows.after[rejected]] = rows.top[rejected, 0]
+    def observe_rows(self, tokens: list[int], rows: VerifiedRows | None) -> None:
+        """Learn from the target's first choices at all rows, where they say more than ``tokens``.
+
+        Where the target sampled, its first choice is likelier the next time than what was drawn,
+        so it joins the vote. Rows behind the first rejection read a text that will not be, but
+        they were paid for, and what the target would have said there is worth as much as any
+        other successor.
+        """
+        if rows is None:
+            return
+        after, best = rows.after.tolist(), rows.top[:, 0].tolist()
+        verified = len(tokens)
+        for at in range(1, min(verified, len(after))):
+            if best[at] != tokens[at]:
+                slot, tag = _pair_slot(after[at - 1], after[at])
+                for _ in range(2):  # one against the vote of what was drawn, one of its own
+                    if self._tag_at[slot] == tag:
+                        self.pair.vote(slot, best[at])
+                    self.single.vote(after[at], best[at])
+        for at in range(verified, min(len(after), verified + _REJECTED)):
+            self.single.latest_at[after[at]] = best[at]
+            slot, tag = _pair_slot(after[at - 1], after[at])
+            # A pair that was seen in a real text is not given up for one that was not.
+            if self._tag_at[slot] != tag and not self.pair.count_at[slot]:
+                self._tag_at[slot] = tag
+                self.pair.usual_at[slot] = -1
+            if self._tag_at[slot] == tag:
+                self.pair.latest_at[slot] = best[at]
+
+    def fade(self) -> None:
+        """The target has changed: what it chose before keeps half of its votes."""
+        for table in (self.single, self.pair):
+            table.count >>= 1
 
     @property
     def nbytes(self) -> int:

@@ -88,12 +88,7 @@ class Planning:
         """Tell the drafters what the target chose after ``part``; ``verified`` is in the stream."""
         number, started = part.stream.number, self._now()
         try:
-            rows = None
-            if len(logits) > len(verified) > accepted:
-                after = [part.stream.tokens[-1 - len(verified)], *part.draft.tokens]
-                top = logits.argmax(axis=1).astype(np.int32)[:, None]
-                unknown = np.zeros((len(top), 0), np.float32)
-                rows = VerifiedRows(np.array(after, np.int32), top, unknown)
+            rows = _told_by(part, accepted, verified, logits)
             self._controller.settle(part.stream.view, part.draft, accepted, verified, rows, step_ms)
         except Exception:
             self._failed("learning from a step")
@@ -179,3 +174,16 @@ class Planning:
         if self._failures >= PATIENCE:
             self.on = False
             log.error("drafting is off after %d failures in a row", self._failures)
+
+
+def _told_by(
+    part: Part, accepted: int, verified: list[int], logits: Float32
+) -> VerifiedRows | None:
+    """The target's first choice at every row, where the verified tokens do not say it all: behind
+    a rejection, and where the target samples."""
+    rejected = len(logits) > len(verified) > accepted
+    if not rejected and (part.stream.view.temperature == 0.0 or len(logits) < 2):
+        return None
+    after = [part.stream.tokens[-1 - len(verified)], *part.draft.tokens]
+    top = logits.argmax(axis=1).astype(np.int32)[:, None]
+    return VerifiedRows(np.array(after, np.int32), top, np.zeros((len(top), 0), np.float32))
