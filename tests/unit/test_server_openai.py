@@ -274,11 +274,6 @@ async def test_sampling_keys_reach_the_engine(house: House) -> None:
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
             {"type": "image_url"}]}]}, "messages[0].content[0]", "only text"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
-                                  "tools": [{"type": "function"}]}, "tools", "not supported"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
-                                  "response_format": {"type": "json_object"}},
-         "response_format", "json_object"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
                                   "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
     ],
 )  # fmt: skip

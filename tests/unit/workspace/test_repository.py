@@ -252,6 +252,9 @@ def test_slices_put_together_are_the_text(text: str, size: int) -> None:
     for piece, following in itertools.pairwise(pieces):
         assert piece.endswith("\n")
         assert not following[0].isspace()
+    pieces = slices(text, size, 2 * size)
+    assert "".join(pieces) == text
+    assert all(len(piece) <= 2 * size + 1 for piece in pieces)
 
 
 @given(st.lists(st.text("ab\n", max_size=5000), max_size=5))

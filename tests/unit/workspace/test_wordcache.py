@@ -132,7 +132,7 @@ def test_other_kinds_are_left_to_the_library(cutter: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2", "deepseek-coder", "starcoder"])
 def test_real_vocabularies_give_the_librarys_tokens(name: str) -> None:
-    data = Path(__file__).parents[3] / "shared" / "data" / f"ggml-vocab-{name}.gguf"
+    data = Path(__file__).parents[4] / "shared" / "data" / f"ggml-vocab-{name}.gguf"
     if not data.exists():
         pytest.skip("the real vocabularies are not part of the repository")
     tokenizer = Tokenizer.load(gguf_model(data))

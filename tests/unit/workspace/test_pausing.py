@@ -1,0 +1,95 @@
+"""Indexing stands still for requests, and while the daemon is paused."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from pathlib import Path
+
+from atlasd import workspace as workspace_package
+from atlasd.models.locate import find_model
+from atlasd.models.tokenizer import Tokenizer
+from atlasd.paths import paths
+from atlasd.workspace.workspace import Workspace
+from tests.unit.workspace.judged import Sink, settled, tokenize, until, write
+
+
+async def test_indexing_stands_still_while_requests_are_served(
+    tmp_path: Path, sink: Sink, root: Path
+) -> None:
+    busy = threading.Event()
+    asked: list[float] = []
+
+    def is_busy() -> bool:
+        if busy.is_set():
+            asked.append(time.monotonic())
+        return busy.is_set()
+
+    steps: list[float] = []
+
+    def slow(texts: list[str]) -> list[list[int]]:
+        steps.append(time.monotonic())
+        time.sleep(sum(map(len, texts)) / 1e6)  # a million characters a second
+        return tokenize(texts)
+
+    for number in range(150):
+        write(root, f"m{number}.py", "value = compute(value)\n" * 300)
+    workspace = Workspace(send=sink.send, busy=is_busy)
+    workspace.use_tokenizer(slow, "slow")
+    await workspace.open(root, trusted=True)
+    pauses = []
+    for _ in range(5):
+        await asyncio.sleep(0.05)
+        asked.clear()
+        since = time.monotonic()
+        busy.set()
+        await until(lambda: bool(asked))
+        pauses.append(asked[0] - since)
+        steps.clear()
+        await asyncio.sleep(0.05)
+        assert not steps
+        busy.clear()
+    # The machine may be busy with other things; at its best moment it is quick.
+    assert min(pauses) < 0.02
+    await until(lambda: len(sink.of(root)) == 150)
+    await workspace.stop()
+
+
+async def test_paused_indexing_waits_and_then_goes_on(
+    workspace: Workspace, sink: Sink, root: Path
+) -> None:
+    workspace.pause()
+    write(root, "a.py", "x = 1\n")
+    repository = await workspace.open(root, trusted=True)
+    await asyncio.sleep(0.3)
+    assert sink.messages == 0
+    workspace.resume()
+    await settled(sink, root, repository)
+
+
+async def test_no_step_takes_longer_than_a_request_may_wait(sink: Sink, root: Path) -> None:
+    """By the processor's time, so that a busy machine does not count."""
+    asked: list[float] = []
+
+    def is_busy() -> bool:
+        asked.append(time.thread_time())
+        return False
+
+    tokenizer = Tokenizer.load(find_model(None, paths()))
+    sources = sorted(Path(workspace_package.__file__).parents[1].rglob("*.py"))
+    for number, path in enumerate(sources):
+        write(root, f"m{number}.py", path.read_text())
+    write(root, "large.py", "\n".join(path.read_text() for path in sources)[:900_000])
+    write(root, "data.json", "[" + "123456, " * 100_000 + "0]")
+    workspace = Workspace(send=lambda message: None, busy=is_busy)
+    workspace.use_tokenizer(tokenizer.encode_batch, tokenizer.fingerprint)
+    done = await workspace.index(root)
+    await workspace.stop()
+    steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+    assert done.files == len(sources) + 2
+    assert len(steps) > 300
+    assert steps[int(0.98 * len(steps))] < 5
+    # Reading the tokenizer's pattern and the ignore files, once at the start, takes longer.
+    assert steps[-4] < 12
