@@ -81,7 +81,7 @@ class ChatTemplate:
         text = self.render(
             [_marked(message, tokenizer) for message in messages],
             add_generation_prompt=add_generation_prompt,
-            tools=tools,
+            tools=None if tools is None else [_marked_all(tool, tokenizer) for tool in tools],
             **variables,
         )
         tokens: list[int] = []
@@ -99,16 +99,29 @@ _CONTROL = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 
 
 def _marked(message: Message, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """The message with private-use characters around control tokens that its content spells."""
+    """The message with private-use characters around control tokens that it spells."""
+    marked: dict[str, Any] = _marked_all(_plain_content(message), tokenizer)
+    return marked
 
+
+def _marked_all(value: Any, tokenizer: TextTokenizer) -> Any:
+    """The same for every text in lists and dictionaries, keys included."""
+    if isinstance(value, str):
+        return _marked_text(value, tokenizer)
+    if isinstance(value, Mapping):
+        return {_marked_text(k, tokenizer): _marked_all(v, tokenizer) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked_all(each, tokenizer) for each in value]
+    return value
+
+
+def _marked_text(text: str, tokenizer: TextTokenizer) -> str:
     def mark(found: re.Match[str]) -> str:
         token = tokenizer.token_id(found.group())
         steers = token is not None and not tokenizer.token_bytes(token)
         return f"{_BEGIN}{found.group()}{_END}" if steers else found.group()
 
-    plain = _plain_content(message)
-    content = str(plain["content"]).replace(_BEGIN, "").replace(_END, "")
-    return {**plain, "content": _CONTROL.sub(mark, content)}
+    return _CONTROL.sub(mark, text.replace(_BEGIN, "").replace(_END, ""))
 
 
 def _plain_content(message: Message) -> dict[str, Any]:

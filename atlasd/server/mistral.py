@@ -10,9 +10,9 @@ from msgspec import Meta
 
 from atlasd.completion.request import CompletionRequest
 from atlasd.server.body import answer, read
+from atlasd.server.chat_reply import Answer
 from atlasd.server.choices import Choices, timings, usage
 from atlasd.server.middle import middle_generation
-from atlasd.server.openai_chat import Answer
 from atlasd.server.sampling import SamplingFields, stops
 from atlasd.server.services import services
 from atlasd.server.sse import event_stream

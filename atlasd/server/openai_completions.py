@@ -13,11 +13,11 @@ from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
 from atlasd.server.body import read
 from atlasd.server.choices import Choices
+from atlasd.server.constraints import HeldFields
 from atlasd.server.errors import invalid
 from atlasd.server.middle import middle_generation
 from atlasd.server.sampling import (
     Prediction,
-    SamplingFields,
     StreamOptions,
     check_choices,
     predicted_tokens,
@@ -35,7 +35,7 @@ DEFAULT_TOKENS = 16
 MOST_STREAMS = 64
 
 
-class CompletionsRequest(SamplingFields, kw_only=True):
+class CompletionsRequest(HeldFields, kw_only=True):
     """What is read of the body. Other keys are ignored."""
 
     prompt: str | list[str | int | list[int]] = ""
@@ -103,6 +103,8 @@ def _check(asked: CompletionsRequest) -> None:
         raise invalid("echo cannot be combined with logprobs.", "echo", "not_supported")
     if asked.suffix and asked.echo:
         raise invalid("echo cannot be combined with suffix.", "echo")
+    if asked.suffix and (asked.grammar or asked.schema is not None):
+        raise invalid("suffix cannot be combined with a grammar or a schema.", "suffix")
     if asked.suffix and not isinstance(asked.prompt, str):
         raise invalid("suffix needs the prompt to be one text.", "prompt")
 
@@ -138,6 +140,7 @@ def _after(
     wanted = DEFAULT_TOKENS if asked.max_tokens is None else asked.wanted
     limits = [room(serving, len(prompt.tokens), wanted) for prompt in prompts]
     prediction = predicted_tokens(asked.prediction, serving.tokenizer)
+    grammar = asked.held()
     samplings = asked.sampling(serving.tokenizer.vocab_size, count)
     return [
         generate(
@@ -151,6 +154,7 @@ def _after(
             prediction=prediction,
             logprobs=asked.alternatives,
             drafting=asked.drafting,
+            grammar=grammar,
         )
         for prompt, limit in zip(prompts, limits, strict=True)
         for sampling in samplings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -138,10 +138,3 @@ def check_choices(count: int | None, param: str = "n") -> int:
     if not 1 <= count <= MOST_CHOICES:
         raise invalid(f"{param}: 1 to {MOST_CHOICES} choices can be asked for.", param)
     return count
-
-
-def refuse(given: dict[str, Any]) -> None:
-    """Keys that would change the answer and cannot be honoured are refused, never ignored."""
-    for param, value in given.items():
-        if value:
-            raise invalid(f"{param} is not supported by this server.", param, "not_supported")

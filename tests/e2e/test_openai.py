@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import openai
+import pydantic
 import pytest
+from openai.lib._parsing import type_to_response_format_param
 
 from tests.e2e.running import Home, wait_until
 from tests.e2e.tiny_model import write_tiny_model
@@ -135,6 +138,72 @@ def test_a_prediction_is_drafted_from_and_changes_nothing(client: openai.OpenAI)
     assert details is not None
     assert details.accepted_prediction_tokens is not None
     assert details.accepted_prediction_tokens >= 0
+
+
+class City(pydantic.BaseModel):
+    kind: Literal["town", "city"]
+    rivers: Annotated[list[Literal["Iller", "Danube"]], pydantic.Field(max_length=2)]
+    capital: bool
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_answer_is_parsed_into_the_type_it_was_held_to(
+    home: Home, client: openai.OpenAI, seed: int
+) -> None:
+    def ask() -> openai.types.chat.ParsedChatCompletion[City]:
+        return client.chat.completions.parse(
+            model="t", messages=MESSAGES, max_tokens=400, response_format=City,
+            temperature=1.0, seed=seed,
+        )  # fmt: skip
+
+    answer = ask()
+    assert answer.choices[0].finish_reason == "stop"
+    assert isinstance(answer.choices[0].message.parsed, City)
+    plain = client.chat.completions.create(
+        model="t", messages=MESSAGES, max_tokens=400, temperature=1.0, seed=seed,
+        response_format=type_to_response_format_param(City),
+        extra_body={"speculative.n_max": 0},
+    )  # fmt: skip
+    assert plain.choices[0].message.content == answer.choices[0].message.content
+    assert plain.model_extra is not None
+    assert plain.model_extra["timings"]["draft_n"] == 0
+
+
+class Weather(pydantic.BaseModel):
+    """Tells the weather."""
+
+    town: Literal["Ulm", "Bern"]
+    days: Literal[1, 2, 3]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_are_called_with_arguments_of_their_type(client: openai.OpenAI, stream: bool) -> None:
+    asked: dict[str, Any] = {
+        "model": "t", "messages": MESSAGES, "max_tokens": 400, "temperature": 1.0, "seed": 4,
+        "tools": [openai.pydantic_function_tool(Weather)], "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }  # fmt: skip
+    if stream:
+        with client.chat.completions.stream(**asked) as events:
+            message = events.get_final_completion().choices[0]
+    else:
+        message = client.chat.completions.parse(**asked).choices[0]
+    assert message.finish_reason == "tool_calls"
+    assert message.message.tool_calls is not None
+    (call,) = message.message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Weather)
+
+
+def test_a_schema_that_is_wrong_is_refused_with_what_is_wrong(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="Invalid type: strin"):
+        client.chat.completions.create(
+            model="t",
+            messages=MESSAGES,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "strin"}},
+            },
+        )
 
 
 def test_models_are_listed_and_errors_are_the_packages_own(

@@ -1,0 +1,169 @@
+"""OpenAI's chat answers: choices with what is said and called, whole or as events."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from atlasd.completion.calls import Argued, Called, CallReader, Piece, Said
+from atlasd.completion.generate import Chunk, ScoredToken
+from atlasd.completion.tools import Calling
+from atlasd.server.body import answer
+from atlasd.server.choices import Choices, timings, usage
+from atlasd.server.sse import event_stream
+
+
+class Answer:
+    """The parts of the body that are the same in every event of one answer."""
+
+    def __init__(self, model: str, kind: str) -> None:
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def with_(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {**self._head, "choices": choices, **more}
+
+
+@dataclass
+class _Message:
+    """One choice in the making."""
+
+    reader: CallReader | None
+    text: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[ScoredToken] = field(default_factory=list)
+
+    def feed(self, chunk: Chunk | None) -> Iterable[Piece]:
+        """What a chunk says; None is the end of the text."""
+        if self.reader is None:
+            pieces: list[Piece] = [Said(chunk.text)] if chunk is not None else []
+        else:
+            pieces = list(self.reader.flush() if chunk is None else self.reader.feed(chunk.text))
+        for piece in pieces:
+            self._take(piece)
+        return pieces
+
+    def _take(self, piece: Piece) -> None:
+        match piece:
+            case Said(text):
+                self.text += text
+            case Called(_, id, name):
+                function = {"name": name, "arguments": ""}
+                self.calls.append({"id": id, "type": "function", "function": function})
+            case Argued(index, text):
+                self.calls[index]["function"]["arguments"] += text
+
+    @property
+    def body(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"role": "assistant", "content": self.text, "refusal": None}
+        if self.calls:
+            told |= {"content": self.text or None, "tool_calls": self.calls}
+        return told
+
+    def ended(self, reason: str) -> str:
+        return "tool_calls" if self.calls and reason == "stop" else reason
+
+
+class ChatReply:
+    """One answer in the making; ``calling`` is how the model writes calls, if it may."""
+
+    def __init__(
+        self, model: str, told: Choices, count: int, calling: Calling | None, scored: bool
+    ) -> None:
+        self._model = model
+        self._told = told
+        self._scored = scored
+        self._messages = [_Message(CallReader(calling) if calling else None) for _ in range(count)]
+
+    async def whole(self) -> web.StreamResponse:
+        """All choices in one body."""
+        async for index, chunk in self._told.chunks():
+            self._messages[index].feed(chunk)
+            if chunk is not None:
+                self._messages[index].scores.extend(chunk.scores)
+        choices = [
+            {
+                "index": index,
+                "message": message.body,
+                "logprobs": _logprobs(message.scores) if self._scored else None,
+                "finish_reason": message.ended(self._told.finish_reason(index)),
+            }
+            for index, message in enumerate(self._messages)
+        ]
+        stats = self._told.stats
+        body = Answer(self._model, "chat.completion").with_(
+            choices, usage=usage(stats), timings=timings(stats)
+        )
+        return answer(body)
+
+    async def stream(
+        self, request: web.Request, path: str, *, with_usage: bool
+    ) -> web.StreamResponse:
+        """An event per piece of text or of a call."""
+        head = Answer(self._model, "chat.completion.chunk")
+        # With usage asked for, every chunk has the key, and only the last one a value.
+        tail = {"usage": None} if with_usage else {}
+        started: set[int] = set()
+        async with event_stream(request, path) as events:
+            async for index, chunk in self._told.chunks():
+                if index not in started:
+                    started.add(index)
+                    opening = {"role": "assistant", "content": ""}
+                    await events.send(head.with_([_delta(index, opening)], **tail))
+                message = self._messages[index]
+                scores = _logprobs(chunk.scores) if self._scored and chunk is not None else None
+                for piece in message.feed(chunk):
+                    delta = _delta(index, _told(piece), None, scores)
+                    await events.send(head.with_([delta], **tail))
+                if chunk is None:
+                    reason = message.ended(self._told.finish_reason(index))
+                    await events.send(head.with_([_delta(index, {}, reason)], **tail))
+            if with_usage:
+                stats = self._told.stats
+                await events.send(head.with_([], usage=usage(stats), timings=timings(stats)))
+            await events.done()
+        return events.response
+
+
+def _told(piece: Piece) -> dict[str, Any]:
+    match piece:
+        case Said(text):
+            return {"content": text}
+        case Called(index, id, name):
+            function = {"name": name, "arguments": ""}
+            call = {"index": index, "id": id, "type": "function", "function": function}
+            return {"tool_calls": [call]}
+        case Argued(index, text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+
+
+def _delta(
+    index: int,
+    delta: dict[str, Any],
+    reason: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _logprobs(scores: Sequence[ScoredToken]) -> dict[str, Any]:
+    return {
+        "content": [
+            {**_score(token), "top_logprobs": [_score(other) for other in token.top]}
+            for token in scores
+        ],
+        "refusal": None,
+    }
+
+
+def _score(token: ScoredToken) -> dict[str, Any]:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
