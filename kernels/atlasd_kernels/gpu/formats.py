@@ -1,0 +1,202 @@
+"""Weight formats of the GPU kernels: quantising, packing, and the exact values that come back.
+
+A packed matrix is [rows, columns] = [out, in], rows contiguous. What a kernel multiplies with are
+the *codes* times the group scales, exactly representable in bf16; the channel scale is applied
+once to the sum. So accumulation sees the same numbers in every kernel and on every device.
+
+- ``int4``: symmetric, groups of 128 columns, fp16 scales.
+- ``nvfp4``: e2m1 codes (0, .5, 1, 1.5, 2, 3, 4, 6), groups of 16 columns with e4m3 scales and one
+  float32 scale per tensor (NVIDIA's layout of values; the order of nibbles is our own).
+
+Both lie in blocks of 256 columns, 128 bytes each: byte j holds column j in its low nibble and
+column 128 + j in its high nibble, so that a kernel unpacks a byte tile into two tiles of
+consecutive columns without moving anything between lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Format = Literal["fp32", "bf16", "fp8", "int8", "int4", "nvfp4"]
+FORMATS: tuple[Format, ...] = ("fp32", "bf16", "fp8", "int8", "int4", "nvfp4")
+FOUR_BITS = ("int4", "nvfp4")
+
+BITS: dict[str, float] = {
+    "fp32": 32.0,
+    "bf16": 16.0,
+    "fp8": 8.0,
+    "int8": 8.0,
+    "int4": 4.125,
+    "nvfp4": 4.5,
+}
+"""Bits per weight, group scales included."""
+
+BLOCK = 256
+INT4_GROUP = 128
+NVFP4_GROUP = 16
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+E4M3_MOST = 448.0
+NVFP4_SHIFT = 2.0**8
+"""Kernels decode e2m1 times e4m3 as its 2**-8th, which keeps within float32's exponents."""
+
+_INT4_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)
+_NVFP4_TOPS = (6.0, 4.0)
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """A weight matrix as a kernel reads it."""
+
+    format: Format
+    rows: int
+    columns: int
+    data: Tensor
+    """fp32 or bf16 [rows, columns]; uint8 [rows, columns] (fp8: e4m3 bits; int8: value + 128);
+    four bits: uint8 [rows, columns rounded up to 256, / 2]."""
+
+    scales: Tensor
+    """float32 [rows]: what the sum over the columns is multiplied with."""
+
+    groups: Tensor
+    """int4: fp16 [groups, rows]; nvfp4: uint8 [rows, groups], e4m3 bits; else empty."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a step reads."""
+        return self.data.nbytes + self.scales.nbytes + self.groups.nbytes
+
+    def to(self, device: torch.device | str) -> PackedMatrix:
+        """The same on another device."""
+        data, scales, groups = (t.to(device) for t in (self.data, self.scales, self.groups))
+        return PackedMatrix(self.format, self.rows, self.columns, data, scales, groups)
+
+
+def quantise(weight: Tensor, kind: Format) -> PackedMatrix:
+    """Pack a floating-point matrix [rows, columns]; the work is done on the weight's device."""
+    if kind in ("fp32", "bf16"):
+        dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+        ones = torch.ones(len(weight), device=weight.device)
+        return _packed(kind, weight, weight.to(dtype).contiguous(), ones)
+    values = weight.float()
+    if kind == "int8":
+        scales = _nonzero(values.abs().amax(1) / 127.0)
+        codes = (values / scales[:, None]).round().clamp(-127, 127) + 128
+        return _packed(kind, weight, codes.to(torch.uint8), scales)
+    if kind == "fp8":
+        scales = _nonzero(values.abs().amax(1) / E4M3_MOST)
+        codes = (values / scales[:, None]).clamp(-E4M3_MOST, E4M3_MOST)
+        return _packed(kind, weight, codes.to(torch.float8_e4m3fn).view(torch.uint8), scales)
+    padding = -values.shape[1] % BLOCK
+    padded = torch.nn.functional.pad(values, (0, padding))
+    if kind == "int4":
+        codes, groups = _int4(padded)
+        scales = torch.ones(len(weight), device=weight.device)
+    else:
+        codes, groups, scale = _nvfp4(padded)
+        scales = scale.float().expand(len(weight)).contiguous()
+    return _packed(kind, weight, pack_nibbles(codes), scales, groups)
+
+
+def dequantise(packed: PackedMatrix) -> Tensor:
+    """The values [rows, columns] that the kernels multiply with, in float32."""
+    kind, data = packed.format, packed.data
+    if kind in ("fp32", "bf16"):
+        return data.float()
+    if kind == "int8":
+        return (data.float() - 128.0) * packed.scales[:, None]
+    if kind == "fp8":
+        return data.view(torch.float8_e4m3fn).float() * packed.scales[:, None]
+    codes = unpack_nibbles(data)
+    if kind == "int4":
+        scales = packed.groups.t().float().repeat_interleave(INT4_GROUP, 1)
+        values = (codes.float() - 8.0) * scales
+    else:
+        table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=data.device)
+        scales = packed.groups.view(torch.float8_e4m3fn).float() / NVFP4_SHIFT
+        values = table[codes.long()] * scales.repeat_interleave(NVFP4_GROUP, 1)
+    return (values * packed.scales[:, None])[:, : packed.columns]
+
+
+def pack_nibbles(codes: Tensor) -> Tensor:
+    """Codes 0..15 [rows, columns] of whole blocks into bytes [rows, columns / 2]."""
+    blocks = codes.view(len(codes), -1, 2, BLOCK // 2)
+    return (blocks[:, :, 0] | (blocks[:, :, 1] << 4)).reshape(len(codes), -1)
+
+
+def unpack_nibbles(data: Tensor) -> Tensor:
+    """The inverse of ``pack_nibbles``."""
+    blocks = data.view(len(data), -1, 1, BLOCK // 2)
+    return torch.cat((blocks & 15, blocks >> 4), 2).reshape(len(data), -1)
+
+
+def interleave(gate: Tensor, up: Tensor) -> Tensor:
+    """Rows of gate and up in turn: the two sums of a pair end up in one thread of the kernel."""
+    return torch.stack((gate, up), 1).reshape(2 * len(gate), -1)
+
+
+def _packed(
+    kind: Format, weight: Tensor, data: Tensor, scales: Tensor, groups: Tensor | None = None
+) -> PackedMatrix:
+    rows, columns = weight.shape
+    if groups is None:
+        groups = torch.empty(0, dtype=torch.uint8, device=weight.device)
+    return PackedMatrix(kind, rows, columns, data.contiguous(), scales.float(), groups)
+
+
+def _nonzero(scales: Tensor) -> Tensor:
+    return torch.where(scales > 0, scales, torch.ones_like(scales))
+
+
+def _int4(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and group scales, the clip of least squared error among a few."""
+    grouped = values.view(len(values), -1, INT4_GROUP)
+    most = grouped.abs().amax(2)
+    best = torch.full_like(most, float("inf"))
+    codes = torch.zeros_like(grouped, dtype=torch.uint8)
+    chosen = torch.ones_like(most, dtype=torch.float16)
+    for clip in _INT4_CLIPS:
+        scales = _nonzero((most * (clip / 7.0)).half())
+        wide = scales.float()[:, :, None]
+        tried = (grouped / wide).round().clamp(-8, 7)
+        error = ((tried * wide - grouped) ** 2).sum(2)
+        better = error < best
+        best = torch.where(better, error, best)
+        chosen = torch.where(better, scales, chosen)
+        codes = torch.where(better[:, :, None], (tried + 8).to(torch.uint8), codes)
+    return codes.view(values.shape), chosen.t().contiguous()
+
+
+def _nvfp4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, group scales and ``NVFP4_SHIFT`` times the tensor's scale. The largest value of a
+    group becomes 6 or 4, whichever errs less ("four over six")."""
+    grouped = values.view(len(values), -1, NVFP4_GROUP)
+    most = grouped.abs().amax(2)
+    scale = _nonzero(most.max() / (E2M1[-1] * E4M3_MOST))
+    best = torch.full_like(most, float("inf"))
+    codes = torch.zeros_like(grouped, dtype=torch.uint8)
+    chosen = torch.zeros_like(most, dtype=torch.uint8)
+    for top in _NVFP4_TOPS:
+        stored = (most / (top * scale)).clamp(max=E4M3_MOST).to(torch.float8_e4m3fn)
+        wide = stored.float()[:, :, None] * scale
+        tried = _e2m1(grouped / _nonzero(wide))
+        table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=values.device)
+        error = ((table[tried.long()] * wide - grouped) ** 2).sum(2)
+        better = error < best
+        best = torch.where(better, error, best)
+        chosen = torch.where(better, stored.view(torch.uint8), chosen)
+        codes = torch.where(better[:, :, None], tried, codes)
+    return codes.view(values.shape), chosen, scale * NVFP4_SHIFT
+
+
+def _e2m1(values: Tensor) -> Tensor:
+    """Codes of the nearest values, ties to the even code; bit 3 is the sign."""
+    size = values.abs()
+    code = torch.zeros_like(values, dtype=torch.uint8)
+    for index, (low, high) in enumerate(zip(E2M1, E2M1[1:], strict=False)):
+        middle = (low + high) / 2
+        code += ((size > middle) if index % 2 == 0 else (size >= middle)).to(torch.uint8)
+    return code | ((values < 0).to(torch.uint8) << 3)
