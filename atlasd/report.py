@@ -69,6 +69,8 @@ def served(daemon: Daemon) -> dict[str, Any]:
 
 async def why(daemon: Daemon, id: str | None) -> dict[str, Any] | None:
     """How a suggestion came about, with the engine's steps; None if it is not remembered."""
+    if id is None and (reason := _not_answering(daemon)):
+        return {"nothing": reason, "at": time.time(), "source": "none", "steps": []}
     found = daemon.serving.completer.why(id) if daemon.serving else None
     if found is None:
         return None
@@ -76,6 +78,19 @@ async def why(daemon: Daemon, id: str | None) -> dict[str, Any] | None:
     steps = await daemon.engine.explain(stream) if isinstance(stream, int) else []
     tokenizer = daemon.supervisor.tokenizer
     return {**found, "steps": [_spelled_out(step, tokenizer) for step in steps]}
+
+
+def _not_answering(daemon: Daemon) -> str:
+    """Why nothing at all is suggested at the moment; empty if that is not so."""
+    said = daemon.progress()
+    match said["state"]:
+        case "paused":
+            return "atlasd is paused (atlasd resume goes on)"
+        case "failed":
+            return f"the model could not be loaded: {said.get('error')} {said.get('hint') or ''}"
+        case "loading":
+            return f"the model is not there yet: {said['stage']}, {said['fraction']:.0%}"
+    return ""
 
 
 def _spelled_out(step: dict[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -171,10 +171,10 @@ class Supervisor:
         try:
             if self.files is None or self.tokenizer is None:
                 self.files = await asyncio.to_thread(self._find)
-                self.engine.load = self._load(self.files)
-                await self.engine.start()
                 self._preparing = Loading("reading the tokenizer", 0.0)
                 self.tokenizer = await asyncio.to_thread(_read_tokenizer, self.files)
+                self.engine.load = self._load(self.files, self.tokenizer)
+                await self.engine.start()
                 if self._store is not None:
                     self._keeper = Keeper(self._store, self.files, self.tokenizer)
                     await self._keeper.restore(self.engine)
@@ -210,7 +210,7 @@ class Supervisor:
         # From the finding thread: one assignment, so nothing needs to be locked.
         self._preparing = Loading(stage, fraction)
 
-    def _load(self, files: ModelFiles) -> Load:
+    def _load(self, files: ModelFiles, tokenizer: Tokenizer) -> Load:
         settings = self._config.model
         return Load(
             model=None if files.source == "bundled" else str(files.path),
@@ -218,6 +218,7 @@ class Supervisor:
             threads=settings.threads,
             slot_tokens=settings.context,
             drafting=self._config.engine.drafting,
+            fingerprint=tokenizer.fingerprint,
         )
 
     def _serve(self, files: ModelFiles, tokenizer: Tokenizer, ready: Ready) -> Serving:

@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     if answer.get("paused"):
         print("atlasd is paused; go on with: atlasd resume")
     elif not answer["items"]:
-        print("Nothing to suggest here.")
+        reason = Connection().call("GET", "/atlasd/v1/why", timeout=10).get("nothing")
+        print(f"Nothing to suggest here: {reason}." if reason else "Nothing to suggest here.")
     for item in answer["items"]:
         print(shown(cursor, item))
         print(styled(f"\n{times(item)}", "dim"))

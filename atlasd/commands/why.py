@@ -36,11 +36,10 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(found: dict[str, Any]) -> str:
     """What is known of a completion, from the prompt to the last step."""
-    place = found.get("path") or "an unnamed buffer"
-    lines = [
-        styled(f"{place}, for {found.get('client') or 'a client'}", "bold"),
-        f"{found['source']}, {found['total_ms']:.0f} ms, ended by {found['finish_reason']}, "
-        f"id {found['id']}",
+    lines = _heading(found)
+    if "prompt" not in found:
+        return "\n".join(lines)
+    lines += [
         "",
         styled(f"prompt: {found['prompt_tokens']} tokens, template {found['template']}", "bold"),
         table([[f"{part['tokens']:>6}", part["name"]] for part in found["prompt"]]),
@@ -48,7 +47,7 @@ def describe(found: dict[str, Any]) -> str:
         styled("text" if found["raw"] == found["text"] else "the model's own text", "bold"),
         indent(found["raw"], "  | "),
     ]
-    if found["raw"] != found["text"]:
+    if found["raw"] != found["text"] and not found.get("nothing"):
         rules = ", ".join(found["trimmed_by"])
         lines += [
             styled(f"trimmed by {rules}" if rules else "given", "bold"),
@@ -56,6 +55,22 @@ def describe(found: dict[str, Any]) -> str:
         ]
     lines += ["", styled("cost", "bold"), table(_costs(found["stats"]))]
     return "\n".join(lines + _steps(found["steps"]))
+
+
+def _heading(found: dict[str, Any]) -> list[str]:
+    lines = []
+    if "id" in found:
+        place = found.get("path") or "an unnamed buffer"
+        lines.append(styled(f"{place}, for {found.get('client') or 'a client'}", "bold"))
+    if found.get("nothing"):
+        lines.append(styled(f"nothing was suggested: {found['nothing']}", "yellow"))
+    elif "id" in found:
+        lines.append(f"{found['source']}, ended by {found['finish_reason']}")
+    if "id" in found:
+        lines.append(f"{found['total_ms']:.0f} ms, id {found['id']}")
+    if found.get("trusted") is False:
+        lines.append("The workspace is not trusted: no other file was read, nothing is kept.")
+    return lines
 
 
 def _costs(stats: dict[str, Any]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -17,8 +17,10 @@ from atlasd.completion.cache import Hit, TypeThrough, wanted
 from atlasd.completion.chat import ChatTemplate
 from atlasd.completion.decoding import Decoded, Decoding
 from atlasd.completion.fates import Fates
+from atlasd.completion.flights import Flight, Flights, Superseded
 from atlasd.completion.healing import Healer
 from atlasd.completion.hole_filler import HoleFiller
+from atlasd.completion.nothing import SUPERSEDED, WITHDRAWN, Nothing, reason_of
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
 from atlasd.completion.prompt import PromptBuilder
 from atlasd.completion.record import Given, Origin, origin_of
@@ -28,23 +30,11 @@ from atlasd.completion.templates import Prompt, template_for
 from atlasd.completion.trim import Place
 from atlasd.completion.trim.brackets import replaced_right
 from atlasd.engine.protocol import Priority, Sampling, StreamStats
+from atlasd.errors import AtlasdError
 
 SLOT_TOKENS = 4096
 
 Source = Literal["model", "type-through", "ahead"]
-
-
-class Superseded(Exception):
-    """A newer request for the same document replaced this one."""
-
-
-@dataclass
-class _Flight:
-    """A request being answered; ``superseded`` when a newer one of its document came."""
-
-    task: asyncio.Task[Completion | None] | None = None
-    decoding: Decoding | None = None
-    superseded: bool = False
 
 
 class Completer:
@@ -79,7 +69,9 @@ class Completer:
         self._cache: TypeThrough[Origin] = TypeThrough()
         self._fates = Fates(engine, self._tokenizer, store)
         self._ahead = Ahead(self._decode_ahead, self._settle_ahead)
-        self._flights: dict[str, _Flight] = {}
+        self._flights = Flights()
+        self._nothing: Nothing | None = None
+        """The last request, if it was answered with nothing."""
         self._counts: Counter[str] = Counter()
 
     @property
@@ -96,27 +88,25 @@ class Completer:
         self._counts["requests"] += 1
         started = time.perf_counter()
         request = _with_plain_line_ends(request)
-        flight = _Flight()
-        before = self._flights.get(request.document) if request.document else None
-        if request.document:
-            self._flights[request.document] = flight
-        adopted = self._supersede(before, request) if before else None
-        if adopted is not None:
-            flight.decoding = adopted[0]
-        flight.task = asyncio.create_task(self._answer(request, flight, adopted, started))
+        flight = self._flights.begin(request)
+        flight.task = asyncio.create_task(self._answer(request, flight, started))
         try:
             return await flight.task
         except asyncio.CancelledError:
             left = asyncio.current_task()
             if flight.superseded and left is not None and not left.cancelling():
                 self._counts["superseded"] += 1
+                self._note(request, SUPERSEDED, None, started)
                 raise Superseded from None
             if flight.decoding is not None:
                 flight.decoding.cancel()
+            self._note(request, WITHDRAWN, None, started)
+            raise
+        except AtlasdError as error:
+            self._note(request, error.message, None, started)
             raise
         finally:
-            if request.document and self._flights.get(request.document) is flight:
-                del self._flights[request.document]
+            self._flights.end(request, flight)
 
     async def choices(self, request: CompletionRequest, count: int) -> list[Completion]:
         """Up to ``count`` different suggestions, the one ``complete`` gives first."""
@@ -133,6 +123,8 @@ class Completer:
         for one in found:
             if one is not None:
                 distinct.setdefault(one.text, one)
+        if distinct:
+            self._nothing = None
         return list(distinct.values())
 
     def raw_prompt(self, request: CompletionRequest) -> Prompt:
@@ -147,7 +139,11 @@ class Completer:
 
     def why(self, id: str | None = None) -> dict[str, object] | None:
         """How a suggestion (the last one without ``id``) came about: prompt parts with token
-        counts, trimming rules, statistics, and ``stream`` to ask the engine about its steps."""
+        counts, trimming rules, statistics, and ``stream`` to ask the engine about its steps; and
+        ``nothing`` for the reason, if the last request was answered with nothing."""
+        nothing = self._nothing
+        if nothing is not None and id in (None, nothing.id):
+            return nothing.why()
         given = self._fates.find(id)
         return given.why() if given is not None else None
 
@@ -165,44 +161,27 @@ class Completer:
         self._ahead.cancel()
         self._cache.clear()
         self._fates.clear()
+        self._nothing = None
         self._builder.clear()
 
     # Answering
 
-    def _supersede(
-        self, before: _Flight, request: CompletionRequest
-    ) -> tuple[Decoding, str] | None:
-        """End the document's previous request. If the new text is the old one typed along, its
-        decoding is handed over instead of being cancelled."""
-        before.superseded = True
-        decoding, before.decoding = before.decoding, None
-        if before.task is not None:
-            before.task.cancel()
-        if decoding is None:
-            return None
-        old = decoding.request
-        along = request.prefix.startswith(old.prefix) and request.suffix == old.suffix
-        if along and request.trim and old.trim and wanted(old) == wanted(request):
-            return decoding, request.prefix[len(old.prefix) :]
-        decoding.cancel()
-        return None
-
     async def _answer(
         self,
         request: CompletionRequest,
-        flight: _Flight,
-        adopted: tuple[Decoding, str] | None,
+        flight: Flight,
         started: float,
     ) -> Completion | None:
         if hit := self._remembered(request):
             if flight.decoding is not None:
                 flight.decoding.cancel()
             return self._offer_rest(request, hit, None, started)
-        taken = adopted or (self._ahead.take(request) if request.trim else None)
-        if taken is not None:
-            flight.decoding, typed = taken
-            if await flight.decoding.runs_along(typed):
-                stats = (await self._settle(flight.decoding, ahead=adopted is None)).stats
+        ahead = flight.taken is None
+        if ahead and request.trim and (taken := self._ahead.take(request)) is not None:
+            flight.decoding, flight.taken = taken
+        if flight.decoding is not None and flight.taken is not None:
+            if await flight.decoding.runs_along(flight.taken):
+                stats = (await self._settle(flight.decoding, ahead)).stats
                 if hit := self._remembered(request):
                     return self._offer_rest(request, hit, stats, started)
             flight.decoding.cancel()
@@ -293,7 +272,9 @@ class Completer:
         self._counts[source] += 1
         if not text:
             self._counts["empty"] += 1
+            self._note(request, reason_of(origin, source != "model"), origin, started)
             return None
+        self._nothing = None
         completion = Completion(
             id=uuid.uuid4().hex,
             text=text,
@@ -310,6 +291,12 @@ class Completer:
         if request.trim and request.sampling.choice == 0:
             self._ahead.follow(request, text, right)
         return completion
+
+    def _note(
+        self, request: CompletionRequest, reason: str, origin: Origin | None, started: float
+    ) -> None:
+        spent_ms = (time.perf_counter() - started) * 1000
+        self._nothing = Nothing(request, reason, self._model, origin, spent_ms)
 
 
 def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:

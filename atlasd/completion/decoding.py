@@ -14,6 +14,7 @@ from atlasd.completion.prompt import Built
 from atlasd.completion.request import CompletionRequest
 from atlasd.completion.trim import Place, Trimmed, Watch, trim
 from atlasd.engine.protocol import Priority, StreamStats
+from atlasd.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ class Decoding:
                     await generation.finish()
                     break
         reason = generation.finish_reason or "stop"
+        if reason == "cancelled":
+            # Whoever cancels a decoding cancels its task: this was the engine being stopped.
+            raise EngineError("The model was unloaded in the middle of this.", "Ask again.")
         trimmed = Trimmed(self.raw)
         if watch is not None:
             cut_off = reason == "length" or (watch.rule is None and self._out_of_time(started))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -69,12 +70,16 @@ class Fates:
         given.stored = True
         task = asyncio.create_task(self._store.add_completion(given.row()))
         self._writes.add(task)
-        task.add_done_callback(self._written)
+        task.add_done_callback(partial(self._written, given))
         return task
 
-    def _written(self, task: asyncio.Task[None]) -> None:
+    def _written(self, given: Given, task: asyncio.Task[None]) -> None:
         self._writes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            given.stored = False
+        elif (error := task.exception()) is not None:
+            # The next fate that is told of it tries again.
+            given.stored = False
             log.warning("A suggestion could not be stored: %s", error)
 
     def _learn(self, given: Given, fate: str, length: int | None) -> None:

@@ -77,6 +77,7 @@ class Given:
             "path": self.request.path,
             "language": self.origin.language.id,
             "repository": self.origin.repository,
+            "trusted": self.request.trusted,
             "text": done.text,
             "replace_right": done.replace_right,
             "total_ms": done.total_ms,

@@ -14,9 +14,10 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from atlasd.completion.completer import Superseded
+from atlasd.completion.flights import Superseded
 from atlasd.completion.request import Completion, CompletionRequest, Indent
 from atlasd.engine.protocol import Sampling
+from atlasd.errors import EngineError
 from atlasd.server.body import answer, compact, read, sound_path
 from atlasd.server.choices import timings
 from atlasd.server.errors import error_body, from_exception, invalid
@@ -96,6 +97,10 @@ async def complete(request: web.Request) -> web.Response:
                 found = [] if one is None else [one]
         except Superseded:
             return answer({"items": [], "superseded": True})
+        except EngineError:
+            if daemon.state == "paused":
+                return answer({"items": [], "paused": True})
+            raise
     daemon.meter.add_completions(found)
     total_ms = round((time.perf_counter() - started) * 1000, 3)
     return answer({"items": [_item(one, total_ms) for one in found]})

@@ -5,61 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from atlasd.completion.completer import Completer, Superseded
+from atlasd.completion.completer import Completer
 from atlasd.completion.request import CompletionRequest, Piece
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.protocol import AddSegment, Priority, Sampling, StreamStats
 from atlasd.errors import EngineError, RequestError
-from atlasd.store.rows import StoredCompletion
 from tests.fake_engine import FakeEngine
 from tests.unit.byte_tokenizer import ByteTokenizer
-
-TOKENIZER = ByteTokenizer()
-PREFIX = "import os\n\n\ndef area(width, height):\n    "
-REQUEST = CompletionRequest(PREFIX, "\n", path="/repo/shapes.py", document="shapes")
-
-
-class Store:
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.rows: list[StoredCompletion] = []
-        self.fates: list[tuple[str, str, int | None]] = []
-
-    async def add_completion(self, completion: StoredCompletion) -> None:
-        self.rows.append(completion)
-
-    async def set_fate(self, id: str, fate: str, accepted_length: int | None = None) -> str:
-        self.fates.append((id, fate, accepted_length))
-        return ""
-
-
-class Repository:
-    root = Path("/repo")
-    name = "shapes"
-    trusted = True
-    files = ("shapes.py",)
-
-    def text(self, path):
-        return None
-
-    def defining(self, names, limit=8):
-        return []
-
-    def recent(self, limit=8):
-        return []
-
-    def similar(self, identifiers, exclude=(), limit=4):
-        return []
-
-
-class Workspace:
-    def repository_of(self, path):
-        return Repository() if str(path).startswith("/repo/") else None
+from tests.unit.completing import PREFIX, REQUEST, TOKENIZER, Store, make_completer, say, settle
 
 
 @pytest.fixture
@@ -76,20 +32,9 @@ def store() -> Store:
 
 @pytest.fixture
 async def completer(engine: FakeEngine, store: Store) -> AsyncIterator[Completer]:
-    completer = Completer(
-        engine, TOKENIZER, Workspace(), store, "fake", config={"atlasd": {"fim_orders": ["spm"]}}
-    )
+    completer = make_completer(engine, store)
     yield completer
     completer.clear()
-
-
-def say(*texts: str) -> list[list[int]]:
-    return [TOKENIZER.encode(text) for text in texts]
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_a_suggestion_comes_trimmed_from_the_model_and_is_stored(engine, completer, store):
@@ -165,69 +110,6 @@ async def test_nothing_to_suggest_is_remembered_too(engine, completer):
     assert await completer.complete(REQUEST) is None
     assert await completer.complete(REQUEST) is None
     assert len(engine.submitted) == 1
-
-
-async def test_a_newer_request_of_the_document_ends_the_older_and_cancels_its_stream(
-    engine, completer
-):
-    engine.enqueue(say("return width"), hold=True)
-    engine.enqueue(say("pass # nothing"))
-    first = asyncio.create_task(completer.complete(REQUEST))
-    await settle()
-    second = await completer.complete(replace(REQUEST, prefix="class Shape:\n    "))
-    with pytest.raises(Superseded):
-        await first
-    assert second is not None
-    assert second.text == "pass # nothing"
-    assert engine.cancelled == [1]
-    assert completer.stats["superseded"] == 1
-
-
-async def test_typing_along_a_text_that_is_still_being_decoded_goes_on_with_it(engine, completer):
-    engine.enqueue(say("ret", "urn", " width", " * height"), pause=0.01)
-    first = asyncio.create_task(completer.complete(REQUEST))
-    await asyncio.sleep(0.015)
-    second = await completer.complete(replace(REQUEST, prefix=PREFIX + "retu"))
-    with pytest.raises(Superseded):
-        await first
-    assert second is not None
-    assert second.text == "rn width * height"
-    assert len(engine.submitted) == 1
-    assert engine.cancelled == []
-
-
-async def test_typing_something_else_than_what_is_being_decoded_starts_again(engine, completer):
-    engine.enqueue(say("return width"), hold=True)
-    engine.enqueue(say("int(height)"))
-    first = asyncio.create_task(completer.complete(REQUEST))
-    await settle()
-    second = await completer.complete(replace(REQUEST, prefix=PREFIX + "pr"))
-    with pytest.raises(Superseded):
-        await first
-    assert second is not None
-    assert second.text == "int(height)"
-    assert engine.cancelled == [1]
-
-
-async def test_a_client_that_leaves_cancels_the_stream(engine, completer):
-    engine.enqueue(say("return"), hold=True)
-    task = asyncio.create_task(completer.complete(REQUEST))
-    await settle()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await settle()
-    assert engine.cancelled == [1]
-
-
-async def test_requests_of_different_documents_do_not_end_each_other(engine, completer):
-    engine.enqueue(say("return 1"), pause=0.01)
-    engine.enqueue(say("return 2"), pause=0.01)
-    both = await asyncio.gather(
-        completer.complete(REQUEST),
-        completer.complete(replace(REQUEST, prefix="def f():\n    ", document="other")),
-    )
-    assert [one.text for one in both if one] == ["return 1", "return 2"]
 
 
 async def test_the_follow_up_is_decoded_ahead_at_the_lowest_priority(engine, completer):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from atlasd.completion.completer import Completer, Superseded
+from atlasd.completion.completer import Completer
+from atlasd.completion.flights import Superseded
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.client import EngineClient
 from atlasd.engine.protocol import Load, Sampling
