@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +79,20 @@ def paths(environ: dict[str, str] | None = None) -> Paths:
         state=state,
         runtime=Path(runtime) / "atlasd" if runtime.startswith("/") else state / "run",
     )
+
+
+def learned_folder_name(repository: str | None) -> str:
+    """The folder, below ``drafting/TOKENIZER/adapter`` in the cache, of what the adapter learned
+    from a repository."""
+    return hashlib.sha256((repository or "").encode()).hexdigest()[:24]
+
+
+def forget_learned(cache: Path, repository: str | None) -> None:
+    """Delete the files of what drafting learned from a repository (None: from all), for every
+    model. For when no engine runs that could be asked to."""
+    drafting = cache / "drafting"
+    if repository is None:
+        shutil.rmtree(drafting, ignore_errors=True)
+        return
+    for folder in drafting.glob(f"*/adapter/{learned_folder_name(repository)}"):
+        shutil.rmtree(folder, ignore_errors=True)

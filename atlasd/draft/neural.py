@@ -2,12 +2,14 @@
 
 It has a small KV cache of its own: a slot per stream, over the last few hundred tokens. Where the
 target samples, it chooses with the target's noise at the same output index, and so agrees more
-often. It costs time, so it is asked only where its expected tokens are worth more than that time
-(``gain``); what it costs is measured as it is used.
+often. Where a repository has an adapter, chains are drafted with its correction. Drafting costs
+time, so it is asked only where its expected tokens are worth more than that time (``gain``); what
+it costs is measured as it is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import log
 from time import perf_counter
@@ -16,6 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from atlasd.draft.drafter import EMPTY, Draft, Float32, Int32, StreamView, VerifiedRows
+
+ADAPTER = "adapter"
+"""Source of the tokens that were drafted with an adapter's correction."""
 
 _CONTEXT = 384
 _LONGEST = 16
@@ -41,6 +46,23 @@ class ChainModel(Protocol):
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by purpose."""
+        ...
+
+
+class Corrected(Protocol):
+    """A ``ChainModel`` with an adapter's correction of it."""
+
+    def chain(
+        self,
+        last: int,
+        before: int,
+        slot: int,
+        position: int,
+        limit: int,
+        least: float,
+        noise: Noise,
+    ) -> tuple[list[int], list[float]]:
+        """As ``ChainModel.chain``; ``before`` is the token before ``last``."""
         ...
 
 
@@ -83,6 +105,8 @@ class Neural:
         self.token_ms = 1.0
         self.read_ms = 0.05
         self.rate = 0.5
+        self.correction_of: Callable[[str | None], Corrected | None] = lambda repository: None
+        """The adapter in use for a repository, if it has one (``learn.learner``)."""
         self._streams: dict[int, _State] = {}
         self._owners: dict[int, int] = {}
         self._clock = 0
@@ -151,14 +175,22 @@ class Neural:
             stream.choice,
             total - stream.prompt_length,
         )
-        tokens, probabilities = self.model.chain(
-            text[-1], state.slot, len(text) - 1, limit, self.least, noise
-        )
+        at, corrected = len(text) - 1, self.correction_of(stream.repository)
+        if corrected is None or len(text) < 2:
+            name = self.name
+            tokens, probabilities = self.model.chain(
+                text[-1], state.slot, at, limit, self.least, noise
+            )
+        else:
+            name = ADAPTER
+            tokens, probabilities = corrected.chain(
+                text[-1], text[-2], state.slot, at, limit, self.least, noise
+            )
         spent = (perf_counter() - started) * 1e3 / (len(tokens) + 1)
         self.token_ms = _steady(self.token_ms, spent)
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
-        return Draft(self.name, tokens, _features(probabilities)) if tokens else EMPTY
+        return Draft(name, tokens, _features(probabilities)) if tokens else EMPTY
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
         """Nothing to learn: the drafter is static."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from atlasd_kernels.cpu.text import text_library
@@ -19,7 +20,7 @@ from atlasd.draft.grammar import Grammar
 from atlasd.draft.learned import LearnedState, pack, unpack, unpack_shared
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.native import NativeMixture
-from atlasd.draft.neural import Neural
+from atlasd.draft.neural import ADAPTER, Neural
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.recycle import Recycle
 
@@ -27,6 +28,27 @@ log = logging.getLogger(__name__)
 
 GROUP = "atlasd.drafters"
 INDEX_FILE = "positions.index"
+NEURAL = Neural.name
+
+_FADED = 15.0
+"""Evidence that a mass keeps when the target has changed."""
+
+
+class Learning(Protocol):
+    """What learns in idle time (``learn.learner.Learner``), as drafting sees it."""
+
+    def wish(
+        self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
+    ) -> None: ...
+    def unwish(self, repository: str, name: str) -> None: ...
+    def idle(self, milliseconds: float) -> bool: ...
+    def learned(self) -> list[tuple[str, str | None, bytes]]: ...
+    def restore(self, repository: str | None, payload: bytes) -> None: ...
+    def forget(self, repository: str | None) -> None: ...
+    def target_changed(self) -> None: ...
+    def save(self) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Drafting:
@@ -68,6 +90,7 @@ class Drafting:
         if neural is not None:
             self.drafters.append(neural)
         self.neural = neural
+        self.learning: Learning | None = None
         self._grammar = False
         self.controller = Controller(self.drafters, self.confidence, costs)
 
@@ -78,8 +101,10 @@ class Drafting:
         kind: str,
         tokens: Int32,
         language: str | None = None,
+        modified: float = 0.0,
     ) -> None:
-        """Draft from this text (``kind``: file or accepted); replaces the segment of that name."""
+        """Draft from this text (``kind``: file or accepted); replaces the segment of that name.
+        ``modified`` is when it last changed, in seconds since the epoch, if that is known."""
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
             log.warning("%s has tokens that the model does not have: not drafted from", segment)
             return
@@ -87,6 +112,21 @@ class Drafting:
         self.index.put(segment, repository, kind, tokens, language)
         if not known:
             self.recycle.add(tokens)
+        if self.learning is not None:
+            self.learning.wish(repository, segment, kind, tokens, modified)
+
+    def learn_with(self, learning: Learning, listener: Drafter) -> None:
+        """Have this learn in idle time; ``listener`` is told of streams like a drafter."""
+        self.learning = learning
+        self.drafters.append(listener)
+        self.controller.add(listener)
+
+    def promoted(self) -> None:
+        """An adapter's first version is about to be used: its confidence begins as that of the
+        drafter it corrects."""
+        states = self.confidence.states()
+        if ADAPTER not in states and NEURAL in states:
+            self.confidence.load(ADAPTER, states[NEURAL])
 
     def expect_constraints(self) -> None:
         """From now on streams may be held to a constraint: what it forces is drafted, and all
@@ -101,12 +141,35 @@ class Drafting:
     def drop_segment(self, segment: str, repository: str) -> None:
         """Never draft from this segment again."""
         self.index.drop(segment, repository)
+        if self.learning is not None:
+            self.learning.unwish(repository, segment)
 
     def drop_repository(self, repository: str | None) -> None:
         """Forget all that was learned from a repository (None: everything)."""
         self.index.drop_repository(repository)
         self.text.forget(repository)
         self.confidence.forget(repository)
+        if self.learning is not None:
+            self.learning.forget(repository)
+
+    def target_changed(self) -> None:
+        """The target's weights were replaced: what it chose before counts less from now on."""
+        self.recycle.fade()
+        masses, seen = self.text.masses_state()
+        self.text.load_masses(list(masses), [min(count, _FADED) for count in seen])
+        states = self.confidence.states()
+        if isinstance(self.text, NativeMixture):
+            states[self.text.name] = self.text.state()
+        for name, state in states.items():
+            state.information *= 0.25
+            state.bias[1] *= 0.25
+            state.offsets = {key: (value, 0.5 * i) for key, (value, i) in state.offsets.items()}
+            if name == self.text.name and isinstance(self.text, NativeMixture):
+                self.text.load(state)
+            else:
+                self.confidence.load(name, state)
+        if self.learning is not None:
+            self.learning.target_changed()
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""
@@ -115,13 +178,16 @@ class Drafting:
         if isinstance(self.text, NativeMixture):
             sources[self.text.name] = self.text.state()
         state = LearnedState(np.array(masses), np.array(seen), sources)
-        return [
+        learned: list[tuple[str, str | None, bytes]] = [
             ("confidence", repository, payload)
             for repository, payload in pack(state, self.fingerprint).items()
         ]
+        return learned + (self.learning.learned() if self.learning is not None else [])
 
     def restore(self, kind: str, repository: str | None, payload: bytes) -> None:
         """Take back what ``learned`` gave in an earlier run; what does not fit is ignored."""
+        if kind == ADAPTER and self.learning is not None:
+            self.learning.restore(repository, payload)
         content = unpack(payload, self.fingerprint) if kind == "confidence" else None
         if content is None:
             return
@@ -149,20 +215,24 @@ class Drafting:
             self.confidence.load_offset(name, "repository", repository, learned)
 
     def save(self) -> None:
-        """Write the large arrays (position index) to the folder."""
+        """Write the large arrays (position index, adapters) to the folder."""
+        if self.learning is not None:
+            self.learning.save()
         if self.folder is not None:
             positions_files.save(self.index, self.folder / INDEX_FILE, self.fingerprint)
 
     def idle(self, milliseconds: float) -> bool:
-        """Work off what can wait (index upkeep, training) for at most this long; True if more is
-        left. The engine calls it when no stream is decoding."""
-        return False
+        """Learn for about this long; True if more is left. The engine calls it when no stream is
+        decoding."""
+        return self.learning is not None and self.learning.idle(milliseconds)
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes held, by drafter."""
         held = {"positions": self.index.bytes_used(), "recycle": self.recycle.nbytes}
         if self.neural is not None:
             held["neural"] = sum(self.neural.model.memory_bytes().values())
+        if self.learning is not None:
+            held["adapter"] = self.learning.nbytes
         return held
 
     def sources(self) -> dict[str, dict[str, float]]:

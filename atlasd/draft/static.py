@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder
+from atlasd_kernels.cpu.correction import Correction, last_states
 from atlasd_kernels.cpu.drafting import draft_chain
 
+from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.drafter import Float32, Int32
-from atlasd.draft.neural import ChainModel, Neural, Noise, choose
+from atlasd.draft.neural import ChainModel, Corrected, Neural, Noise, choose
 from atlasd.errors import AtlasdError, ModelError
 from atlasd.models import hub
+from atlasd.models.config import read_config
 from atlasd.models.decoder import Decoder
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import ModelFiles, find_model, folder_model
 from atlasd.models.tokenizer import Tokenizer
+from atlasd.models.weights import open_weights
 from atlasd.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -57,13 +61,13 @@ def load_static(
             return None
         files = found
     options = LoadOptions(
-        slots=max(1, slots),
+        slots=max(1, slots) + 1,  # the last one is for training
         slot_tokens=SLOT_TOKENS,
         threads=threads,
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    drafter = Neural(chain_model(decoder, head_tokens(files.path)))
+    drafter = Neural(chain_model(decoder, head_tokens(files.path), files))
     drafter.measure()
     return drafter
 
@@ -121,11 +125,22 @@ def head_tokens(folder: Path) -> Int32 | None:
     return np.array(content["token_ids"], np.int32)
 
 
-def chain_model(decoder: Decoder, head: Int32 | None) -> ChainModel:
-    """Chains on a decoder: in one native call where it is our own."""
+def chain_model(
+    decoder: Decoder, head: Int32 | None, files: ModelFiles | None = None
+) -> ChainModel:
+    """Chains on a decoder: in one native call where it is our own. With the ``files`` it was
+    loaded from, and at least two slots, it can be adapted."""
     if isinstance(decoder, CpuDecoder):
+        if files is not None and decoder.slots > 1:
+            return _AdaptableChain(decoder, head, files)
         return _NativeChain(decoder, head)
     return _RowChain(decoder, head)
+
+
+def adaptable(drafter: Neural | None) -> Adaptable | None:
+    """The drafter's model, if it can be adapted."""
+    model = drafter.model if drafter is not None else None
+    return model if isinstance(model, _AdaptableChain) else None
 
 
 class _Reader:
@@ -165,6 +180,69 @@ class _NativeChain(_Reader):
             choice=noise.choice,
             output_index=noise.output_index,
             head_tokens=self.head,
+        )
+        return drafted.tokens.tolist(), drafted.probabilities.tolist()
+
+
+class _AdaptableChain(_NativeChain):
+    """A native drafter that can be corrected; its last slot is the trainer's."""
+
+    def __init__(self, decoder: CpuDecoder, head: Int32 | None, files: ModelFiles) -> None:
+        super().__init__(decoder, head)
+        config = read_config(files)
+        self.identity = files.identity
+        self.hidden = decoder.spec.hidden_size
+        self.vocab_size = decoder.vocab_size
+        self.slots = decoder.slots - 1
+        self._weights = open_weights(files, config)
+        self._name = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
+
+    def states(self, tokens: Int32, position: int) -> Float32:
+        return last_states(self.decoder, tokens, self.slots, position)
+
+    def rows(self, ids: Int32) -> Float32:
+        rows = self._weights[self._name][ids]
+        if rows.dtype == np.uint16:  # bfloat16
+            return (rows.astype(np.uint32) << 16).view(np.float32)
+        return rows.astype(np.float32)
+
+    def corrected(
+        self,
+        head: Int32,
+        down: Float32,
+        up: Float32,
+        last: Float32,
+        before: Float32,
+        bias: Float32,
+    ) -> Corrected:
+        return _CorrectedChain(Correction(self.decoder, head, down, up, last, before, bias))
+
+
+class _CorrectedChain:
+    def __init__(self, correction: Correction) -> None:
+        self._correction = correction
+
+    def chain(
+        self,
+        last: int,
+        before: int,
+        slot: int,
+        position: int,
+        limit: int,
+        least: float,
+        noise: Noise,
+    ) -> tuple[list[int], list[float]]:
+        drafted = self._correction.draft(
+            last,
+            before,
+            slot,
+            position,
+            limit,
+            stop_probability=least,
+            temperature=noise.temperature,
+            seed=noise.seed,
+            choice=noise.choice,
+            output_index=noise.output_index,
         )
         return drafted.tokens.tolist(), drafted.probabilities.tolist()
 

@@ -21,6 +21,8 @@ from atlasd.engine.protocol import (
     Loading,
     Priority,
     Ready,
+    Reload,
+    Reloaded,
     Restore,
     Sampling,
     SetDrafting,
@@ -35,6 +37,8 @@ from atlasd.errors import EngineError
 
 COSTS = "costs"
 """Learned state that belongs to the machine, not to any repository."""
+
+Answer = Status | Explanation | Reloaded
 
 
 class EngineClient(Supervision):
@@ -51,7 +55,7 @@ class EngineClient(Supervision):
         self._ids = itertools.count(1)
         self._streams: dict[int, EngineStream] = {}
         self._waiting: dict[int, EngineStream] = {}
-        self._questions: dict[int, asyncio.Future[Status | Explanation]] = {}
+        self._questions: dict[int, asyncio.Future[Answer]] = {}
 
     @property
     def active(self) -> int:
@@ -143,6 +147,18 @@ class EngineClient(Supervision):
         answer = await self._ask(lambda request: Explain(request, number))
         return answer.steps if isinstance(answer, Explanation) else []
 
+    async def reload(self, model: str) -> None:
+        """Replace the target's weights in place by those of a folder or file of the same
+        architecture and tokenizer, once the running streams have ended.
+
+        Raises EngineError if that fails (the old weights go on serving) or nothing is loaded."""
+        answer = await self._ask(lambda request: Reload(request, model))
+        if not isinstance(answer, Reloaded):
+            raise EngineError("No model is loaded whose weights could be replaced.")
+        if answer.message:
+            raise EngineError(answer.message, "Give weights of the same architecture.")
+        self.load.model = model
+
     # Inside
 
     def _receive(self, message: FromEngine) -> None:
@@ -154,7 +170,7 @@ class EngineClient(Supervision):
                     if isinstance(message, Finished):
                         del self._streams[message.stream]
                         self.last_used = time.monotonic()
-            case Status() | Explanation():
+            case Status() | Explanation() | Reloaded():
                 question = self._questions.pop(message.request, None)
                 if question is not None and not question.done():
                     question.set_result(message)
@@ -204,13 +220,11 @@ class EngineClient(Supervision):
         if self._waiting:
             self._start_soon()
 
-    async def _ask(
-        self, question: Callable[[int], AskStatus | Explain]
-    ) -> Status | Explanation | None:
+    async def _ask(self, question: Callable[[int], AskStatus | Explain | Reload]) -> Answer | None:
         if self._process is None or self.state != "ready":
             return None
         number = next(self._ids)
-        future: asyncio.Future[Status | Explanation]
+        future: asyncio.Future[Answer]
         future = self._questions[number] = asyncio.get_running_loop().create_future()
         self._process.send(question(number))
         try:

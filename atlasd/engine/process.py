@@ -43,7 +43,11 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             # Waiting threads must not spin: two cores are shared with an editor and a compiler.
-            environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+            environment = {
+                "OMP_WAIT_POLICY": "passive",
+                "OPENBLAS_NUM_THREADS": "1",  # numpy's matmuls are for idle moments
+                **os.environ,
+            }
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "atlasd.engine.worker", str(theirs.fileno())),

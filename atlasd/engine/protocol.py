@@ -99,6 +99,8 @@ class AddSegment(msgspec.Struct, tag=True, omit_defaults=True):
     """``file`` or ``accepted``."""
     tokens: bytes
     language: str | None = None
+    modified: float = 0.0
+    """When the text last changed, in seconds since the epoch; 0: not known."""
 
 
 class DropSegment(msgspec.Struct, tag=True):
@@ -120,6 +122,15 @@ class Restore(msgspec.Struct, tag=True):
     kind: str
     repository: str | None
     payload: bytes
+
+
+class Reload(msgspec.Struct, tag=True):
+    """The target's weights have changed (a folder or file of the same architecture and tokenizer):
+    serve these from now on. Streams that run end first; later ones wait. Answered by ``Reloaded``.
+    """
+
+    request: int
+    model: str
 
 
 class Explain(msgspec.Struct, tag=True):
@@ -151,6 +162,7 @@ ToEngine = (
     | DropRepository
     | Restore
     | Explain
+    | Reload
     | AskStatus
     | SetDrafting
     | Shutdown
@@ -243,6 +255,13 @@ class Explanation(msgspec.Struct, tag=True):
     steps: list[dict[str, object]]
 
 
+class Reloaded(msgspec.Struct, tag=True):
+    """The new weights serve, or ``message`` says why the old ones still do."""
+
+    request: int
+    message: str = ""
+
+
 class Status(msgspec.Struct, tag=True):
     """A snapshot for ``atlasd status``, ``atlasd top``, /metrics and the dashboard."""
 
@@ -259,13 +278,15 @@ class Status(msgspec.Struct, tag=True):
 
 class Learned(msgspec.Struct, tag=True):
     """State to be kept by the store and given back by ``Restore``: ``confidence`` per repository,
-    ``costs`` per machine and model."""
+    ``adapter`` (its versions) per repository, ``costs`` per machine and model."""
 
     kind: str
     repository: str | None
     payload: bytes
 
 
-FromEngine = Loading | Ready | Failed | Tokens | Finished | Explanation | Status | Learned
+FromEngine = (
+    Loading | Ready | Failed | Tokens | Finished | Explanation | Reloaded | Status | Learned
+)
 
 HEADER_BYTES = 4

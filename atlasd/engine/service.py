@@ -10,8 +10,8 @@ import logging
 from collections import deque
 from time import monotonic
 
-from atlasd.draft.registry import Drafting, as_tokens, installed_drafters
-from atlasd.draft.static import static_or_none
+from atlasd.draft.registry import Drafting, as_tokens
+from atlasd.engine.assembly import drafting_for, replaced
 from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.compiling import Compiled, Compiler
 from atlasd.engine.costs import ROWS
@@ -31,6 +31,8 @@ from atlasd.engine.protocol import (
     Learned,
     Load,
     Promote,
+    Reload,
+    Reloaded,
     Restore,
     SetDrafting,
     Shutdown,
@@ -96,6 +98,9 @@ class Service:
         self._constrained = False
         """A stream was held to a constraint, so others will be."""
         self._ending = False
+        self._reload: Reload | None = None
+        self._held: deque[Submit] = deque()
+        """Requests that came while new weights wait for the streams before them to end."""
         self._learned_at = monotonic()
         self._unsaved = not served.calibrated
         self._save_at = monotonic() if self._unsaved else monotonic() + SAVE_EVERY_S
@@ -106,7 +111,9 @@ class Service:
         self._announce()
         while not self._ending:
             self._take_urgent()
-            if self._engine.busy:
+            if self._reload is not None and not self._engine.busy:
+                self._replace_weights(self._reload)
+            elif self._engine.busy:
                 self._unsaved, self._looks = True, LOOKS
                 self._engine.step()
                 if not self._engine.urgent or monotonic() - self._learned_at > PATIENCE_S:
@@ -118,7 +125,9 @@ class Service:
                 self._look()
             elif self._unsaved and monotonic() >= self._save_at:
                 self._save()
-            elif self._drafting is None or not self._drafting.idle(IDLE_SLICE_MS):
+            elif self._drafting is not None and self._drafting.idle(IDLE_SLICE_MS):
+                self._sleep(IDLE_SLICE_MS / 1e3)  # learning leaves half of the time to others
+            else:
                 self._sleep()
         self._engine.cancel_all()
         self._save()
@@ -134,9 +143,10 @@ class Service:
 
     # Messages
 
-    def _sleep(self) -> None:
-        """Wait for a message, or for the time to save."""
-        wait = max(self._save_at - monotonic(), 0.001) if self._unsaved else None
+    def _sleep(self, most: float | None = None) -> None:
+        """Wait for a message, or for the time to save, at most so many seconds."""
+        wait = max(self._save_at - monotonic(), 0.001) if self._unsaved else most
+        wait = wait if most is None or wait is None else min(wait, most)
         message = self._inbox.next(wait)
         if message is not None:
             self._take(message)
@@ -225,6 +235,7 @@ class Service:
                     message.kind,
                     as_tokens(message.tokens),
                     message.language,
+                    message.modified,
                 )
             case DropSegment():
                 self._drafting.drop_segment(message.segment, message.repository)
@@ -233,6 +244,30 @@ class Service:
             case Restore():
                 self._drafting.restore(message.kind, message.repository, message.payload)
         self._unsaved = True
+
+    # Weights
+
+    def _replace_weights(self, reload: Reload) -> None:
+        """Serve the target's new weights; whatever is wrong with them costs nothing."""
+        self._reload = None
+        try:
+            loaded = replaced(self._served, reload.model, self._folders)
+        except Exception as error:
+            log.error("the weights cannot be replaced", exc_info=error)
+            self._outbox.put(Reloaded(reload.request, f"The weights cannot be replaced: {error}"))
+        else:
+            self._served.loaded.decoder.close()
+            self._served.loaded = loaded
+            self._engine.replace(loaded.decoder)
+            self._recheck = Recheck(loaded.decoder, self._served.costs, self._clock)
+            if self._drafting is not None:
+                self._drafting.target_changed()
+            self._outbox.put(Reloaded(reload.request))
+        self._release()
+
+    def _release(self) -> None:
+        while self._held:
+            self._engine.submit(self._held.popleft())
 
     # State
 
@@ -245,19 +280,7 @@ class Service:
             self._drafting = None
             return
         served = self._served
-        self._drafting = Drafting(
-            vocab_size=served.loaded.decoder.vocab_size,
-            fingerprint=served.fingerprint,
-            costs=served.costs,
-            folder=self._folders.cache / "drafting" / served.fingerprint,
-            extra=installed_drafters(),
-            neural=static_or_none(
-                served.files,
-                served.fingerprint,
-                self._folders,
-                slots=served.loaded.decoder.slots,
-            ),
-        )
+        self._drafting = drafting_for(served, self._engine, self._folders)
         for item in self._restored.values():
             self._drafting.restore(item.kind, item.repository, item.payload)
         if self._constrained:

@@ -15,6 +15,10 @@ import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
 
+LENDING = 4
+"""Free slots among which one that holds something may be lent; with fewer, each of them may hold
+what the next request begins with."""
+
 _NOTHING: Int32 = np.zeros(0, dtype=np.int32)
 
 
@@ -106,6 +110,24 @@ class Slots:
             if not slot.busy and slot.written + rows <= self.slot_tokens:
                 return index, slot.written
         return None
+
+    def lend(self) -> int | None:
+        """A free slot to write to, until a stream takes it (``clock`` has moved on then); None if
+        there is none to spare. An empty one, or the one used least recently among several."""
+        free = [index for index, slot in enumerate(self._slots) if not slot.busy]
+        if not free:
+            return None
+        index = min(free, key=self._worth)
+        slot = self._slots[index]
+        if slot.written and len(free) < LENDING:
+            return None
+        slot.tokens, slot.written, slot.used = _NOTHING, 0, 0
+        return index
+
+    @property
+    def clock(self) -> int:
+        """Moves whenever a stream takes or leaves a slot."""
+        return self._clock
 
     def forget(self) -> None:
         """Nothing that free slots hold may be reused any more."""

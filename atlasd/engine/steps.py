@@ -148,6 +148,15 @@ class Engine:
             self._decode(decoding)
         return bool(self._streams)
 
+    def replace(self, decoder: Decoder) -> None:
+        """Serve with another decoder of the same shape from now on; no stream may be there.
+
+        Nothing that was cached is of use to it."""
+        assert not self._streams
+        self.decoder = decoder
+        self._schedule = Schedule(decoder, lambda: self.counters.add("preempted"))
+        self.slots = self._schedule.slots
+
     def cancel_all(self) -> None:
         """End every stream, before the engine is shut down."""
         for number in list(self._streams):

@@ -89,7 +89,14 @@ class Batch:
     def messages(self) -> list[Segment]:
         root = str(self.task.repository.root)
         added: list[Segment] = [
-            AddSegment(item.found.path, root, "file", item.tokens, item.found.language)
+            AddSegment(
+                item.found.path,
+                root,
+                "file",
+                item.tokens,
+                item.found.language,
+                item.found.mtime_ns / 1e9,
+            )
             for item in self._indexed
             if item.tokens is not None
         ]

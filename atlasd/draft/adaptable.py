@@ -1,0 +1,43 @@
+"""What an adapter needs of a static drafter: its last hidden states and its draft head."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from atlasd.draft.drafter import Float32, Int32
+from atlasd.draft.neural import Corrected
+
+
+class Adaptable(Protocol):
+    """A static drafter that can be corrected. Runs on the step loop's thread."""
+
+    identity: str
+    """Names the checkpoint: an adapter of one drafter is none of another."""
+    hidden: int
+    vocab_size: int
+    slot_tokens: int
+    head: Int32 | None
+    """Token ids the drafter proposes, most frequent first; None: all."""
+
+    def states(self, tokens: Int32, position: int) -> Float32:
+        """Normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on, in a
+        slot that no stream uses; what it holds before ``position`` is what was read last."""
+        ...
+
+    def rows(self, ids: Int32) -> Float32:
+        """The head's rows of these tokens, [n, hidden]."""
+        ...
+
+    def corrected(
+        self,
+        head: Int32,
+        down: Float32,
+        up: Float32,
+        last: Float32,
+        before: Float32,
+        bias: Float32,
+    ) -> Corrected:
+        """The drafter with a correction (``learn.adapter`` has the formula): ``head`` [n] ids,
+        ``down`` [hidden, rank], ``up`` [rank, hidden], ``last`` and ``before`` [codes, rank],
+        ``bias`` [n]. The arrays are copied."""
+        ...

@@ -1,0 +1,87 @@
+"""One repository's adapter: what it is trained on, the candidate in training, its versions."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from atlasd.draft.drafter import Int32
+from atlasd.learn.adapter import HEAD
+from atlasd.learn.gate import Bools, Watch
+from atlasd.learn.passages import Passage
+from atlasd.learn.replay import Replay
+from atlasd.learn.training import Trainer
+from atlasd.learn.versions import Versions
+from atlasd.learn.warmup import WarmUp
+
+ENOUGH_ROWS = 512
+"""Rows without which nothing is trained."""
+
+FRESH = 128
+"""Passages that may wait to be filed."""
+
+STEPS_PER_PASSAGE = 10.0
+"""Training steps that a new passage is worth; when they are done, training rests."""
+
+MOST_OWED = 3000.0
+
+
+@dataclass(eq=False)
+class Adapted:
+    """All that is known of one repository. ``owed`` is how many training steps new rows are still
+    worth."""
+
+    repository: str | None
+    versions: Versions = field(default_factory=Versions)
+    replay: Replay = field(default_factory=Replay)
+    warmup: WarmUp = field(default_factory=WarmUp)
+    fresh: deque[Passage] = field(default_factory=lambda: deque(maxlen=FRESH))
+    """Passages nobody has looked at yet."""
+    watch: Watch = field(default_factory=Watch)
+    trainer: Trainer | None = None
+    owed: float = 0.0
+    steps: int = 0
+    looked: int = 0
+    """Training steps at the last look at the candidate."""
+    loaded: bool = True
+    """Rows and candidate of an earlier run are in memory."""
+    unsaved: bool = False
+    hits: WeakKeyDictionary[Passage, dict[int, Bools]] = field(default_factory=WeakKeyDictionary)
+    """Where a version (0: the static drafter) says what the target chose, by passage."""
+
+    def file(self, passage: Passage) -> None:
+        """A passage was looked at: keep it, and train for it."""
+        self.replay.take(passage)
+        self.unsaved = True
+        worth = STEPS_PER_PASSAGE * passage.rows / 64
+        self.owed = min(self.owed + worth, MOST_OWED)
+
+    @property
+    def trains(self) -> bool:
+        """There is something to train on, and training it is still worth its time."""
+        return self.owed >= 1.0 and self.replay.rows >= ENOUGH_ROWS
+
+    def head(self, static: Int32 | None, vocab_size: int) -> Int32 | None:
+        """The tokens its adapter should draft; None while too few are known.
+
+        Those of the static drafter, most frequent first, except that the rarest among them which
+        are never chosen here give way to tokens that are. So drafting costs what it did."""
+        passages = (*self.replay.recent, *self.replay.older, *self.replay.unseen)
+        counts = np.zeros(vocab_size, np.int64)
+        for passage in passages:
+            np.add.at(counts, passage.top[:, 0], 1)
+        if static is None:
+            chosen = np.flatnonzero(counts)
+            order = np.argsort(-counts[chosen], kind="stable")
+            return chosen[order][:HEAD].astype(np.int32) if len(chosen) >= 64 else None
+        outside = counts.copy()
+        outside[static] = 0
+        wanted = np.flatnonzero(outside >= 2)
+        wanted = wanted[np.argsort(-outside[wanted], kind="stable")]
+        unused = np.flatnonzero(counts[static] == 0)[::-1][: len(wanted)]
+        head = static.astype(np.int32)
+        head[unused] = wanted[: len(unused)]
+        return head
