@@ -2,93 +2,131 @@
 
     python -m bench.drafting [REPOSITORY] [--sites 30] [--tokens 64] [--model NAME]
 
-Sites are cursors in the repository's own Python files. All are completed with drafting off, then
-with drafting on (switching on sends the engine every file again, so it is done once and waited
-for), through /infill, which neither trims nor remembers. The
-text must be the same. As *unseen* text, files that are not of the repository are completed in
-another folder with nothing indexed.
+In a copy of the repository a function's body is missing from each of some files; what the model
+writes there is measured through /infill, untrimmed, once with drafting and once without
+(``speculative.n_max: 0``), now the one first and now the other. Requests without drafting teach the
+drafters nothing, so nobody drafts from an answer given before. The texts must be the same. As
+*unseen* text, bodies of the standard library are completed before anything is indexed.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
+import sys
 import sysconfig
-import time
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from bench.holes import Hole, bodies, copy_repository, hole_in, take_out
 from bench.report import spread, table
 from bench.served import Served, serve
 
-SETTLE_S = 15.0
 ROOT = Path(__file__).resolve().parents[1]
+PREFIX_LINES, SUFFIX_LINES = 60, 15
+LIBRARY = ("argparse", "ast", "tarfile", "inspect", "zipfile", "logging/__init__", "typing", "enum")
 
 
-@dataclass(frozen=True)
-class Site:
-    prefix: str
-    suffix: str
+@dataclass
+class Comparison:
+    """Measurements of the same completions with drafting on and off."""
+
+    tokens: int = 0
+    steps: int = 0
+    ms: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
+    ratios: list[float] = field(default_factory=list)
+    drafted: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
+    different: int = 0
+
+    def add(self, texts: dict[bool, str], timings: dict[bool, dict[str, Any]]) -> None:
+        """One completion, both ways: its text, and llama.cpp's ``timings`` of the answer."""
+        self.different += texts[True] != texts[False]
+        on, off = timings[True], timings[False]
+        if min(on["predicted_n"], off["predicted_n"]) < 2:
+            return
+        for way, one in timings.items():
+            self.ms[way] += one["predicted_ms"]
+        self.tokens += on["predicted_n"]
+        self.steps += on["steps"]
+        self.ratios.append(on["predicted_per_second"] / off["predicted_per_second"])
+        for counts, more in ((self.drafted, on["drafted"]), (self.accepted, on["accepted"])):
+            for source, count in more.items():
+                counts[source] = counts.get(source, 0) + count
+
+    def speed(self, drafting: bool) -> float:
+        """Tokens per second over all completions."""
+        return 1000 * self.tokens / max(1e-9, self.ms[drafting])
+
+    @property
+    def tokens_a_step(self) -> float:
+        return self.tokens / max(1, self.steps)
+
+    def row(self, name: str, goal: str) -> list[object]:
+        sources = ", ".join(
+            f"{source} {self.accepted.get(source, 0)} of {count}"
+            for source, count in sorted(self.drafted.items(), key=lambda item: -item[1])
+        )
+        return [
+            name,
+            f"{spread(self.ratios or [0.0])}; in all {self.speed(True) / self.speed(False):.2f}",
+            f"{self.speed(True):.0f} / {self.speed(False):.0f}",
+            f"{self.tokens_a_step:.2f}",
+            sources or "none",
+            self.different,
+            goal,
+        ]
 
 
-def sites_in(files: list[Path], count: int, seed: int = 1) -> list[Site]:
-    """Cursors at the end of a line that opens or continues a block, somewhere in these files."""
-    chooser = random.Random(seed)
-    found = []
-    for path in files:
-        lines = path.read_text(errors="replace").splitlines(keepends=True)
-        for number in range(8, len(lines) - 8, 9):
-            if lines[number].strip():
-                before = "".join(lines[max(0, number - 60) : number])
-                after = "".join(lines[number + 1 : number + 15])
-                found.append(Site(before, after))
-    chooser.shuffle(found)
-    return found[:count]
+def compare(served: Served, holes: list[Hole], tokens: int, *, inside: bool) -> Comparison:
+    """Complete every hole both ways, in alternating order."""
+    done = Comparison()
+    for turn, hole in enumerate(holes):
+        prefix = "".join(hole.before.splitlines(keepends=True)[-PREFIX_LINES:])
+        suffix = "".join(hole.after.splitlines(keepends=True)[:SUFFIX_LINES])
+        more: dict[str, Any] = {"trim": False} | ({"path": str(hole.path)} if inside else {})
+        # The prompt is in the cache for both.
+        served.infill(prefix, suffix, n_predict=0, **more)
+        answers = {}
+        for drafting in (True, False) if turn % 2 else (False, True):
+            switch = {} if drafting else {"speculative.n_max": 0}
+            answers[drafting] = served.infill(prefix, suffix, n_predict=tokens, **more, **switch)
+        done.add(
+            {way: answer["content"] for way, answer in answers.items()},
+            {way: answer["timings"] for way, answer in answers.items()},
+        )
+    return done
 
 
-def compare(served: Served, sites: list[Site], tokens: int) -> tuple[list[float], float, float]:
-    """Per site the ratio of tokens per second, on over off; tokens a step; different texts."""
-    speeds: dict[bool, list[float]] = {True: [], False: []}
-    texts: dict[bool, list[str]] = {True: [], False: []}
-    per_step: list[float] = []
-    for on in (False, True):
-        served.drafting(on)
-        if on:
-            # Switching on sends the engine every file again: that is not what is measured here.
-            time.sleep(SETTLE_S)
-        for site in sites:
-            answer = served.infill(site.prefix, site.suffix, n_predict=tokens)
-            timings = answer["timings"]
-            speeds[on].append(timings["predicted_per_second"])
-            texts[on].append(answer["content"])
-            if on and answer["tokens_predicted"]:
-                plain = timings["predicted_n"] - timings.get("draft_n_accepted", 0)
-                per_step.append(timings["predicted_n"] / max(1, plain))
-    ratios = [on / off for on, off in zip(speeds[True], speeds[False], strict=True) if off]
-    different = sum(one != other for one, other in zip(texts[True], texts[False], strict=True))
-    return ratios, statistics.fmean(per_step or [0.0]), different
-
-
-def measure(repository: Path, count: int, tokens: int, options: list[str]) -> str:
-    inside = sorted(path for path in repository.rglob("*.py") if ".venv" not in path.parts)
+def unseen_holes(count: int) -> list[Hole]:
+    """Bodies of the standard library's functions."""
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    unseen = [stdlib / name for name in ("argparse.py", "ast.py", "tarfile.py", "inspect.py")]
-    rows: list[list[object]] = []
-    with serve(*options) as served:
-        ratios, step, different = compare(served, sites_in(unseen, count), tokens)
-        rows.append(["text never seen", spread(ratios), f"{step:.2f}", different, "0.98"])
-        served.open(repository)
-        ratios, step, different = compare(served, sites_in(inside, count), tokens)
-        rows.append(["indexed repository", spread(ratios), f"{step:.2f}", different, "1.4"])
-    return table(
+    files = [stdlib / f"{name}.py" for name in LIBRARY]
+    found = [(path, place) for path in files for place in bodies(path.read_text())]
+    step = max(1, len(found) // count)
+    return [hole_in(path, *place) for path, place in found[::step][:count]]
+
+
+def measure(repository: Path, count: int, tokens: int, options: list[str]) -> tuple[str, bool]:
+    """The table, and whether all texts were the same."""
+    with tempfile.TemporaryDirectory(prefix="atlasd-drafting-") as folder:
+        copy = Path(folder, repository.name)
+        holes = take_out(copy_repository(repository, copy), count, seed=1)
+        with serve(*options) as served:
+            unseen = compare(served, unseen_holes(count), tokens, inside=False)
+            served.open(copy)
+            indexed = compare(served, holes, tokens, inside=True)
+    header = ["sites", "on / off, median (spread)", "tokens/s on / off", "tokens a step"]
+    text = table(
         "Drafting (`python -m bench.drafting`)",
-        ["sites", "on / off, tokens per second", "tokens a step", "different texts", "goal"],
-        rows,
+        [*header, "accepted of drafted", "different texts", "goal"],
+        [unseen.row("text never seen", "0.98"), indexed.row("indexed repository", "1.4")],
     )
+    return text, not (unseen.different or indexed.different)
 
 
-if __name__ == "__main__":
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repository", nargs="?", type=Path, default=ROOT)
     parser.add_argument("--sites", type=int, default=30)
@@ -96,4 +134,10 @@ if __name__ == "__main__":
     parser.add_argument("--model")
     chosen = parser.parse_args()
     model = ["--model", chosen.model] if chosen.model else []
-    print(measure(chosen.repository.absolute(), chosen.sites, chosen.tokens, model))
+    text, same = measure(chosen.repository.absolute(), chosen.sites, chosen.tokens, model)
+    print(text)
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

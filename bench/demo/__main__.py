@@ -1,29 +1,29 @@
 """An editing session over LSP in this repository, from a daemon's start to what it learned.
 
-    make demo        (python -m bench.demo [--lines 40] [--sites 12] [--model NAME])
+    make demo        (python -m bench.demo [--bodies 10] [--seconds 90] [--model NAME])
 
-Works on a copy of the tracked files and in a home of its own: nothing of yours is touched.
+Works on a copy of the tracked files, in which some functions have lost their bodies, and in a home
+of its own: nothing of yours is touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn
 
-from bench.demo.developer import Session, tasks, write
+from bench.demo.developer import Session, Shown, write
 from bench.demo.editor import Editor
-from bench.drafting import compare, sites_in
+from bench.demo.results import drafting_table, examples, session_table, stored_by_fate
+from bench.drafting import Comparison
+from bench.holes import Hole, copy_repository, take_out
 from bench.report import machine
 from bench.served import Served, serve
 
@@ -31,122 +31,117 @@ ROOT = Path(__file__).resolve().parents[2]
 console = Console(highlight=False)
 
 
-def copy_repository(target: Path) -> list[str]:
-    """The tracked text files of this repository, copied; the Python ones among them by name."""
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    python = []
-    for name in listed:
-        source = ROOT / name
-        if source.suffix in {".safetensors", ".png"} or not source.is_file():
-            continue
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target / name)
-        if name.startswith("atlasd/") and name.endswith(".py"):
-            python.append(name)
-    subprocess.run(["git", "init", "-q", target], check=True)
-    return sorted(python)
+class Measuring:
+    """While a suggestion is on the screen, the same one is decoded again without drafting."""
+
+    def __init__(self, served: Served, root: Path) -> None:
+        self.compared = Comparison()
+        self._served = served
+        self._root = root
+
+    async def seen(self, shown: Shown) -> None:
+        # What was typed along or decoded ahead cost no time that could be compared.
+        why = await self._call("GET", f"/atlasd/v1/why?id={shown.suggested.id}")
+        if why.get("source") != "model":
+            return
+        body = {
+            "prefix": shown.prefix,
+            "suffix": shown.suffix,
+            "path": str(shown.hole.path),
+            "language": "python",
+            "repository": str(self._root),
+            "client": "demo without drafting",
+            "drafting": False,
+        }
+        answer = await self._call("POST", "/atlasd/v1/complete", body)
+        plain = answer["items"][0] if answer["items"] else {"text": "", "stats": why["stats"]}
+        if plain["text"] != shown.suggested.text and answer["items"]:
+            # The context of a prompt moves on by itself, a second after an edit for example.
+            other = await self._call("GET", f"/atlasd/v1/why?id={plain['id']}")
+            if other["prompt"] != why["prompt"]:
+                return
+        self.compared.add(
+            {True: shown.suggested.text, False: plain["text"]},
+            {True: _timings(why["stats"]), False: _timings(plain["stats"])},
+        )
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        call = self._served.connection.call
+        return await asyncio.to_thread(call, method, path, body, timeout=120)
 
 
-async def edit(served: Served, root: Path, python: list[str], lines: int) -> Session:
-    """The editing session."""
-    session = Session()
+def _timings(stats: dict[str, Any]) -> dict[str, Any]:
+    """The engine's statistics by llama.cpp's names."""
+    tokens, ms = stats["output_tokens"], stats["decode_ms"]
+    return stats | {
+        "predicted_n": tokens,
+        "predicted_ms": ms,
+        "predicted_per_second": 1000 * tokens / max(ms, 1e-9),
+    }
+
+
+async def edit(
+    served: Served, root: Path, holes: list[Hole], seconds: float
+) -> tuple[Session, Comparison]:
+    """The editing session; no body is begun after ``seconds``."""
+    session, measuring = Session(), Measuring(served, root)
     editor = Editor(root)
     await editor.start({"ATLASD_HOME": str(served.folders.data.parent)})
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("typing", total=lines)
-        for task in tasks(root, python, lines):
-            await write(editor, task, session)
+    began = time.monotonic()
+    columns = (TextColumn("  {task.description}"), BarColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(holes))
+        for hole in holes:
+            if time.monotonic() - began > seconds:
+                break
+            where = f"{hole.path.relative_to(root)}:{hole.line}"
+            progress.update(bar, description=f"writing {where}")
+            await write(editor, hole, session, measuring.seen)
             progress.advance(bar)
     await editor.stop()
-    return session
+    return session, measuring.compared
 
 
-def show_examples(session: Session, count: int = 3) -> None:
-    """Some of what was accepted, drawn as ghost text."""
-    longest = sorted(session.examples, key=lambda one: -len(one[2]))[:count]
-    for task, typed, accepted in longest:
-        line = task.before.rsplit("\n", 1)[-1]
-        where = task.path.name + ":" + str(task.before.count("\n") + 1)
-        console.print(Text(f"  {where}", style="dim"))
-        console.print(Text(f"    {line}{typed}").append(accepted, style="italic bright_black"))
-
-
-def show_table(session: Session, stored: dict[str, object]) -> None:
-    table = Table(title="The session", title_justify="left")
-    table.add_column("what")
-    table.add_column("number", justify="right")
-    table.add_row("times a completion was asked for", str(session.asked))
-    table.add_row("completions shown", str(session.shown))
-    table.add_row("accepted whole", str(session.accepted))
-    table.add_row("accepted by words", str(session.accepted_in_part))
-    share = 100 * session.accepted_characters / max(1, session.characters)
-    table.add_row("characters that were not typed", f"{share:.0f} %")
-    table.add_row("time to ghost text, median", f"{statistics.median(session.ms or [0]):.0f} ms")
-    for name, count in stored.items():
-        table.add_row(name, str(count))
-    console.print(table)
-
-
-def stored_by_fate(served: Served) -> dict[str, object]:
-    """What SQLite holds now of the session's completions."""
-    data = served.connection.call("GET", "/atlasd/v1/data", timeout=30)
-    rows: dict[str, object] = {}
-    for repository in data.get("repositories", []):
-        for fate, count in (repository.get("completions") or {}).items():
-            rows[f"stored as {fate}"] = count
-    return rows
-
-
-def show_drafting(served: Served, root: Path, python: list[str], sites: int) -> None:
-    """The same completions with drafting off and on, and where the drafts came from."""
-    before = served.status()["engine"]["sources"]
-    chosen = sites_in([root / name for name in python], sites, seed=3)
-    ratios, per_step, different = compare(served, chosen, 48)
-    after = served.status()["engine"]["sources"]
-    table = Table(title="Drafting, off and on in turn", title_justify="left")
-    table.add_column("what")
-    table.add_column("number", justify="right")
-    table.add_row("tokens per second, on over off, median", f"{statistics.median(ratios):.2f}x")
-    table.add_row("tokens per step with drafting", f"{per_step:.2f}")
-    table.add_row("texts that differed", str(different))
-    for source, counts in sorted(after.items()):
-        old = before.get(source, {})
-        drafted = counts.get("drafted", 0) - old.get("drafted", 0)
-        accepted = counts.get("accepted", 0) - old.get("accepted", 0)
-        if drafted:
-            table.add_row(f"drafted by {source}", f"{accepted:.0f} of {drafted:.0f} accepted")
-    console.print(table)
+def run(served: Served, root: Path, holes: list[Hole], seconds: float) -> bool:
+    """Open the repository, edit, show; False if no suggestion came or a text differed."""
+    model = served.status()["model"]
+    console.print(
+        f"  health after {served.health_s:.1f} s, {model['model']} ready after "
+        f"{served.ready_s:.1f} s ({model['backend']}, {model['threads']} threads)"
+    )
+    served.open(root)
+    [repository] = served.status()["repositories"]
+    console.print(
+        f"this repository is open in an LSP editor and indexed: {repository['files']} files, "
+        f"{repository['tokens']:,} tokens"
+    )
+    console.print(f"{len(holes)} functions have lost their bodies; a developer writes them again")
+    session, compared = asyncio.run(edit(served, root, holes, seconds))
+    for text in examples(session, root):
+        console.print(text)
+    console.print(session_table(session, stored_by_fate(served)))
+    console.print(drafting_table(compared))
+    return bool(session.shown) and not compared.different
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=40, help="lines to write again")
-    parser.add_argument("--sites", type=int, default=12, help="cursors of the drafting table")
+    parser.add_argument("--bodies", type=int, default=10, help="functions to write, at most")
+    parser.add_argument("--seconds", type=float, default=90, help="no function is begun after")
     parser.add_argument("--model")
     options = parser.parse_args()
     console.print(f"[bold]atlasd demo[/bold] on {machine()}")
     with tempfile.TemporaryDirectory(prefix="atlasd-demo-") as folder:
-        root = Path(folder) / "atlasd"
-        root.mkdir()
-        python = copy_repository(root)
+        root = Path(folder, "atlasd")
+        python = copy_repository(ROOT, root)
+        product = [path for path in python if path.is_relative_to(root / "atlasd")]
+        holes = take_out(product, options.bodies, seed=7)
         console.print("starting the daemon …")
         with serve(*(["--model", options.model] if options.model else [])) as served:
-            model = served.status()["model"]
-            console.print(
-                f"  health after {served.health_s:.1f} s, {model['model']} ready after "
-                f"{served.ready_s:.1f} s ({model['backend']}, {model['threads']} threads)"
-            )
-            console.print(f"opening this repository in an LSP editor ({len(python)} files) …")
-            served.open(root)
-            session = asyncio.run(edit(served, root, python, options.lines))
-            show_examples(session)
-            show_table(session, stored_by_fate(served))
-            show_drafting(served, root, python, options.sites)
+            good = run(served, root, holes, options.seconds)
     console.print("Everything above ran on this machine; the demo's home is removed again.")
     console.print("Next: [bold]make start[/bold], then .venv/bin/atlasd connect neovim (or vscode)")
-    return 0 if session.shown else 1
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

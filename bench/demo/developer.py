@@ -1,23 +1,30 @@
-"""Someone who types: retypes lines of real files, and accepts what agrees with what they want."""
+"""Someone who writes function bodies: types, reads what is suggested, takes what is right."""
 
 from __future__ import annotations
 
-import random
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench.demo.editor import Editor, Suggested
+from bench.holes import Hole
+
+Seen = Callable[["Shown"], Awaitable[None]]
+"""Called with every suggestion while it is on the screen."""
+
+LEAST = 3
+"""Characters of a suggestion that are worth a key to accept them."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """A line of a file to be written again: the file without it, and what belongs there."""
+class Shown:
+    """A suggestion as it stood on the screen, and how much of it was taken."""
 
-    path: Path
-    before: str
-    wanted: str
-    after: str
+    hole: Hole
+    prefix: str
+    suffix: str
+    suggested: Suggested
+    taken: str
 
 
 @dataclass
@@ -25,74 +32,64 @@ class Session:
     """What happened while typing."""
 
     asked: int = 0
-    shown: int = 0
     accepted: int = 0
     accepted_in_part: int = 0
+    bodies: int = 0
     characters: int = 0
     accepted_characters: int = 0
-    ms: list[float] = field(default_factory=list)
-    examples: list[tuple[Task, str, str]] = field(default_factory=list)
-    """(task, what was typed, what was accepted)"""
+    shown: list[Shown] = field(default_factory=list)
 
 
-def tasks(root: Path, files: list[str], count: int, seed: int = 7) -> list[Task]:
-    """Lines from the middle of real files, the same ones at every run."""
-    chooser = random.Random(seed)
-    found = []
-    for name in files:
-        lines = (root / name).read_text().splitlines(keepends=True)
-        for number in range(12, len(lines) - 4):
-            wanted = lines[number].strip()
-            if len(wanted) < 20 or wanted.startswith(("#", '"""', "import", "from")):
-                continue
-            indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
-            before = "".join(lines[:number]) + indent
-            after = "\n" + "".join(lines[number + 1 :])
-            found.append(Task(root / name, before, wanted, after))
-    chooser.shuffle(found)
-    return found[:count]
-
-
-async def write(editor: Editor, task: Task, session: Session) -> None:
-    """Write one line: look at a suggestion after every few characters, accept it if it is right."""
-    editor.open(task.path, task.before + task.after)
-    at, done = len(task.before), 0
-    while done < len(task.wanted):
+async def write(editor: Editor, hole: Hole, session: Session, seen: Seen) -> None:
+    """Write one body: look up after every word, take what is right, type the rest; then save."""
+    editor.open(hole.path, hole.before + hole.after)
+    at, done = len(hole.before), 0
+    while done < len(hole.wanted):
         session.asked += 1
+        prefix, suffix = editor.text[: at + done], editor.text[at + done :]
         suggested = await editor.suggest(at + done)
+        rest = hole.wanted[done:]
+        taken = right_part(suggested.text, rest) if suggested else ""
+        taken = taken if len(taken) >= LEAST else ""
         if suggested is not None:
-            session.shown += 1
-            session.ms.append(suggested.ms)
-            if _agrees(suggested, task.wanted[done:]):
-                await editor.accept(at + done, suggested)
-                session.accepted += 1
-                session.accepted_characters += len(suggested.text)
-                session.examples.append((task, task.wanted[:done], suggested.text))
-                done += len(suggested.text)
-                continue
-            if part := _right_words(suggested.text, task.wanted[done:]):
-                editor.insert(at + done, part)
-                session.accepted_in_part += 1
-                session.accepted_characters += len(part)
-                done += len(part)
-                continue
-        for letter in task.wanted[done : done + 4]:
-            editor.insert(at + done, letter)
-            done += 1
-    session.characters += len(task.wanted)
+            one = Shown(hole, prefix, suffix, suggested, taken)
+            session.shown.append(one)
+            await seen(one)
+        if suggested is not None and taken == suggested.text:
+            await editor.accept(at + done, suggested)
+            session.accepted += 1
+        elif taken:
+            # What an editor's key for the next word does; the bridge tells it from the edit.
+            editor.insert(at + done, taken)
+            session.accepted_in_part += 1
+        else:
+            for keys in keystrokes(rest):
+                editor.insert(at + done, keys)
+                done += len(keys)
+        session.accepted_characters += len(taken)
+        done += len(taken)
+    session.bodies += 1
+    session.characters += len(hole.wanted)
+    editor.save()
     editor.close()
 
 
-def _agrees(suggested: Suggested, rest: str) -> bool:
-    """A developer accepts what is, as far as it goes, what they were about to type."""
-    return len(suggested.text) >= 3 and rest.startswith(suggested.text)
-
-
-def _right_words(suggested: str, rest: str) -> str:
-    """The words a suggestion begins with that are right, as accepting word by word takes them."""
+def right_part(suggested: str, rest: str) -> str:
+    """The words a suggestion begins with that are right, as accepting them one by one takes them;
+    all of it if it is what was about to be typed, as far as it goes."""
+    if rest.startswith(suggested):
+        return suggested
     part = ""
     for word in re.findall(r"\s*(?:\w+|[^\w\s]+)", suggested):
         if not rest.startswith(part + word) or rest[len(part + word) :][:1].isalnum():
             break
         part += word
-    return part if len(part) >= 3 else ""
+    return part
+
+
+def keystrokes(rest: str) -> list[str]:
+    """What is typed before looking up again, an edit each: the letters of a word and what stands
+    around it, or a line end with the indentation that an editor puts there by itself."""
+    match = re.match(r"\n[ \t]*|[^\w\n]*\w+[^\w\n]*|[^\w\n]+", rest)
+    assert match is not None
+    return [match[0]] if match[0].startswith("\n") else list(match[0])

@@ -22,6 +22,11 @@ class Suggested:
     ms: float
     command: types.Command | None
 
+    @property
+    def id(self) -> str:
+        """What the daemon calls it."""
+        return str((self.command.arguments or [""])[0]) if self.command else ""
+
 
 class Editor:
     """Speaks LSP to a real ``atlasd-lsp`` process, as editors do."""
@@ -29,6 +34,7 @@ class Editor:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._client = LanguageClient("atlasd-demo", "1")
+        self._path = root
         self._uri = ""
         self._version = 0
         self.text = ""
@@ -58,13 +64,19 @@ class Editor:
 
     def open(self, path: Path, text: str) -> None:
         """Open a document with this text."""
-        self._uri, self._version, self.text = path.as_uri(), 1, text
+        self._path, self._uri, self._version, self.text = path, path.as_uri(), 1, text
         item = types.TextDocumentItem(self._uri, "python", 1, text)
         self._client.text_document_did_open(types.DidOpenTextDocumentParams(item))
 
     def close(self) -> None:
         document = types.TextDocumentIdentifier(self._uri)
         self._client.text_document_did_close(types.DidCloseTextDocumentParams(document))
+
+    def save(self) -> None:
+        """Write the document to its file."""
+        self._path.write_text(self.text)
+        document = types.TextDocumentIdentifier(self._uri)
+        self._client.text_document_did_save(types.DidSaveTextDocumentParams(document))
 
     def insert(self, offset: int, text: str) -> None:
         """Put text into the document, in one edit."""
