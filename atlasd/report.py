@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from atlasd.daemon import Daemon
     from atlasd.models.tokenizer import Tokenizer
 
+GENERATES = ("completions", "/completion", "/infill", "/complete", "/api/generate", "/api/chat")
+
 GENERATING = frozenset(
     path
     for method, path, _ in (*PUBLIC, *SOCKET_ONLY)
-    if method == "POST" and path.endswith(("completions", "/infill", "/complete"))
+    if method == "POST" and path.endswith(GENERATES)
 )
 """Routes that ask the model for text."""
 

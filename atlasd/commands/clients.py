@@ -155,6 +155,20 @@ require("minuet").setup({{
 """
 
 
+def _ollama(place: Place) -> str:
+    return f"""
+export OLLAMA_HOST={place.with_token}
+"""
+
+
+def _tabby(place: Place) -> str:
+    return f"""
+[server]
+endpoint = "{place.base}"
+token = "{place.token}"
+"""
+
+
 def _openai(place: Place) -> str:
     return f"""
 from openai import OpenAI
@@ -200,6 +214,8 @@ CLIENTS: dict[str, Client] = {
     "continue": Client("Continue", "~/.continue/config.yaml", _continue),
     "zed": Client("Zed", "in settings.json", _zed),
     "minuet": Client("minuet-ai.nvim", "in init.lua", _minuet),
+    "ollama": Client("clients of Ollama", "in a terminal, or as their host", _ollama),
+    "tabby": Client("Tabby's plugins", "in ~/.tabby-client/agent/config.toml", _tabby),
     "openai": Client("the openai package", "Python", _openai),
     "aider": Client("aider", "in a terminal", _aider),
     "llm": Client("llm", "in extra-openai-models.yaml (see: llm logs path)", _llm),

@@ -20,7 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PUBLIC: tuple[tuple[str, str, str], ...] = (
     ("GET", "/health", "health.health"),
-    ("GET", "/v1/health", "health.health"),
+    ("GET", "/v1/health", "tabby.health"),
+    ("POST", "/v1/health", "tabby.health"),
     ("GET", "/metrics", "metrics.metrics"),
     ("GET", "/v1/models", "models.list_models"),
     ("GET", "/v1/models/{model:.+}", "models.get_model"),
@@ -28,6 +29,24 @@ PUBLIC: tuple[tuple[str, str, str], ...] = (
     ("POST", "/v1/chat/completions", "openai_chat.chat_completions"),
     ("POST", "/v1/fim/completions", "mistral.fim_completions"),
     ("POST", "/infill", "infill.infill"),
+    ("POST", "/completion", "llamacpp_completion.completion"),
+    ("POST", "/completions", "llamacpp_completion.completion"),
+    ("GET", "/props", "llamacpp.props"),
+    ("GET", "/slots", "llamacpp.slots"),
+    ("POST", "/tokenize", "llamacpp.tokenize"),
+    ("POST", "/detokenize", "llamacpp.detokenize"),
+    ("POST", "/apply-template", "llamacpp.apply_template"),
+    ("POST", "/v1/events", "tabby.events"),
+    ("GET", "/v1beta/server_setting", "tabby.server_setting"),
+    ("POST", "/v1beta/chat/completions", "openai_chat.chat_completions"),
+    ("GET", "/", "ollama_models.running"),
+    ("HEAD", "/", "ollama_models.running"),
+    ("GET", "/api/version", "ollama_models.version"),
+    ("GET", "/api/tags", "ollama_models.tags"),
+    ("GET", "/api/ps", "ollama_models.running_models"),
+    ("POST", "/api/show", "ollama_models.show"),
+    ("POST", "/api/generate", "ollama.generate_text"),
+    ("POST", "/api/chat", "ollama.chat"),
 )
 """Served on the socket and on TCP, there also below ``/t/TOKEN``. Handlers are named by module and
 function, because health has to answer before all that the others need is imported."""

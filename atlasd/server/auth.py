@@ -21,8 +21,8 @@ from aiohttp import web
 from atlasd.errors import ConfigError
 from atlasd.server.errors import HTTPError
 
-PUBLIC_PATHS = ("/health", "/v1/health")
-"""Answered without a token: they tell nothing but that someone is here."""
+PUBLIC_PATHS = ("/health",)
+"""Answered without a token: it tells nothing but that someone is here."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from atlasd.completion.calls import Argued, Called, CallReader, Piece, Said
-from atlasd.completion.generate import Chunk, ScoredToken
+from atlasd.completion.generate import ScoredToken
 from atlasd.completion.tools import Calling
 from atlasd.server.body import answer
+from atlasd.server.chat_message import Message
 from atlasd.server.choices import Choices, timings, usage
 from atlasd.server.sse import event_stream
 
@@ -33,46 +33,6 @@ class Answer:
         return {**self._head, "choices": choices, **more}
 
 
-@dataclass
-class _Message:
-    """One choice in the making."""
-
-    reader: CallReader | None
-    text: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[ScoredToken] = field(default_factory=list)
-
-    def feed(self, chunk: Chunk | None) -> Iterable[Piece]:
-        """What a chunk says; None is the end of the text."""
-        if self.reader is None:
-            pieces: list[Piece] = [Said(chunk.text)] if chunk is not None else []
-        else:
-            pieces = list(self.reader.flush() if chunk is None else self.reader.feed(chunk.text))
-        for piece in pieces:
-            self._take(piece)
-        return pieces
-
-    def _take(self, piece: Piece) -> None:
-        match piece:
-            case Said(text):
-                self.text += text
-            case Called(_, id, name):
-                function = {"name": name, "arguments": ""}
-                self.calls.append({"id": id, "type": "function", "function": function})
-            case Argued(index, text):
-                self.calls[index]["function"]["arguments"] += text
-
-    @property
-    def body(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"role": "assistant", "content": self.text, "refusal": None}
-        if self.calls:
-            told |= {"content": self.text or None, "tool_calls": self.calls}
-        return told
-
-    def ended(self, reason: str) -> str:
-        return "tool_calls" if self.calls and reason == "stop" else reason
-
-
 class ChatReply:
     """One answer in the making; ``calling`` is how the model writes calls, if it may."""
 
@@ -82,7 +42,7 @@ class ChatReply:
         self._model = model
         self._told = told
         self._scored = scored
-        self._messages = [_Message(CallReader(calling) if calling else None) for _ in range(count)]
+        self._messages = [Message(CallReader(calling) if calling else None) for _ in range(count)]
 
     async def whole(self) -> web.StreamResponse:
         """All choices in one body."""

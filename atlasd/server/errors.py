@@ -90,11 +90,16 @@ def llamacpp_body(error: HTTPError) -> dict[str, Any]:
     return {"error": {"code": error.status, "message": str(error), "type": kind}}
 
 
-LLAMACPP_PATHS = ("/infill", "/health", "/completion", "/props", "/tokenize", "/detokenize")
+LLAMACPP_PATHS = (
+    *("/infill", "/health", "/completion", "/completions"),
+    *("/props", "/slots", "/tokenize", "/detokenize", "/apply-template"),
+)
 
 
 def error_body(error: HTTPError, path: str) -> dict[str, Any]:
     """The body of an error on ``path`` (without the token prefix)."""
+    if path.startswith("/api/"):
+        return {"error": str(error)}  # Ollama's
     return llamacpp_body(error) if path in LLAMACPP_PATHS else openai_body(error)
 
 

@@ -18,8 +18,13 @@ _NOT_READY = {
 async def health(request: web.Request) -> web.Response:
     """200 when requests are answered, a model that was unloaded for idleness included; 503 with
     the reason otherwise."""
+    return not_ready(request) or answer({"status": "ok"})
+
+
+def not_ready(request: web.Request) -> web.Response | None:
+    """The 503 of a daemon that answers no requests; None where it does."""
     state = services(request).state
     if state not in _NOT_READY:
-        return answer({"status": "ok"})
+        return None
     body = llamacpp_body(HTTPError(503, _NOT_READY[state]))
     return answer({"status": state, **body}, status=503)

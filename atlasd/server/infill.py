@@ -9,10 +9,11 @@ from aiohttp import web
 from msgspec import Meta
 
 from atlasd.completion.request import Completion, CompletionRequest, Piece
-from atlasd.engine.protocol import Sampling, StreamStats
+from atlasd.engine.protocol import Sampling
 from atlasd.server.body import answer, read, sound_path
-from atlasd.server.choices import Choices, timings
+from atlasd.server.choices import Choices
 from atlasd.server.errors import HTTPError, invalid
+from atlasd.server.llamacpp_body import Ended, body, select
 from atlasd.server.middle import middle_generation, prefill
 from atlasd.server.sampling import SamplingFields, check_choices, stops
 from atlasd.server.services import Serving, services
@@ -134,40 +135,23 @@ async def _stream(
                 text += chunk.text
                 await events.send({"index": 0, "content": chunk.text, "stop": False})
         ended = Completion("", text, finish_reason=told.finish_reason(0), stats=generation.stats)
-        body = _body(asked, serving, ended, cursor.max_tokens, generation.stop or "")
-        await events.send({**body, "content": ""})
+        last = _body(asked, serving, ended, cursor.max_tokens, generation.stop or "")
+        await events.send({**last, "content": ""})
     return events.response
 
 
 def _body(
     asked: InfillRequest, serving: Serving, done: Completion, limit: int, word: str = ""
 ) -> dict[str, Any]:
-    stats: StreamStats = done.stats
-    kind = "limit" if done.finish_reason == "length" or limit == 0 else "eos"
-    body: dict[str, Any] = {
-        "index": 0,
-        "content": inserted(done, asked.input_suffix),
-        "tokens": [],
-        "id_slot": 0,
-        "stop": True,
-        "model": serving.name,
-        "tokens_predicted": stats.output_tokens,
-        "tokens_evaluated": stats.prompt_tokens,
-        "tokens_cached": stats.cached_tokens,
-        "truncated": False,
-        "has_new_line": "\n" in done.text,
-        "stop_type": "word" if word else kind,
-        "stopping_word": word,
-        "generation_settings": {
-            "n_predict": limit,
-            "temperature": asked.temperature or 0.0,
-            "stop": list(stops(asked.stop)),
-        },
-        "timings": timings([stats]),
-        "source": done.source,
-        "id": done.id,
-    }
-    return select(body, asked.response_fields)
+    ended = Ended(inserted(done, asked.input_suffix), done.finish_reason, done.stats, word)
+    whole = body(
+        serving.name,
+        ended,
+        limit=limit,
+        temperature=asked.temperature or 0.0,
+        stop=stops(asked.stop),
+    )
+    return select({**whole, "source": done.source, "id": done.id}, asked.response_fields)
 
 
 def inserted(done: Completion, suffix: str) -> str:
@@ -175,21 +159,6 @@ def inserted(done: Completion, suffix: str) -> str:
     replaced: without what stands there already."""
     right = suffix[: done.replace_right]
     return done.text.removesuffix(right) if right else done.text
-
-
-def select(body: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
-    """llama.cpp's ``response_fields``: ``a/b`` is taken out of its object and keeps the slash in
-    its name; what does not exist is left out."""
-    if fields is None:
-        return body
-    chosen: dict[str, Any] = {}
-    for name in fields:
-        value: Any = body
-        for part in name.split("/"):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            chosen[name] = value
-    return chosen
 
 
 def _in_their_words(error: HTTPError) -> HTTPError:

@@ -11,6 +11,7 @@ from msgspec import Meta
 from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
+from atlasd.server import tabby
 from atlasd.server.body import read
 from atlasd.server.choices import Choices
 from atlasd.server.constraints import HeldFields
@@ -71,7 +72,9 @@ class Prompt:
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
-    """Continue one or several prompts, whole or as events."""
+    """Continue one or several prompts, whole or as events. Tabby's clients ask here as well."""
+    if tabby.meant(await request.read()):
+        return await tabby.completions(request)
     asked = await read(request, CompletionsRequest)
     count = check_choices(asked.n)
     _check(asked)

@@ -1,0 +1,133 @@
+"""Ollama's API, asked by the real ``ollama`` package."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from atlasd.engine.protocol import StreamStats
+from tests.served import House, served
+
+ollama = pytest.importorskip("ollama", reason="the ollama package is not installed")
+
+MESSAGES = [{"role": "user", "content": "hey"}]
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with served(tmp_path) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def client(house: House) -> AsyncIterator[Any]:
+    # The path, because most clients of Ollama have no place for a key.
+    made = ollama.AsyncClient(host=f"{house.base}/t/{house.token}")
+    yield made
+    await made._client.aclose()
+
+
+async def test_the_model_is_listed_shown_and_running(house: House, client: Any) -> None:
+    listed = await client.list()
+    assert [model.model for model in listed.models] == ["tiny"]
+    shown = await client.show("tiny")
+    assert set(shown.capabilities) == {"completion", "insert", "tools"}
+    assert ".Suffix" in shown.template
+    assert [model.name for model in (await client.ps()).models] == ["tiny"]
+    async with house.tcp() as asked:
+        assert await (await asked.get("/")).text() == "Ollama is running"
+        assert (await asked.head("/")).status == 200
+        assert "version" in await (await asked.get("/api/version")).json()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_is_answered(house: House, client: Any, stream: bool) -> None:
+    house.says("Hello", stats=StreamStats(prompt_tokens=9, output_tokens=5, decode_ms=2.0))
+    options = {"num_predict": 30, "temperature": 0.5, "seed": 3, "stop": ["!"]}
+    asked = await client.generate("tiny", "hey", system="Be brief.", options=options, stream=stream)
+    parts = [part async for part in asked] if stream else [asked]
+    assert "".join(part.response for part in parts) == "Hello"
+    last = parts[-1]
+    assert (last.done, last.done_reason, last.eval_count) == (True, "stop", 5)
+    assert (last.prompt_eval_count, last.eval_duration) == (9, 2_000_000)
+    assert house.prompt().startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhey"
+    )
+    submit = house.engine.submitted[0]
+    assert (submit.max_tokens, submit.sampling.temperature, submit.sampling.seed) == (30, 0.5, 3)
+
+
+async def test_the_middle_is_filled_and_a_raw_prompt_is_left_alone(
+    house: House, client: Any
+) -> None:
+    house.says("x + y")
+    filled = await client.generate("tiny", "return ", suffix="\n")
+    assert filled.response == "x + y"
+    assert house.prompt().endswith("<|fim_middle|>")
+    house.says("z")
+    await client.generate("tiny", "<|fim_prefix|>a", raw=True)
+    assert house.prompt() == "<|fim_prefix|>a"
+
+
+async def test_asking_for_nothing_loads_the_model(house: House, client: Any) -> None:
+    loaded = await client.generate("tiny")
+    assert (loaded.done, loaded.done_reason, loaded.response) == (True, "load", "")
+    assert not house.engine.submitted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_conversation_is_answered(house: House, client: Any, stream: bool) -> None:
+    house.says("Hi é")
+    asked = await client.chat("tiny", MESSAGES, stream=stream)
+    parts = [part async for part in asked] if stream else [asked]
+    assert "".join(part.message.content for part in parts) == "Hi é"
+    assert parts[-1].done
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_are_called(house: House, client: Any, stream: bool) -> None:
+    def weather(city: str) -> str:
+        """Tell the weather.
+
+        Args:
+            city: The city's name.
+        """
+        return city
+
+    house.says(f"Well. {CALL}")
+    asked = await client.chat("tiny", MESSAGES, tools=[weather], stream=stream)
+    parts = [part async for part in asked] if stream else [asked]
+    assert "".join(part.message.content for part in parts) == "Well."
+    (call,) = [call for part in parts for call in part.message.tool_calls or ()]
+    assert (call.function.name, call.function.arguments) == ("weather", {"city": "Ulm"})
+    assert house.engine.submitted[0].grammar
+    house.says("It rains.")
+    result = {"role": "tool", "content": "rain", "tool_name": "weather"}
+    past = {"role": "assistant", "content": "", "tool_calls": [call.model_dump()]}
+    await client.chat("tiny", [*MESSAGES, past, result], tools=[weather])
+    assert CALL in house.prompt()
+    assert "rain" in house.prompt()
+
+
+@pytest.mark.parametrize("format_", ["json", {"type": "object", "properties": {}}])
+async def test_a_format_holds_the_answer(house: House, client: Any, format_: Any) -> None:
+    for ask in (client.generate("tiny", "hey", format=format_),
+                client.chat("tiny", MESSAGES, format=format_)):  # fmt: skip
+        house.says("{}")
+        await ask
+        assert house.engine.submitted[-1].grammar
+
+
+async def test_errors_are_the_packages_own(house: House, client: Any) -> None:
+    with pytest.raises(ollama.ResponseError, match="Invalid type: x") as refused:
+        await client.chat("tiny", MESSAGES, format={"type": "x"})
+    assert refused.value.status_code == 400
+    house.says("ab", error="out of memory")
+    with pytest.raises(ollama.ResponseError, match="out of memory"):
+        async for _ in await client.chat("tiny", MESSAGES, stream=True):
+            pass
