@@ -27,7 +27,7 @@ def launch_matmul(kind: str, rows: int, *, prefill: bool = False) -> None:
     tiling = prefill_tiling(kind) if prefill else decode_tiling(4608, WIDTH, kind, whole=False)
     splits = tiling.splits
     out = torch.zeros(splits, rows, 64)
-    matmul.matmul(bf16(rows, WIDTH), packed, out, tiling, count=rows, prefill=prefill)
+    matmul.matmul(bf16(rows, WIDTH), packed, out, tiling, count=rows)
 
 
 def launch_gate_up(kind: str, rows: int) -> None:

@@ -9,6 +9,7 @@ adds the splits in ascending order. The size grows with the row's own position (
 In prefill a program takes its unit through the whole context and there is no second kernel.
 """
 
+# ruff: noqa: RUF005 (Triton compiles tuple + tuple, and no unpacking)
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -132,17 +133,17 @@ def attention_kernel(
     slot = tl.load(unit_slots + unit)
     base = (slot * KV_HEADS + kv_head).to(tl.int64) * slot_tokens * HEAD_DIM
     for start in range(begin, end, BLOCK_KV):
-        at = start + tl.arange(0, BLOCK_KV)
-        place = base + at[:, None] * HEAD_DIM + lane[None, :]
-        mask = (at < end)[:, None] & in_head[None, :]
-        key = tl.trans(tl.load(keys + place, mask=mask, other=0.0).to(COMPUTE))
-        value = tl.load(values + place, mask=mask, other=0.0).to(COMPUTE)
+        kv = start + tl.arange(0, BLOCK_KV)
+        source = base + kv[:, None] * HEAD_DIM + lane[None, :]
+        written = (kv < end)[:, None] & in_head[None, :]
+        key = tl.trans(tl.load(keys + source, mask=written, other=0.0).to(COMPUTE))
+        value = tl.load(values + source, mask=written, other=0.0).to(COMPUTE)
         new_most, new_total, new_mixed = (), (), ()
         for t in tl.static_range(TILES):
             scores = tl.dot(queries[t], key, input_precision="ieee") * scale
-            visible = at[None, :] <= seen[t][:, None]
+            visible = kv[None, :] <= seen[t][:, None]
             if WINDOW > 0:
-                visible = visible & (at[None, :] > seen[t][:, None] - WINDOW)
+                visible = visible & (kv[None, :] > seen[t][:, None] - WINDOW)
             scores = tl.where(visible, scores, float("-inf"))
             highest = tl.maximum(most[t], tl.max(scores, 1))
             level = tl.where(highest == float("-inf"), 0.0, highest)
@@ -157,17 +158,18 @@ def attention_kernel(
         most, total, mixed = new_most, new_total, new_mixed
 
     for t in tl.static_range(TILES):
-        place = rows[t] * HEADS + heads[t]
-        mask = valids[t][:, None] & in_head[None, :]
+        target = rows[t] * HEADS + heads[t]
+        stored = valids[t][:, None] & in_head[None, :]
         if WHOLE:
             result = tl.fdiv(mixed[t], total[t][:, None])
-            at = place[:, None] * HEAD_DIM + lane[None, :]
-            tl.store(out + at, result.to(COMPUTE), mask=mask)
+            tl.store(
+                out + target[:, None] * HEAD_DIM + lane[None, :], result.to(COMPUTE), mask=stored
+            )
         else:
-            place = place * SPLITS + split
-            tl.store(parts + place[:, None] * HEAD_DIM + lane[None, :], mixed[t], mask=mask)
-            tl.store(stats + place * 2, most[t], mask=valids[t])
-            tl.store(stats + place * 2 + 1, total[t], mask=valids[t])
+            target = target * SPLITS + split
+            tl.store(parts + target[:, None] * HEAD_DIM + lane[None, :], mixed[t], mask=stored)
+            tl.store(stats + target * 2, most[t], mask=valids[t])
+            tl.store(stats + target * 2 + 1, total[t], mask=valids[t])
 
 
 @triton.jit

@@ -16,6 +16,7 @@ consecutive columns without moving anything between lanes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -138,6 +139,27 @@ def interleave(gate: Tensor, up: Tensor) -> Tensor:
     return torch.stack((gate, up), 1).reshape(2 * len(gate), -1)
 
 
+def stack(parts: list[PackedMatrix]) -> PackedMatrix:
+    """Matrices of one format and width on top of each other (q, k and v)."""
+    first = parts[0]
+    groups = torch.cat([p.groups for p in parts], 1 if first.format == "int4" else 0)
+    return PackedMatrix(
+        first.format,
+        sum(p.rows for p in parts),
+        first.columns,
+        torch.cat([p.data for p in parts]),
+        torch.cat([p.scales for p in parts]),
+        groups,
+    )
+
+
+def packed_bytes(rows: int, columns: int, kind: str) -> int:
+    """What ``quantise`` makes of a matrix, in bytes."""
+    if kind in FOUR_BITS:
+        columns = -(-columns // BLOCK) * BLOCK
+    return int(rows * columns * BITS[kind] / 8) + 4 * rows
+
+
 def _packed(
     kind: Format, weight: Tensor, data: Tensor, scales: Tensor, groups: Tensor | None = None
 ) -> PackedMatrix:
@@ -196,7 +218,7 @@ def _e2m1(values: Tensor) -> Tensor:
     """Codes of the nearest values, ties to the even code; bit 3 is the sign."""
     size = values.abs()
     code = torch.zeros_like(values, dtype=torch.uint8)
-    for index, (low, high) in enumerate(zip(E2M1, E2M1[1:], strict=False)):
+    for index, (low, high) in enumerate(pairwise(E2M1)):
         middle = (low + high) / 2
         code += ((size > middle) if index % 2 == 0 else (size >= middle)).to(torch.uint8)
     return code | ((values < 0).to(torch.uint8) << 3)

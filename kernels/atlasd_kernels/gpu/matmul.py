@@ -10,6 +10,7 @@ block of columns the sum of x squared; the epilogue multiplies by 1 / rms, which
 row.
 """
 
+# ruff: noqa: RUF005 (Triton compiles tuple + tuple, and no unpacking)
 from __future__ import annotations
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from atlasd_kernels.gpu.formats import FOUR_BITS, PackedMatrix, dequantise
 from atlasd_kernels.gpu.launch import EXACT, compute_type, power_of_two
-from atlasd_kernels.gpu.tiling import PREFILL_ROWS, ROWS, Tiling, tiles_for
+from atlasd_kernels.gpu.tiling import ROWS, Tiling, tiles_for
 
 
 def reference(
@@ -195,7 +196,6 @@ def matmul(
     norm: tuple[Tensor, int, float] | None = None,
     silu: bool = False,
     rows: Tensor | None = None,
-    prefill: bool = False,
 ) -> None:
     """Multiply the first ``count`` rows of ``x``, or those at ``rows``.
 
@@ -205,8 +205,8 @@ def matmul(
     """
     if (norm is not None or silu) and tiling.splits > 1:
         raise ValueError("an epilogue needs the whole sum")
-    tile_rows = PREFILL_ROWS if prefill else ROWS
-    tiles = 1 if prefill else tiles_for(count)
+    tile_rows = tiling.rows
+    tiles = tiles_for(count) if tile_rows == ROWS else 1
     squares, width, eps = norm or (weight.scales, 1, 0.0)
     blocks = squares.shape[1] if norm else 1
     whole_blocks = weight.columns % (tiling.block_k) == 0

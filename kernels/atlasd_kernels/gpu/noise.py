@@ -8,6 +8,10 @@ L2 cache holds): the noise is that of the reference bit for bit, whatever a devi
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
@@ -17,13 +21,16 @@ VALUES = 1 << 23
 
 
 def gumbel_table(device: torch.device | str) -> Tensor:
-    """The noise of every x // 512, float32 [2**23]; about half a second."""
-    import numpy as np
+    """The noise of every x // 512, float32 [2**23]."""
+    return torch.from_numpy(_values()).to(device)
 
+
+@cache
+def _values() -> npt.NDArray[np.float32]:
     # numpy's logarithms are the reference's; torch's may differ in the last bit.
     uniform = (np.arange(VALUES, dtype=np.float64) + 0.5) * 2.0**-23
-    noise = (-np.log(-np.log(uniform))).astype(np.float32)
-    return torch.from_numpy(noise).to(device)
+    noise: npt.NDArray[np.float32] = (-np.log(-np.log(uniform))).astype(np.float32)
+    return noise
 
 
 @triton.jit

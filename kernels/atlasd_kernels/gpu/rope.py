@@ -75,16 +75,16 @@ def rope_kernel(
             gain = q_gain if head < HEADS else k_gain
             first = first * scale * tl.load(gain + lane, mask=inside, other=0.0)
             second = second * scale * tl.load(gain + HEAD_DIM // 2 + lane, mask=inside, other=0.0)
-        at = tl.maximum(position, 0) * (HEAD_DIM // 2) + lane
-        c = tl.load(cos + at, mask=inside, other=0.0)
-        s = tl.load(sin + at, mask=inside, other=0.0)
+        angle = tl.maximum(position, 0) * (HEAD_DIM // 2) + lane
+        c = tl.load(cos + angle, mask=inside, other=0.0)
+        s = tl.load(sin + angle, mask=inside, other=0.0)
         turned = first * c - second * s
         second = second * c + first * s
         first = turned
     if head < HEADS:
-        at = (row * HEADS + head) * HEAD_DIM + lane
-        tl.store(query + at, first.to(COMPUTE), mask=inside)
-        tl.store(query + at + HEAD_DIM // 2, second.to(COMPUTE), mask=inside)
+        place = (row * HEADS + head) * HEAD_DIM + lane
+        tl.store(query + place, first.to(COMPUTE), mask=inside)
+        tl.store(query + place + HEAD_DIM // 2, second.to(COMPUTE), mask=inside)
     else:
         kv_head = (head - HEADS) % KV_HEADS
         target = keys if head < HEADS + KV_HEADS else values

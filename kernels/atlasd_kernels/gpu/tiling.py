@@ -14,9 +14,6 @@ number of rows runs the same instruction; 64 would be another one (wgmma) with b
 MOST_TILES = 4
 """Tiles of ``ROWS`` rows that share a weight tile; more rows take further programs."""
 
-PREFILL_ROWS = 128
-"""Rows of one ``tl.dot`` in prefill, which is bound by arithmetic and may use wgmma."""
-
 PROGRAMS = 264
 """Programs that keep the largest GPUs' memory busy: two for each of an H100's 132 processors.
 A constant, so that bits do not depend on the card."""
@@ -35,10 +32,13 @@ class Tiling:
     block_k: int
     splits: int
     warps: int = 4
+    rows: int = ROWS
+    """Rows of one ``tl.dot``."""
 
     def per_split(self, columns: int) -> int:
         """Blocks of columns that one program adds up."""
-        return -(-(-(-columns // self.block_k)) // self.splits)
+        blocks = -(-columns // self.block_k)
+        return -(-blocks // self.splits)
 
     def stages(self, kind: str, rows: int) -> int:
         """Blocks in flight at once, within the shared memory that every card since Ampere has.
@@ -63,12 +63,14 @@ def decode_tiling(rows: int, columns: int, kind: str, *, whole: bool) -> Tiling:
 
 
 def prefill_tiling(kind: str) -> Tiling:
-    """For blocks of ``PREFILL_ROWS`` rows."""
+    """For many rows: bound by arithmetic, so blocks are large and wgmma may be used."""
     if kind in FOUR_BITS:
-        return Tiling(64, BLOCK_K[kind], 1, warps=8)
-    return Tiling(64 if kind == "fp32" else 128, 32 if kind == "fp32" else 64, 1, warps=8)
+        return Tiling(128, BLOCK_K[kind], 1, warps=8, rows=64)
+    if kind == "fp32":
+        return Tiling(64, 32, 1, warps=8, rows=64)
+    return Tiling(128, 64, 1, warps=8, rows=128)
 
 
 def tiles_for(rows: int) -> int:
-    """Tiles of ``ROWS`` that hold ``rows``: 1, 2 or 4."""
+    """Tiles of ``ROWS`` that a decoding program takes for ``rows``: 1, 2 or 4."""
     return 1 if rows <= ROWS else 2 if rows <= 2 * ROWS else MOST_TILES

@@ -40,10 +40,11 @@ def run(
     count = rows + padding
     padded = ints(positions + [-1] * padding)
     out = torch.full((count, heads, dim), torch.nan)
+    sums = torch.full((count, heads, SPLITS, dim), torch.nan)
+    stats = torch.full((count, heads, SPLITS, 2), torch.nan)
     attention.attend(
-        query[:count], *cache, units, padded, out, torch.full((count, heads, SPLITS, dim), torch.nan),
-        torch.full((count, heads, SPLITS, 2), torch.nan), count=count, unit_limit=len(parts) + 1,
-        tiles=tiles, window=window, whole=whole,
+        query[:count], *cache, units, padded, out, sums, stats, count=count,
+        unit_limit=len(parts) + 1, tiles=tiles, window=window, whole=whole,
         splits=max(p // split_size(p) for p in positions) + 1,
     )  # fmt: skip
     expected = attention.reference(query[:rows], *cache, ints(slots), ints(positions), window)

@@ -53,7 +53,7 @@ def test_the_epilogue_norms_gates_and_reads_rows_where_they_are(kind) -> None:
 def test_prefill_blocks_agree_with_decoding(kind) -> None:
     weight, x = quantise(random(64, 256) * 0.1, kind), random(130, 256, seed=1)
     out = torch.full((1, 130, 64), torch.nan)
-    matmul.matmul(x, weight, out, prefill_tiling(kind), count=130, prefill=True)
+    matmul.matmul(x, weight, out, prefill_tiling(kind), count=130)
     torch.testing.assert_close(out[0], matmul.reference(x, weight), atol=2e-5, rtol=1e-5)
 
 

@@ -1,0 +1,124 @@
+"""What a decoder takes of a GPU, told before anything is allocated; and what gives way when the
+memory is not there after all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from atlasd_kernels.gpu.attention import BLOCK_KV, SPLITS
+from atlasd_kernels.gpu.formats import Format
+from atlasd_kernels.gpu.noise import VALUES
+
+from atlasd.errors import ModelError
+from atlasd.models.config import ModelConfig
+from atlasd.models.cuda_layout import BUCKETS
+from atlasd.models.memory import FEWEST_TOKENS, GIB, SlotPlan, plan_slots
+from atlasd.models.quant import model_bytes
+
+log = logging.getLogger(__name__)
+Made = TypeVar("Made")
+
+GRAPH_BYTES = 96 << 20
+"""CUDA graphs of all buckets and the compiled kernels, roughly."""
+
+DRAFTER_SHARE = 0.05
+"""Of the memory, kept free for a neural drafter and its adapter."""
+
+PREFILL_ROWS = 1024
+"""Rows of one prefill pass."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes by purpose, and the slots they are for."""
+
+    weights: int
+    scratch: int
+    graphs: int
+    drafter: int
+    slots: SlotPlan
+
+
+def cache_item_bytes(kind: Format) -> int:
+    """Bytes of a key or value component."""
+    return 4 if kind == "fp32" else 2
+
+
+def scratch_bytes(config: ModelConfig, kind: Format, slot_tokens: int) -> int:
+    """Buffers of the decode and prefill steps."""
+    item, decoded = cache_item_bytes(kind), BUCKETS[-1]
+    width = config.heads * config.head_dim
+    columns = width + 2 * config.kv_heads * config.head_dim
+    row = config.hidden_size * (4 + item) + 2 * width * item + config.intermediate_size * item
+    sums = 4 * max(columns, config.hidden_size)
+    splits = 4 * SPLITS * config.heads * (config.head_dim + 2)
+    decode = decoded * (row + 8 * sums + splits + 4 * config.vocab_size)
+    tables = 4 * slot_tokens * config.head_dim + 4 * VALUES
+    return decode + PREFILL_ROWS * (row + sums) + tables
+
+
+def plan(
+    name: str,
+    config: ModelConfig,
+    kind: Format,
+    free_bytes: int,
+    *,
+    slots: int = 0,
+    slot_tokens: int = 0,
+) -> Budget:
+    """Divide ``free_bytes``. Raises ModelError if not even one short slot fits."""
+    weights = model_bytes(config, kind)
+    scratch = scratch_bytes(config, kind, slot_tokens or config.max_positions)
+    drafter = int(free_bytes * DRAFTER_SHARE)
+    fitted = plan_slots(
+        name,
+        config,
+        weights + scratch + GRAPH_BYTES + drafter,
+        free_bytes,
+        cache_item_bytes=cache_item_bytes(kind),
+        slots=slots,
+        slot_tokens=slot_tokens,
+    )
+    return Budget(weights, scratch, GRAPH_BYTES, drafter, whole_blocks(fitted))
+
+
+def whole_blocks(slots: SlotPlan) -> SlotPlan:
+    """Slots of whole attention blocks."""
+    return replace(slots, slot_tokens=-(-slots.slot_tokens // BLOCK_KV) * BLOCK_KV)
+
+
+def smaller(slots: SlotPlan) -> SlotPlan | None:
+    """The next plan to try when memory ran out: fewer slots, then shorter ones."""
+    if slots.slots > 1:
+        return replace(slots, slots=slots.slots // 2)
+    if slots.slot_tokens > FEWEST_TOKENS:
+        return replace(slots, slot_tokens=max(FEWEST_TOKENS, slots.slot_tokens // 2))
+    return None
+
+
+def shrinking(name: str, slots: SlotPlan, make: Callable[[SlotPlan], Made]) -> Made:
+    """What ``make`` gives, with as many slots as the memory really holds."""
+    while True:
+        try:
+            return make(slots)
+        except torch.OutOfMemoryError as error:
+            less, reason = smaller(slots), str(error).splitlines()[0]
+        # Outside of the handler: the exception's frames hold what was allocated.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if less is None:
+            raise ModelError(
+                f"{name} does not fit in the GPU's memory ({slots.slot_tokens} positions of one"
+                f" slot were too much; {GIB >> 20} MiB would be a start).",
+                "Close other programs, choose a smaller weight format, or use --device cpu.",
+            )
+        log.warning("out of GPU memory (%s): now %d slots of %d", reason, *_numbers(less))
+        slots = less
+
+
+def _numbers(slots: SlotPlan) -> tuple[int, int]:
+    return slots.slots, slots.slot_tokens

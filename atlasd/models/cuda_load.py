@@ -1,0 +1,90 @@
+"""From files to a decoder on a GPU: the format, the memory plan, the packed weights, the graphs."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, cast
+
+import torch
+from atlasd_kernels.gpu.formats import FORMATS, Format
+
+from atlasd.errors import ModelError
+from atlasd.models.config import ModelConfig
+from atlasd.models.devices import free_cuda_memory
+from atlasd.models.locate import ModelFiles
+from atlasd.models.weights import open_weights
+
+if TYPE_CHECKING:
+    from atlasd.models.cuda_decoder import CudaDecoder
+    from atlasd.models.load import LoadOptions, Progress
+
+log = logging.getLogger(__name__)
+
+
+def unavailable() -> str:
+    """Why the GPU kernels do not serve here; empty if they do."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    if torch.version.hip is not None:
+        return "the GPU is not NVIDIA's"
+    if torch.cuda.get_device_capability() < (8, 0):
+        return "the GPU is older than Ampere and does not multiply bf16"
+    return ""
+
+
+def load_cuda(
+    files: ModelFiles,
+    config: ModelConfig,
+    options: LoadOptions,
+    progress: Progress | None = None,
+    device: str = "cuda",
+) -> tuple[CudaDecoder, Format]:
+    """The decoder and the weight format it serves. Raises ModelError if the model does not fit."""
+    from atlasd.models.cuda_budget import PREFILL_ROWS, plan, scratch_bytes, shrinking
+    from atlasd.models.cuda_decoder import CudaDecoder
+    from atlasd.models.memory import FEWEST_TOKENS, SlotPlan
+    from atlasd.models.quant import choose_format
+    from atlasd.models.quant_cache import load_quantised
+
+    budget = options.memory_bytes or free_cuda_memory()
+    own: Format = "fp32" if config.dtype == "float32" else "bf16"
+    kind: Format = own
+    if options.weight_format != "auto":
+        if options.weight_format not in FORMATS:
+            raise ModelError(
+                f"There is no weight format {options.weight_format!r} on a GPU.",
+                f"What works: auto, {', '.join(FORMATS)}.",
+            )
+        kind = cast("Format", options.weight_format)
+    elif own == "bf16":
+        tokens = options.slot_tokens or min(config.max_positions, FEWEST_TOKENS)
+        token_bytes = 4 * config.layers * config.kv_heads * config.head_dim
+        room = scratch_bytes(config, own, tokens) + 2 * tokens * token_bytes
+        kind = choose_format(config, int(budget * 0.9), room)
+        if kind != own:
+            log.info("%s is served in %s: bf16 does not fit beside its slots", files.name, kind)
+    divided = plan(
+        files.name,
+        config,
+        kind,
+        budget,
+        slots=options.slots,
+        slot_tokens=options.slot_tokens,
+    )
+    model = load_quantised(
+        open_weights(files, config),
+        config,
+        kind,
+        torch.device(device),
+        cache_dir=options.cache_dir,
+        identity=files.identity,
+        progress=progress,
+    )
+
+    def make(slots: SlotPlan) -> CudaDecoder:
+        return CudaDecoder(config, model, slots, prefill_rows=PREFILL_ROWS, progress=progress)
+
+    return shrinking(files.name, divided.slots, make), kind

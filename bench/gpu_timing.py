@@ -1,0 +1,246 @@
+"""The timed sections of gpu_check: steps by rows, attention at 32k, prefill, the peer."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from atlasd_kernels.gpu import attention as kernels
+from atlasd_kernels.gpu.formats import Format
+
+from atlasd.models.cuda_decoder import CudaDecoder
+from bench.gpu_shapes import (
+    SHAPES,
+    device_ms,
+    kv_bytes,
+    plain_step,
+    random_decoder,
+    shape_config,
+    step_bytes,
+    wall_ms,
+)
+
+if TYPE_CHECKING:
+    from bench.gpu_check import Check
+
+FORMATS: tuple[Format, ...] = ("bf16", "fp8", "int8", "int4", "nvfp4")
+CONTEXT = 4096
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+KERNELS_PER_LAYER = 9
+
+
+def free() -> None:
+    """Give memory of closed decoders back."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def small_decoder(kind: str) -> CudaDecoder:
+    """Four layers in the 0.5B shape, for checks that need a whole decoder."""
+    config = replace(shape_config("0.5B"), layers=4, sliding_window=(None,) * 4)
+    from atlasd.models.memory import SlotPlan
+    from bench.gpu_shapes import random_model
+
+    return CudaDecoder(config, random_model(config, kind), SlotPlan(6, 512))  # type: ignore[arg-type]
+
+
+def steps(check: Check) -> None:
+    """Milliseconds, bytes, share of bandwidth and tokens per second, by shape, format and rows."""
+    bandwidth = check.results["device"]["bandwidth_gb_s"] * 1e9
+    found: dict[str, Any] = {}
+    cells: list[list[object]] = []
+    for shape in ("7B", "1.5B"):
+        config = shape_config(shape)
+        for kind in FORMATS:
+            decoder = random_decoder(config, kind, CONTEXT + 128)
+            reason = decoder.graphs.reason
+            if reason:
+                check.say(f"{shape} {kind}: eager, because {reason}")
+            weights = step_bytes(config, kind)
+            for rows in ROWS:
+                short = wall_ms(plain_step(decoder, rows, 16))
+                far = wall_ms(plain_step(decoder, rows, CONTEXT))
+                graph = device_ms(lambda d=decoder, r=rows: d.graphs.run(r))  # type: ignore[misc]
+                limit = weights / bandwidth * 1e3
+                key = f"{shape} {kind} {rows}"
+                found[key] = {
+                    "ms": short,
+                    "ms_at_4k": far,
+                    "graph_ms_at_4k": graph,
+                    "share_of_weights_limit": limit / short,
+                    "bytes": weights + kv_bytes(config, CONTEXT),
+                    "tokens_per_second": 1e3 / short,
+                    "eager": reason,
+                }
+                moved = (weights + kv_bytes(config, CONTEXT)) / far * 1e3 / bandwidth
+                over = far / found[f"{shape} {kind} 1"]["ms_at_4k"]
+                line: list[object] = [shape, kind, rows, f"{short:.3f}", f"{far:.3f}"]
+                line += [f"{far - graph:.3f}", f"{weights / 1e6:.0f}", f"{limit / short:.0%}"]
+                line += [f"{moved:.0%}", f"{1e3 / short:.0f}", f"{over:.2f}"]
+                cells.append(line)
+            decoder.close()
+            del decoder
+            free()
+    check.results["steps"] = found
+    check.table(
+        f"Steps, {KERNELS_PER_LAYER} kernels a layer; wall time, decided on the device",
+        [
+            *("shape", "weights", "rows", "ms", "ms at 4k", "of it host and read", "MB"),
+            *("of the weights-only limit", "of bandwidth at 4k", "plain tokens/s", "/ 1 row at 4k"),
+        ],
+        cells,
+    )
+    _targets(check, found)
+
+
+def _targets(check: Check, found: dict[str, Any]) -> None:
+    def rate(shape: str, kind: str) -> float:
+        return float(found[f"{shape} {kind} 1"]["tokens_per_second"])
+
+    def slower(rows: int) -> float:
+        far = "ms_at_4k"
+        return float(found[f"7B bf16 {rows}"][far] / found["7B bf16 1"][far])
+
+    lines: list[tuple[str, float, float]] = [
+        ("7B bf16, share of the weights-only limit", _share(found, "7B"), 0.80),
+        ("1.5B bf16, likewise", _share(found, "1.5B"), 0.60),
+        ("7B INT4 over bf16", rate("7B", "int4") / rate("7B", "bf16"), 2.0),
+        ("7B NVFP4 over bf16", rate("7B", "nvfp4") / rate("7B", "bf16"), 2.0),
+        ("7B NVFP4 over FP8", rate("7B", "nvfp4") / rate("7B", "fp8"), 1.3),
+        ("7B 8 rows over 1 at 4k (at most)", slower(8), 1.05),
+        ("7B 16 rows over 1 at 4k (at most)", slower(16), 1.10),
+    ]
+    check.results["targets"] = {what: (value, aim) for what, value, aim in lines}
+    cells: list[list[object]] = [[what, f"{value:.2f}", aim] for what, value, aim in lines]
+    check.table("Where it should be", ["what", "measured", "aim"], cells)
+
+
+def _share(found: dict[str, Any], shape: str) -> float:
+    return float(found[f"{shape} bf16 1"]["share_of_weights_limit"])
+
+
+def attention(check: Check) -> None:
+    """One layer's attention in the 7B shape at 32k, a query of 8 rows over one of 1."""
+    config, context, layers = shape_config("7B"), 32_760, 8
+    shape = (layers, 2, 1, config.kv_heads, 32_768, config.head_dim)
+    cache = torch.randn(shape, device="cuda").bfloat16()
+    times = {}
+    for rows in (1, 8):
+        tiles = 1 if rows == 1 else 4
+        query = torch.randn(rows, config.heads, config.head_dim, device="cuda").bfloat16()
+        out = torch.empty_like(query)
+        numbers = torch.tensor([[0], [0], [rows]], dtype=torch.int32, device="cuda")
+        units = kernels.Units(numbers[0], numbers[1], numbers[2])
+        positions = torch.arange(context, context + rows, dtype=torch.int32, device="cuda")
+        parts = torch.empty(rows, config.heads, kernels.SPLITS, config.head_dim, device="cuda")
+        stats = torch.empty(rows, config.heads, kernels.SPLITS, 2, device="cuda")
+
+        def run(rows: int = rows, tiles: int = tiles, args: Any = (query, units, positions, out, parts, stats)) -> None:  # fmt: skip  # noqa: E501
+            query, units, positions, out, parts, stats = args
+            for keys, values in cache:
+                kernels.attend(
+                    query, keys, values, units, positions, out, parts, stats, count=rows,
+                    unit_limit=1, tiles=tiles,
+                )  # fmt: skip
+
+        run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        times[rows] = device_ms(graph.replay) / layers
+    read = kv_bytes(config, context) / config.layers
+    check.results["attention"] = times
+    check.table(
+        "Attention of a 7B layer at 32k",
+        ["rows", "ms", "GB/s", "/ 1 row (at most 1.2)"],
+        [[n, f"{t:.4f}", f"{read / t / 1e6:.0f}", f"{t / times[1]:.2f}"] for n, t in times.items()],
+    )
+
+
+def prefill(check: Check) -> None:
+    """2,048 tokens of the 7B shape; share of the measured matmul peak (aim: 40 %)."""
+    config, peak = shape_config("7B"), check.results["device"]["bf16_tflops"] * 1e12
+    cells: list[list[object]] = []
+    for kind in FORMATS:
+        decoder = random_decoder(config, kind, 4096)
+        tokens = np.arange(2048, dtype=np.int32)
+
+        def run(decoder: CudaDecoder = decoder, tokens: Any = tokens) -> object:
+            return decoder.forward(tokens, tokens * 0, tokens, tokens[-1:], prefill=True)
+
+        ms = wall_ms(run, rounds=5, warm=2)
+        weights = config.parameters - 2 * config.vocab_size * config.hidden_size
+        operations = 2.0 * weights * 2048
+        operations += 2.0 * config.layers * config.heads * config.head_dim * 2048**2
+        share = operations / ms * 1e3 / peak
+        cells.append([kind, f"{ms:.1f}", f"{2048 / ms * 1e3:.0f}", f"{share:.0%}"])
+        check.results[f"prefill {kind}"] = {"ms": ms, "share_of_peak": share}
+        decoder.close()
+        del decoder
+        free()
+    check.table("Prefill, 7B, 2,048 tokens", ["weights", "ms", "tokens/s", "of peak"], cells)
+
+
+def peer(check: Check) -> None:
+    """transformers on this card: bf16, static cache, compiled; tokens per second while decoding."""
+    cells: list[list[object]] = []
+    for shape in ("1.5B", "7B"):
+        if check.left < 75:
+            check.say(f"{shape}: no time left for compiling it")
+            continue
+        theirs = _transformers_rate(shape)
+        free()
+        ours = check.results["steps"][f"{shape} bf16 1"]["tokens_per_second"]
+        check.results[f"peer {shape}"] = {"transformers": theirs, "atlasd": ours}
+        cells.append([shape, f"{theirs:.1f}", f"{ours:.1f}", f"{ours / theirs:.2f}"])
+    header = ["shape", "transformers tokens/s", "atlasd plain", "ratio (aim 1.5)"]
+    check.table("Peer: transformers, static cache, compiled, bf16", header, cells)
+
+
+def _transformers_rate(shape: str) -> float:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    layers, hidden, heads, kv_heads, inner, vocabulary, tied = SHAPES[shape]
+    config = Qwen2Config(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=inner,
+        vocab_size=vocabulary,
+        tie_word_embeddings=tied,
+        eos_token_id=None,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            model = Qwen2ForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    prompt = torch.arange(16, device="cuda")[None] + 5
+
+    def generate(tokens: int) -> float:
+        torch.cuda.synchronize()
+        began = perf_counter()
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            do_sample=False,
+            cache_implementation="static",
+        )
+        torch.cuda.synchronize()
+        return perf_counter() - began
+
+    for _ in range(3):
+        generate(160)
+        generate(32)
+    # The difference leaves out prefill and what a call costs once.
+    rates = [128 / (generate(160) - generate(32)) for _ in range(3)]
+    return sorted(rates)[1]
