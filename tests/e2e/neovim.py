@@ -25,7 +25,12 @@ def neovim(version: str) -> str:
 
 
 def open_neovim(
-    version: str, home: Path, file: Path, settings: str = "", before: str = ""
+    version: str,
+    home: Path,
+    file: Path,
+    settings: str = "",
+    before: str = "",
+    size: tuple[int, int] = (100, 30),
 ) -> Terminal:
     """Neovim with the plugin, editing ``file``, whose daemon lives below ``home``. ``settings``
     are Lua fields for ``setup``, ``before`` is Lua run before it."""
@@ -46,4 +51,5 @@ require("atlasd").setup{{ cmd = {{ "{BRIDGE}" }}, {settings} }}
         "ATLASD_HOME": str(home),
         "XDG_STATE_HOME": str(home / "nvim-state"),
     }
-    return Terminal([neovim(version), "-n", "-u", str(config), str(file)], environ, file.parent)
+    command = [neovim(version), "-n", "-u", str(config), str(file)]
+    return Terminal(command, environ, file.parent, *size)
