@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from atlasd import __version__, report
+from atlasd import __version__, cached, report
 from atlasd.config import Config
 from atlasd.engine.client import EngineClient
 from atlasd.engine.protocol import SetDrafting
@@ -260,6 +260,7 @@ class Daemon:
                 "tokens": one.tokens,
                 "state": one.state,
                 "trusted": one.trusted,
+                "notice": one.notice,
             }
             for one in opened
         ]
@@ -292,7 +293,13 @@ class Daemon:
         return self.store
 
     async def stored(self, repository: str | None) -> dict[str, Any]:
-        return await (await self._opened_store()).summary(repository)
+        store = await self._opened_store()
+        folders = await asyncio.to_thread(cached.summary, self.paths.cache)
+        return {
+            **await store.summary(repository),
+            "database": str(self.paths.database),
+            "cache": folders,
+        }
 
     async def export(self, repository: str | None) -> AsyncIterator[dict[str, Any]]:
         async for row in (await self._opened_store()).export(repository):
@@ -303,7 +310,9 @@ class Daemon:
         await (await self._opened_workspace()).forget(repository)
         if self.serving is not None:
             self.serving.completer.clear()
-        return await store.purge(repository)
+        removed = await store.purge(repository)
+        files = await asyncio.to_thread(cached.purge, self.paths.cache, repository)
+        return {**removed, "cached files": files} if files else removed
 
 
 def _import_the_rest() -> None:

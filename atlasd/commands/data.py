@@ -57,7 +57,7 @@ def _show(repository: str | None, *, as_json: bool) -> int:
 
 def describe(summary: dict[str, Any]) -> str:
     """The summary for people."""
-    lines = [f"{size(summary['bytes'])} in all"]
+    lines = [f"{size(summary['bytes'])} in {summary.get('database', 'the database')}"]
     for one in summary["repositories"]:
         lines += ["", styled(one["root"], "bold"), table(_rows(one, "root", "name"))]
     if summary["learned"]:
@@ -68,6 +68,9 @@ def describe(summary: dict[str, Any]) -> str:
     for one in summary["machines"]:
         named = f"Measured on {one['machine']}, model {one['model']}"
         lines += ["", styled(named, "bold"), table(_rows(one, "machine", "model"))]
+    if cached := summary.get("cache"):
+        lines += ["", styled("Files in the cache", "bold")]
+        lines.append(table([[size(one["bytes"]), one["path"], one["what"]] for one in cached]))
     return "\n".join(lines)
 
 
@@ -101,9 +104,10 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
             return 1
     body = {"repository": repository}
     removed = Connection().call("POST", "/atlasd/v1/data/purge", body, timeout=600)["removed"]
+    files = removed.pop("cached files", 0)
     rows = sum(removed.values())
     print(
-        f"Removed {rows} rows: "
-        + (", ".join(f"{table} {n}" for table, n in removed.items()) or "there was nothing.")
+        f"Removed {rows} rows and {files} files: "
+        + (", ".join(f"{table} {n}" for table, n in removed.items()) or "no rows were there.")
     )
     return 0

@@ -78,6 +78,8 @@ def describe(status: dict[str, Any]) -> str:
                 f" {count(one['tokens'])} tokens, {one['state']}{trust})",
             ]
         )
+        if one.get("notice"):
+            rows.append(["", styled(one["notice"], "yellow")])
     return table(rows, indent="")
 
 
