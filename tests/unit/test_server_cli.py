@@ -192,7 +192,7 @@ def test_stored_data_is_described() -> None:
                           "completions": {"accepted": 2}, "learned": []}],
         "machines": [{"machine": "m", "model": "k", "threads": None, "bytes": 10}],
     })  # fmt: skip
-    assert "2.0 kB in all" in said
+    assert "2.0 kB in the database" in said
     assert "accepted 2" in said
     assert "None" not in said
 
