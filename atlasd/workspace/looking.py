@@ -26,6 +26,7 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
     repository.rules = IgnoreRules(repository.root)
     repository.state = "scanning"
     task.counts = Counts()
+    _look_for_root(task)
     add = task.watch.add if task.watch else lambda folder: None
     if (repository.root / ".git" / "info").is_dir():
         add(".git/info")
@@ -49,9 +50,19 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
         yield Look(found, again=again)
     if task.cache:
         task.cache.keep_only(present)
-    if task.poll_at:
-        # Looking through a large root takes long; it must not become all there is to do.
-        task.poll_at = time.monotonic() + max(POLL_S, 20 * (time.monotonic() - started))
+    # Looking through a large root takes long; it must not become all there is to do.
+    wait = max(POLL_S, 20 * (time.monotonic() - started))
+    task.poll_at = time.monotonic() + wait if task.unwatched or task.missing else 0.0
+
+
+def _look_for_root(task: Task) -> None:
+    """Removed, or on a disk that is not there at the moment: what it held is dropped from the
+    index, and back again when the root is."""
+    repository = task.repository
+    missing = not repository.root.is_dir()
+    if missing != task.missing:
+        task.missing = missing
+        repository.notice = f"{repository.root} is gone; it is looked for." if missing else ""
 
 
 def look_at(task: Task, paths: Iterable[str]) -> Work:

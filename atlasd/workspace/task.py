@@ -79,6 +79,10 @@ class Task:
         """False after a purge: nothing is written for this repository any more."""
         self.idle = asyncio.Event()
         """Set, on the event loop, when nothing is left to do."""
+        self.unwatched = False
+        """Not every change is noticed: the root is looked through from time to time."""
+        self.missing = False
+        """The root is gone; it may come back."""
         self.poll_at = 0.0
         self.closed = False
         self.watch: Watch | None = None
@@ -114,6 +118,7 @@ class Task:
             self._rescan = True
             if notice:
                 self.repository.notice = notice
+                self.unwatched = True
                 self.poll_at = time.monotonic() + POLL_S
             self._condition.notify_all()
 

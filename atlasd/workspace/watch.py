@@ -73,6 +73,7 @@ class InotifyWatch:
             | In.IN_ATTRIB | In.IN_ONLYDIR | In.IN_DONT_FOLLOW | In.IN_EXCL_UNLINK
         )  # fmt: skip
         self._gone = In.IN_MOVED_FROM | In.IN_DELETE
+        self._moved = In.IN_MOVE_SELF
         self._lock = threading.Lock()
         self._folders: dict[int, str] = {}
         self._descriptors: dict[str, int] = {}
@@ -84,7 +85,9 @@ class InotifyWatch:
             return
         path = os.path.join(self._root, os.fsencode(folder)) if folder else self._root
         try:
-            descriptor = self._inotify.add_callback(path, Mask(self._mask), self, _id(folder))
+            # Whoever watches a folder is told of its own moves by the one above, but for the root.
+            mask = self._mask if folder else self._mask | self._moved
+            descriptor = self._inotify.add_callback(path, Mask(mask), self, _id(folder))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE):
                 self._exhausted = True
@@ -105,7 +108,9 @@ class InotifyWatch:
             return
         name = os.fsdecode(event.name)
         path = f"{folder}/{name}" if folder and name else folder or name
-        if event.is_directory and event.mask & self._gone:
+        if event.mask & self._moved:
+            self._forget("")
+        elif event.is_directory and event.mask & self._gone:
             self._forget(path)
         self._changed(path)
 
@@ -114,13 +119,15 @@ class InotifyWatch:
             folder = self._folders.pop(wd, None)
             if folder is not None and self._descriptors.get(folder) == wd:
                 del self._descriptors[folder]
+        if folder == "":
+            self._lost("")
 
     def on_queue_overflow(self) -> None:
         self._lost("")
 
     def _forget(self, folder: str) -> None:
         """A folder moved away keeps its watches under their old names: take them out."""
-        below = f"{folder}/"
+        below = f"{folder}/" if folder else ""
         with self._lock:
             gone = [
                 (descriptor, name)

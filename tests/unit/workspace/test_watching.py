@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
+from atlasd.workspace import looking
 from atlasd.workspace import task as task_module
 from atlasd.workspace.workspace import Workspace
 from tests.unit.workspace.judged import Sink, save_by_rename, settled, until, write
@@ -196,3 +197,34 @@ async def test_lost_events_are_made_up_for_by_looking_again(
     assert "b.py" not in sink.of(root)
     task.watch.on_queue_overflow()  # type: ignore[attr-defined]
     await settled(sink, root, repository)
+
+
+def removed(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def moved(root: Path) -> None:
+    root.rename(root.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("take_away", [removed, moved])
+async def test_a_root_that_disappears_is_dropped_and_read_again_when_it_is_back(
+    workspace: Workspace,
+    sink: Sink,
+    root: Path,
+    take_away: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(looking, "POLL_S", 0.2)
+    for number in range(5):
+        write(root, f"p/m{number}.py", f"value = {number}\n")
+    await workspace.index(root)
+    [repository] = workspace.repositories
+    take_away(root)
+    await until(lambda: sink.of(root) == {} and repository.files == [])
+    assert "is gone" in repository.notice
+    write(root, "new.py", "x = 1\n")
+    await until(lambda: repository.files == ["new.py"] and repository.notice == "")
+    write(root, "other.py", "x = 1\n")
+    await settled(sink, root, repository)
+    assert repository.files == ["new.py", "other.py"]
