@@ -55,6 +55,15 @@ class StepRecord:
     plain decoding."""
     drafting_ms: float = 0.0
 
+    def foreseen(self, at: int, count: int) -> float:
+        """How many of the first ``count`` tokens of the ``at``-th stream's chain are expected to
+        be accepted."""
+        total, reach = 0.0, 1.0
+        for probability in self.chosen[at].confidence[:count] if self.chosen else ():
+            reach *= probability
+            total += reach
+        return total
+
     def explain(self, stream: int) -> dict[str, object]:
         """The decision about one stream as a JSON-ready dictionary."""
         at = self.streams.index(stream)

@@ -136,11 +136,12 @@ class Planning:
         limits = [part.stream.draft_limit for part in parts]
         room = MAX_ROWS - sum(part.pending for part in parts)
         plan = self._controller.plan([part.stream.view for part in parts], room, limits)
-        for part, draft, limit in zip(parts, plan.drafts, limits, strict=True):
+        for index, (part, draft, limit) in enumerate(zip(parts, plan.drafts, limits, strict=True)):
             if len(draft.tokens) > limit:
                 draft = replace(draft, tokens=draft.tokens[: max(limit, 0)])
             if draft.tokens:
                 part.give(draft)
+                part.stream.stats.foreseen += plan.record.foreseen(index, len(draft.tokens))
             self._keep(part.stream.number, plan.record)
 
     def _catch_up(self, stream: Stream) -> None:

@@ -233,6 +233,8 @@ class StreamStats(msgspec.Struct, omit_defaults=True):
     drafted: dict[str, int] = {}
     """Tokens drafted and verified, by source."""
     accepted: dict[str, int] = {}
+    foreseen: float = 0.0
+    """How many of the drafted tokens confidence expected to be accepted."""
     prediction_accepted: int = 0
     """Tokens of the request's prediction that the output has."""
     prediction_rejected: int = 0

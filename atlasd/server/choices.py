@@ -131,6 +131,7 @@ def _total(stats: Sequence[StreamStats]) -> StreamStats:
         "cached_tokens",
         "prefilled_tokens",
         "output_tokens",
+        "foreseen",
         "steps",
         "rows",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +12,34 @@ from atlasd.engine.protocol import StreamStats
 
 if TYPE_CHECKING:
     from atlasd.completion.request import Completion
+
+
+KEPT_POINTS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One stream that has ended, as the dashboard draws it."""
+
+    at: float
+    tokens: int
+    decode_ms: float
+    steps: int
+    drafted: int
+    accepted: int
+    foreseen: float
+
+    @classmethod
+    def of(cls, stats: StreamStats) -> Point:
+        return cls(
+            at=time.time(),
+            tokens=stats.output_tokens,
+            decode_ms=stats.decode_ms,
+            steps=stats.steps,
+            drafted=sum(stats.drafted.values()),
+            accepted=sum(stats.accepted.values()),
+            foreseen=stats.foreseen,
+        )
 
 
 @dataclass
@@ -34,9 +62,16 @@ class Meter:
     accepted: Counter[str] = field(default_factory=Counter)
     cancelled: int = 0
     engine_restarts: int = 0
+    recent: dict[str, deque[Point]] = field(default_factory=dict)
+    """The last streams of each repository, oldest first; of none under ``""``."""
 
-    def add(self, stats: StreamStats, reason: str | None = None) -> None:
+    def add(
+        self, stats: StreamStats, reason: str | None = None, repository: str | None = None
+    ) -> None:
         """A stream has ended with ``reason``."""
+        if stats.steps:
+            points = self.recent.setdefault(repository or "", deque(maxlen=KEPT_POINTS))
+            points.append(Point.of(stats))
         self.prompt_tokens += stats.prompt_tokens
         self.cached_tokens += stats.cached_tokens
         self.prefilled_tokens += stats.prefilled_tokens
@@ -49,8 +84,8 @@ class Meter:
         self.accepted.update(stats.accepted)
         self.cancelled += reason == "cancelled"
 
-    def add_completions(self, found: Iterable[Completion]) -> None:
+    def add_completions(self, found: Iterable[Completion], repository: str | None = None) -> None:
         """Suggestions were given; those from the type-through cache cost no stream."""
         for one in found:
             if one.source != "type-through":
-                self.add(one.stats)
+                self.add(one.stats, repository=repository)

@@ -1,0 +1,120 @@
+"""The dashboard: one page without anything from elsewhere, and the numbers that it draws."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from dataclasses import astuple
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from atlasd.server.body import answer
+from atlasd.server.meter import Point
+from atlasd.server.services import Services, services
+from atlasd.server.sse import event_stream
+
+PAGE = Path(__file__).with_name("dashboard.html")
+
+EVERY_S = 1.0
+
+TELLING = 40
+"""So many of the last streams tell how fast decoding is now."""
+
+
+async def page(request: web.Request) -> web.Response:
+    """The page. Its address holds the token where one is needed, so it tells nobody where it is."""
+    nonce = secrets.token_urlsafe(16)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}';"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return web.Response(
+        text=_page().replace("NONCE", nonce),
+        content_type="text/html",
+        charset="utf-8",
+        headers={
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+@cache
+def _page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+async def data(request: web.Request) -> web.Response:
+    """The numbers of this moment."""
+    return answer(await snapshot(services(request)))
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """The same, once a second."""
+    async with event_stream(request, request.path) as opened:
+        while True:
+            await opened.send(await snapshot(services(request)))
+            await asyncio.sleep(EVERY_S)
+    return opened.response
+
+
+async def snapshot(daemon: Services) -> dict[str, Any]:
+    """What the page draws; see docs/internal-api.md."""
+    engine = await daemon.engine_status() or {}
+    meter, said = daemon.meter, daemon.progress()
+    plain_ms = engine.get("step_ms", {}).get("1", 0.0)
+    return {
+        "model": daemon.model_name,
+        "state": said["state"],
+        "stage": said["stage"],
+        "started": meter.started,
+        "output_tokens": meter.output_tokens,
+        "requests": {
+            "in_flight": meter.in_flight,
+            "streams": engine.get("streams", 0),
+            "queued": engine.get("queued", 0),
+        },
+        "tokens": {
+            "prompt": meter.prompt_tokens,
+            "cached": meter.cached_tokens,
+            "output": meter.output_tokens,
+        },
+        "speed": {
+            "decoding": round(_speed(meter.recent.values()), 1),
+            "plain": round(1000 / plain_ms, 1) if plain_ms else 0.0,
+        },
+        "sources": [
+            {"name": name, "drafted": count, "accepted": meter.accepted.get(name, 0)}
+            for name, count in sorted(meter.drafted.items())
+        ],
+        "repositories": [
+            {"root": root, "points": [_drawn(point) for point in points]}
+            for root, points in sorted(meter.recent.items())
+        ],
+        "memory": engine.get("memory", {}),
+    }
+
+
+def _speed(recent: Iterable[Iterable[Point]]) -> float:
+    """Tokens per second of decoding, over the last streams."""
+    last = sorted(astuple(point) for points in recent for point in points)[-TELLING:]
+    spent_ms = sum(point[2] for point in last)
+    return 1000 * sum(point[1] for point in last) / spent_ms if spent_ms else 0.0
+
+
+def _drawn(point: Point) -> dict[str, float]:
+    """One stream: shares of what was drafted, drafted and made tokens a step."""
+    drafted = point.drafted
+    return {
+        "at": round(point.at, 3),
+        "accepted": round(point.accepted / drafted, 4) if drafted else 0.0,
+        "confidence": round(point.foreseen / drafted, 4) if drafted else 0.0,
+        "lookahead": round(drafted / point.steps, 2),
+        "tokens_per_step": round(point.tokens / point.steps, 2),
+        "tokens_per_s": round(1000 * point.tokens / point.decode_ms, 1) if point.decode_ms else 0.0,
+    }

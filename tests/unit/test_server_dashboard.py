@@ -1,0 +1,63 @@
+"""The dashboard: a page that loads nothing, numbers that are those of the streams."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from atlasd.engine.protocol import StreamStats
+from tests.served import House, served
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with served(tmp_path) as opened:
+        yield opened
+
+
+async def test_the_page_is_one_piece_and_may_load_nothing(house: House) -> None:
+    async with house.tcp(token=False) as client:
+        assert (await client.get("/dashboard")).status == 401
+        async with client.get(f"/t/{house.token}/dashboard") as answer:
+            page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+        again = (await client.get(f"/t/{house.token}/dashboard")).headers
+    (nonce,) = set(re.findall(r'nonce="([^"]+)"', page))
+    assert policy.startswith("default-src 'none'")
+    assert f"script-src 'nonce-{nonce}'" in policy
+    assert again["Content-Security-Policy"] != policy
+    assert house.token not in page
+    assert not re.search(r'(src|href)="|url\(|@import|style="|innerHTML', page)
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/2000/svg"}
+
+
+async def test_the_numbers_are_those_of_the_streams(house: House) -> None:
+    stats = StreamStats(prompt_tokens=9, output_tokens=12, steps=4, decode_ms=100.0,
+                        drafted={"positions": 10}, accepted={"positions": 8},
+                        foreseen=7.5)  # fmt: skip
+    house.says("return 12345\n", stats=stats)
+    async with house.unix() as client:
+        body = {"prefix": "def f():\n    ", "suffix": ", y)\n", "repository": "/r"}
+        assert (await client.post("/atlasd/v1/complete", json=body)).status == 200
+        told = await (await client.get("/dashboard/data")).json()
+    assert (told["model"], told["state"], told["output_tokens"]) == ("tiny", "ready", 12)
+    assert told["speed"] == {"decoding": 120.0, "plain": 1000.0}
+    assert told["sources"] == [{"name": "positions", "drafted": 10, "accepted": 8}]
+    (repository,) = told["repositories"]
+    assert repository["root"] == "/r"
+    (point,) = repository["points"]
+    assert (point["accepted"], point["confidence"]) == (0.8, 0.75)
+    assert (point["lookahead"], point["tokens_per_step"]) == (2.5, 3.0)
+    assert point["tokens_per_s"] == 120.0
+    assert told["memory"] == {"weights": 1}
+
+
+async def test_the_numbers_come_as_events(house: House) -> None:
+    async with house.tcp() as client, client.get("/dashboard/events") as answer:
+        line = await answer.content.readline()
+        assert line.startswith(b"data: ")
+        assert json.loads(line.removeprefix(b"data: "))["model"] == "tiny"
