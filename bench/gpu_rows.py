@@ -123,8 +123,10 @@ def check_decoder(decoder: CudaDecoder, steps: int) -> Tally:
             alone.append(logits[0].copy())
         fed = [0] * streams
         while fed[0] < length:
-            rows = [(s, p) for s in numbers.permutation(streams).tolist()
-                    for p in range(fed[s], min(length, fed[s] + int(numbers.integers(1, 17))))]  # fmt: skip
+            rows = []
+            for s in numbers.permutation(streams).tolist():
+                end = min(length, fed[s] + int(numbers.integers(1, 17)))
+                rows += [(s, p) for p in range(fed[s], end)]
             slots = np.array([s for s, _ in rows], np.int32)
             positions = np.array([p for _, p in rows], np.int32)
             wanted = np.flatnonzero(slots == 0).astype(np.int32)

@@ -209,4 +209,5 @@ class Step:
             tiles=attention_tiles(count, self.group),
             window=config.sliding_window[number],
             whole=self.prefill,
+            splits=attention.most_splits(self.cache.shape[4]),
         )

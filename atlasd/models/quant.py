@@ -82,7 +82,9 @@ def model_bytes(config: ModelConfig, kind: Format) -> int:
     embedding = config.vocab_size * hidden * (4 if kind == "fp32" else 2)
     head_kind = HEAD_FORMATS.get(kind, kind)
     shared = config.tied and kind in ("fp32", "bf16")
-    head = 0 if shared else packed_bytes(config.vocab_size, hidden, head_kind)
+    head = 4 * config.vocab_size  # its channel scales, where it shares the embedding's memory
+    if not shared:
+        head = packed_bytes(config.vocab_size, hidden, head_kind)
     return config.layers * (layer + floats) + embedding + head + 4 * hidden
 
 

@@ -47,6 +47,11 @@ def split_size(position: int) -> int:
     return max(SMALLEST_SPLIT, power_of_two(position + 1) // SPLITS)
 
 
+def most_splits(slot_tokens: int) -> int:
+    """Splits that a row of a slot of this many positions can have."""
+    return min(SPLITS, -(-slot_tokens // SMALLEST_SPLIT))
+
+
 def unit_rows(group: int, tiles: int = MOST_TILES) -> int:
     """Rows of a unit when ``group`` query heads share a key head."""
     if group > ROWS * tiles:

@@ -37,7 +37,7 @@ def decoder_of(folder: Path, kind: str = "fp32", **options: object) -> CudaDecod
     config = read_config(files)
     weights = open_weights(files, config)
     model = quantise_model(weights, config, kind, torch.device("cpu"))  # type: ignore[arg-type]
-    return CudaDecoder(config, model, SlotPlan(3, 192), prefill_rows=64, **options)  # type: ignore[arg-type]
+    return CudaDecoder(config, model, SlotPlan(3, 192), prefill_rows=16, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +54,19 @@ def decoder(tiny: Path) -> Iterator[CudaDecoder]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
-    model = random_model(family, **SMALL)
+    windows = {"mistral": {"sliding_window": 7}, "qwen2 sliding": {"sliding_window": 5}}
+    model = random_model(family, **SMALL, **windows.get(family, {}))
     decoder = decoder_of(save(model, tmp_path))
-    tokens = random_tokens(82)
+    tokens = random_tokens(22)
     with torch.no_grad():
         expected = model(torch.from_numpy(tokens)[None].long()).logits[0].numpy()
-    rows = np.arange(77, dtype=np.int32)
-    # Prefill over the border of a pass, in a slot that is not the first; then a draft of five.
-    first = decoder.forward(tokens[:77], rows * 0 + 1, rows, ints([63, 76]), prefill=True)
-    np.testing.assert_allclose(first, expected[[63, 76]], atol=2e-4, rtol=1e-3)
-    rows = np.arange(77, 82, dtype=np.int32)
-    second = decoder.forward(tokens[77:], rows * 0 + 1, rows, ints([0, 2, 4]))
-    np.testing.assert_allclose(second, expected[[77, 79, 81]], atol=2e-4, rtol=1e-3)
+    rows = np.arange(19, dtype=np.int32)
+    # Prefill over the border of a pass, in a slot that is not the first; then a draft of three.
+    first = decoder.forward(tokens[:19], rows * 0 + 1, rows, ints([3, 18]), prefill=True)
+    np.testing.assert_allclose(first, expected[[3, 18]], atol=2e-4, rtol=1e-3)
+    rows = np.arange(19, 22, dtype=np.int32)
+    second = decoder.forward(tokens[19:], rows * 0 + 1, rows, ints([0, 2]))
+    np.testing.assert_allclose(second, expected[[19, 21]], atol=2e-4, rtol=1e-3)
     assert set(decoder.memory_bytes()) == {"weights", "slots", "scratch"}
     decoder.close()
 
@@ -89,33 +90,34 @@ def test_a_quantised_model_is_that_of_its_dequantised_weights(kind: str, tmp_pat
         model.lm_head.weight.copy_(dequantise(decoder.model.head))
         embedding = model.model.embed_tokens.weight
         embedding.copy_(embedding.bfloat16())
-        tokens = random_tokens(12)
+        tokens = random_tokens(6)
         expected = model(torch.from_numpy(tokens)[None].long()).logits[0].numpy()
-    rows = np.arange(12, dtype=np.int32)
-    logits = decoder.forward(tokens, rows * 0, rows, ints([11]), prefill=True)
-    np.testing.assert_allclose(logits, expected[[11]], atol=2e-3, rtol=1e-2)
+    rows = np.arange(6, dtype=np.int32)
+    logits = decoder.forward(tokens, rows * 0, rows, ints([5]))
+    np.testing.assert_allclose(logits, expected[[5]], atol=2e-3, rtol=1e-2)
     decoder.close()
 
 
 def test_rows_do_not_depend_on_their_neighbours(decoder: CudaDecoder) -> None:
-    tokens, alone = random_tokens(9), []
+    tokens, alone = random_tokens(4), []
     for position, token in enumerate(tokens.tolist()):
         row = ints([0])
         alone.append(decoder.forward(ints([token]), row, ints([position]), row)[0].copy())
-    slots = ints([2] * 9 + [1])
-    positions = ints([*range(9), 0])
-    together = decoder.forward(np.append(tokens, 5).astype(np.int32), slots, positions, positions)
-    for position in range(9):
+    slots = ints([2] * 4 + [1])
+    positions = ints([*range(4), 0])
+    wanted = np.arange(5, dtype=np.int32)
+    together = decoder.forward(np.append(tokens, 5).astype(np.int32), slots, positions, wanted)
+    for position in range(4):
         assert np.array_equal(together[position], alone[position])
 
 
 def test_a_copied_prefix_serves_as_its_source(decoder: CudaDecoder) -> None:
-    tokens, rows = random_tokens(20), np.arange(20, dtype=np.int32)
+    tokens, rows = random_tokens(6), np.arange(6, dtype=np.int32)
     decoder.forward(tokens, rows * 0, rows, ints([]), prefill=True)
-    decoder.copy_prefix(0, 2, 20)
+    decoder.copy_prefix(0, 2, 6)
     row = ints([0])
-    first = decoder.forward(ints([3]), ints([0]), ints([20]), row).copy()
-    assert np.array_equal(first, decoder.forward(ints([3]), ints([2]), ints([20]), row))
+    first = decoder.forward(ints([3]), ints([0]), ints([6]), row).copy()
+    assert np.array_equal(first, decoder.forward(ints([3]), ints([2]), ints([6]), row))
 
 
 def test_the_device_chooses_and_accepts_as_the_sampler_does(decoder: CudaDecoder) -> None:
@@ -139,22 +141,24 @@ def test_the_device_chooses_and_accepts_as_the_sampler_does(decoder: CudaDecoder
 
 
 def test_drafting_changes_no_token(decoder: CudaDecoder) -> None:
-    prompt = random_tokens(24, seed=3).tolist()
+    prompt = random_tokens(10, seed=3).tolist()
     sampling = Sampling(temperature=0.8, seed=11)
 
     def serve(planning: Planning | None) -> tuple[list[int], dict[str, int]]:
         outputs = Outputs()
         engine = Engine(decoder, outputs.take, planning=planning)
-        engine.submit(request(1, prompt, max_tokens=16, sampling=sampling))
+        engine.submit(request(1, prompt, max_tokens=8, sampling=sampling))
         while engine.step():
             pass
         assert outputs[1].reason == "length", outputs[1].message
         return outputs[1].tokens, outputs[1].stats.accepted
 
     plain, _ = serve(None)
-    drafted, accepted = serve(Planning(OracleController({1: plain}, VOCABULARY, 0)))
+    drafted, accepted = serve(
+        Planning(OracleController({1: plain}, VOCABULARY, 0, longest=4, right=0.6))
+    )
     assert drafted == plain
-    assert sum(accepted.values()) >= 4
+    assert sum(accepted.values()) > 0
 
 
 @pytest.mark.parametrize(("slot", "position"), [(0, 192), (3, 0)])
