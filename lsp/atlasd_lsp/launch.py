@@ -34,5 +34,12 @@ async def launch(command: Sequence[str]) -> str | None:
     output, _ = await process.communicate()
     if process.returncode == 0:
         return None
-    last = output.decode(errors="replace").strip().splitlines()
-    return last[-1] if last else f"{chosen[0]} ended with {process.returncode}."
+    said = complaint(output.decode(errors="replace"))
+    return said or f"{chosen[0]} ended with {process.returncode}."
+
+
+def complaint(output: str) -> str:
+    """What went wrong and what to do about it, in a line: the last thing a command said."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("atlasd: ")]
+    return " ".join(lines[starts[-1] if starts else -1 :]).removeprefix("atlasd: ")

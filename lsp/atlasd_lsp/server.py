@@ -62,7 +62,7 @@ def _register_session(server: AtlasdServer) -> None:
     @server.feature(types.INITIALIZED)
     def initialized(_: types.InitializedParams) -> None:
         bridge.spawn(show_loading(server, bridge))
-        bridge.spawn(bridge.connect())
+        bridge.spawn(_connect_or_say_why(server))
 
     @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
     async def folders_changed(params: types.DidChangeWorkspaceFoldersParams) -> None:
@@ -82,6 +82,15 @@ def _register_session(server: AtlasdServer) -> None:
     @server.feature(types.SHUTDOWN)
     async def shutdown(_: None) -> None:
         await bridge.close()
+
+
+async def _connect_or_say_why(server: AtlasdServer) -> None:
+    """Without this somebody whose daemon cannot start would wait for suggestions that never come.
+    Told once: what fails later is in the status."""
+    if not await server.bridge.connect():
+        server.window_show_message(
+            types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {server.bridge.problem}")
+        )
 
 
 def _register_documents(server: AtlasdServer) -> None:
