@@ -1,10 +1,11 @@
-"""From files to a decoder that serves: the native CPU kernels where they load, torch otherwise.
+"""From files to a decoder that serves: the GPU kernels, the native CPU kernels, or torch.
 
 Where the native kernels serve, torch is never imported.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,12 @@ from atlasd.models.locate import ModelFiles
 from atlasd.models.memory import plan_slots
 from atlasd.models.weights import open_weights
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, float], None]
-WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
+CpuFormat = Literal["fp32", "bf16", "int8", "int4"]
+WeightFormat = Literal["fp32", "bf16", "fp8", "int8", "int4", "nvfp4"]
+"""FP8 and NVFP4 are served on a GPU only."""
 
 BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "int8": 1.15, "int4": 0.75}
 """With scales, and with the head in a finer format where that is the rule."""
@@ -69,7 +74,7 @@ class LoadedModel:
     decoder: Decoder
     config: ModelConfig
     backend: str
-    """``cpu kernels``, ``torch cpu`` or ``torch cuda``."""
+    """``gpu kernels cuda``, ``cpu kernels``, ``torch cpu`` or ``torch cuda``."""
 
     weight_format: WeightFormat
     threads: int
@@ -82,9 +87,18 @@ def load_decoder(
     options = options or LoadOptions()
     config = read_config(files)
     chosen = options.weight_format
-    own: WeightFormat = "fp32" if config.dtype == "float32" else "bf16"
-    weight_format: WeightFormat = own if chosen == "auto" else chosen
     device = choose_device(options.device, options.backend)
+    if device == "cuda" and options.backend == "auto":
+        served = _load_cuda(files, config, options, progress)
+        if served is not None:
+            return served
+    if chosen == "fp8" or chosen == "nvfp4":
+        raise ModelError(
+            f"{chosen} needs the GPU kernels, which do not serve here.",
+            "Use auto, bf16, int8 or int4.",
+        )
+    own: CpuFormat = "fp32" if config.dtype == "float32" else "bf16"
+    weight_format: CpuFormat = own if chosen == "auto" else chosen
     native, reason = cpu.available()
     if device == "cpu" and options.backend != "torch" and native:
         return _load_native(files, config, weight_format, options, progress)
@@ -120,10 +134,26 @@ def decoder_spec(config: ModelConfig) -> DecoderSpec:
     )
 
 
+def _load_cuda(
+    files: ModelFiles,
+    config: ModelConfig,
+    options: LoadOptions,
+    progress: Progress | None,
+) -> LoadedModel | None:
+    """The GPU kernels, or None, with the reason logged, where they do not serve."""
+    from atlasd.models.cuda_load import load_cuda, unavailable
+
+    if reason := unavailable():
+        log.warning("the GPU is used through torch, which is slower: %s", reason)
+        return None
+    decoder, weight_format = load_cuda(files, config, options, progress)
+    return LoadedModel(decoder, config, "gpu kernels cuda", weight_format, options.threads)
+
+
 def _load_native(
     files: ModelFiles,
     config: ModelConfig,
-    weight_format: WeightFormat,
+    weight_format: CpuFormat,
     options: LoadOptions,
     progress: Progress | None,
 ) -> LoadedModel:
@@ -157,7 +187,7 @@ def _load_native(
 def _load_torch(
     files: ModelFiles,
     config: ModelConfig,
-    weight_format: WeightFormat,
+    weight_format: CpuFormat,
     device: str,
     options: LoadOptions,
     progress: Progress | None,
