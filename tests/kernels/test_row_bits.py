@@ -49,6 +49,36 @@ def test_prefill_equals_decoding(
     assert np.array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
+def test_integer_weights_give_the_same_bits_in_tiles_and_in_vectors(
+    weight_format: str, make_decoder: Make, sequences: np.ndarray
+) -> None:
+    every = np.arange(LENGTH, dtype=np.int32)
+    found = [
+        make_decoder("qwen2", weight_format=weight_format, isa=isa)
+        .forward(sequences[0], 0 * every, every, every)
+        .copy()
+        for isa in ISAS
+        if isa != "portable"  # which has no fused multiply-add
+    ]
+    for logits in found[1:]:
+        assert np.array_equal(found[0], logits)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 15, 16, 17, 31, 32, 33, 49])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_a_row_has_the_same_bits_beside_any_number_of_others(
+    weight_format: str, count: int, make_decoder: Make, sequences: np.ndarray
+) -> None:
+    decoder = make_decoder("qwen2", weight_format=weight_format)
+    every = np.arange(LENGTH, dtype=np.int32)
+    wanted = decoder.forward(sequences[1], 0 * every, every, every).copy()
+    for begin in range(0, LENGTH, count):
+        some = every[begin : begin + count]
+        found = decoder.forward(sequences[1][some], 0 * some + 1, some, some - begin)
+        assert np.array_equal(found, wanted[some])
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_bits_survive_any_schedule(

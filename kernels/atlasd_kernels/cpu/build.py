@@ -21,10 +21,15 @@ FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"
 # Bits may not depend on what the compiler fuses: every fused multiply-add is written out.
 FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-pthread"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+# GCC 12 warns about uninitialised values inside its own AVX-512 header (its bug 105593)
+AVX512 = (
+    "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma"
+    " -mprefer-vector-width=512 -Wno-uninitialized -Wno-maybe-uninitialized"
+)
+AMX = ["-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 ISA_FLAGS = {
-    # GCC 12 warns about uninitialised values inside its own AVX-512 header (its bug 105593)
-    "isa_avx512.cpp": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma"
-    " -mprefer-vector-width=512 -Wno-uninitialized -Wno-maybe-uninitialized",
+    "isa_amx.cpp": f"{AVX512} {' '.join(AMX)}",
+    "isa_avx512.cpp": AVX512,
     "isa_avx2.cpp": "-mavx2 -mfma",
 }
 
@@ -33,8 +38,16 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def sources() -> list[Path]:
-    return [p for p in sorted(HERE.glob("*.cpp")) if is_x86() or p.name not in ISA_FLAGS]
+def knows_amx(cxx: str) -> bool:
+    """Whether the compiler has AMX: GCC 11, clang 12 and later."""
+    command = [cxx, *AMX, "-x", "c++", "-fsyntax-only", os.devnull]
+    return is_x86() and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def sources(amx: bool) -> list[Path]:
+    left_out = set() if is_x86() else set(ISA_FLAGS)
+    left_out |= set() if amx else {"isa_amx.cpp"}
+    return [p for p in sorted(HERE.glob("*.cpp")) if p.name not in left_out]
 
 
 def compiler() -> str | None:
@@ -45,9 +58,10 @@ def compiler() -> str | None:
     return None
 
 
-def library_name(*, sanitize: bool = False) -> str:
+def library_name(*, sanitize: bool = False, emulate: bool = False) -> str:
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
-    return f"_native{'_sanitized' if sanitize else ''}{suffix}"
+    kind = "_sanitized" * sanitize + "_emulated" * emulate
+    return f"_native{kind}{suffix}"
 
 
 def text_of(source: Path, seen: set[str]) -> str:
@@ -61,34 +75,45 @@ def text_of(source: Path, seen: set[str]) -> str:
 
 
 def build(
-    target: Path, *, sanitize: bool = False, verbose: bool = False, keep: Path | None = None
+    target: Path,
+    *,
+    sanitize: bool = False,
+    emulate: bool = False,
+    verbose: bool = False,
+    keep: Path | None = None,
 ) -> Path:
     """Compile all files in parallel and link them as ``target``, which is replaced atomically.
 
     ``keep`` is a folder of compiled files: those whose text and flags are the same are reused.
+    ``emulate`` puts a scalar model in the place of AMX, for tests on other processors.
     """
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("no C++ compiler found (set CXX, or install g++)")
+    amx = knows_amx(cxx)
     with tempfile.TemporaryDirectory() as folder:
 
         def compile_one(source: Path) -> str:
             command = [cxx, *FLAGS, *(SANITIZE if sanitize else [])]
             command += ["-DATLASD_X86"] if is_x86() else []
+            stem = source.stem
+            if source.name in ("isa_amx.cpp", "processor.cpp"):
+                command += ["-DATLASD_AMX"] * amx + ["-DATLASD_EMULATE_TILES"] * emulate
+                stem = "emulated_" * emulate + stem
             command += [*ISA_FLAGS.get(source.name, "").split(), "-c", str(source), "-o"]
             key = hashlib.sha256(f"{command} {text_of(source, set())}".encode()).hexdigest()
-            output = (keep or Path(folder)) / f"{source.stem}-{key[:16]}.o"
+            output = (keep or Path(folder)) / f"{stem}-{key[:16]}.o"
             if not output.exists():
                 output.parent.mkdir(parents=True, exist_ok=True)
-                for old in output.parent.glob(f"{source.stem}-*.o"):
-                    old.unlink()
+                for old in output.parent.glob(f"{stem}-*.o"):
+                    old.unlink(missing_ok=True)
                 beside = str(output.with_suffix(f".{os.getpid()}"))
                 run([*command, beside], verbose)
                 Path(beside).replace(output)
             return str(output)
 
         # the files that take longest first
-        todo = sorted(sources(), key=lambda p: not p.name.startswith("isa_"))
+        todo = sorted(sources(amx), key=lambda p: not p.name.startswith("isa_"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, todo))
         linked = str(Path(folder) / "library.so")
@@ -115,12 +140,21 @@ def run(command: list[str], verbose: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="atlasd_kernels.cpu.build", description=__doc__)
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan, for tests")
+    parser.add_argument("--emulate", action="store_true", help="with emulated AMX, for tests")
     parser.add_argument("--verbose", action="store_true", help="print every command")
     options = parser.parse_args()
-    target = HERE / library_name(sanitize=options.sanitize)
+    target = HERE / library_name(sanitize=options.sanitize, emulate=options.emulate)
     # the checkout's own build folder: inside the package, it would look like one
     keep = HERE.parents[2] / "build" / "native" / ("sanitized" if options.sanitize else "plain")
-    print(build(target, sanitize=options.sanitize, verbose=options.verbose, keep=keep))
+    print(
+        build(
+            target,
+            sanitize=options.sanitize,
+            emulate=options.emulate,
+            verbose=options.verbose,
+            keep=keep,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 1; }
+ATLASD_API int32_t atlasd_version() { return 2; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
@@ -40,6 +40,8 @@ ATLASD_API const char* atlasd_isa(int32_t index) {
     if (i == index) return list[i]->name;
   return nullptr;
 }
+
+ATLASD_API const char* atlasd_isa_note() { return kernels_note(); }
 
 ATLASD_API const char* atlasd_create(const Config* config, Decoder** out) {
   return guarded([&]() -> const char* {

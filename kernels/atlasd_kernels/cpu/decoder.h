@@ -54,10 +54,15 @@ struct RowBatch {
 struct Scratch {
   float *x, *normed, *qkv, *attended, *middle;
   long x_ld, qkv_ld, attended_ld, middle_ld;
-  int8_t* quantised;
+  int8_t* quantised;   // or bf16
   float* scales;
   int32_t* offsets;
   Rows rows;   // what the next matmul reads
+};
+
+// Queries [begin, end) of a run of rows of one slot, whose first row is `row`.
+struct QueryTile {
+  long row, begin, end;
 };
 
 class Decoder {
@@ -119,6 +124,7 @@ class Decoder {
   std::vector<int32_t> reduced_tokens_;
   Memory reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
+  std::vector<QueryTile> tiles_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
   std::vector<float> draft_logits_, draft_full_;
   Profile profile_{};

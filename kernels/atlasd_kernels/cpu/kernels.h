@@ -10,7 +10,7 @@ enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
 
 constexpr int kPanel = 32;       // columns of a weight panel
 constexpr int kBlock = 64;       // positions of a KV block
-constexpr int kMaxQueries = 4;   // queries that share one pass over a KV block
+constexpr int kMaxQueries = 8;   // at most so many queries share one pass over a KV block
 
 // Weights [columns, k] cut into panels of 32 columns, k ascending inside a panel (see pack.h).
 struct Matrix {
@@ -21,7 +21,8 @@ struct Matrix {
   long panel_bytes;
 };
 
-// Activations [rows, k]; the quantised part is there for integer weights only.
+// Activations [rows, k]; the quantised part is there for integer weights only, the halves (bf16)
+// for bf16 weights where the kernels round.
 struct Rows {
   const float* values;
   long ld;
@@ -29,6 +30,7 @@ struct Rows {
   const float* scales;       // [rows, groups]
   const int32_t* offsets;    // [rows, groups]: minus the weights' zero point times the sum
   long groups;
+  const uint16_t* halves;    // [rows, ld]
 };
 
 enum class Finish : int { store = 0, add = 1, silu_mul = 2 };
@@ -41,16 +43,21 @@ struct Output {
   const float* bias;   // null: none
 };
 
-// Up to four query heads of one row over one slot's keys and values of one KV head.
+// One query head of one row: it sees positions [begin, end).
+struct Query {
+  const float* values;    // [head_dim], already scaled
+  float* out;             // [head_dim]
+  int begin, end;
+};
+
+// Queries of rows of one slot over the keys and values of one KV head.
 // keys: blocks of [head_dim, 64 positions]; values: [position, head_dim]; fp32 or bf16.
 struct Attention {
-  const float* queries;   // [count, head_dim], already scaled
-  float* out;             // [count, head_dim]
-  int count;
+  const Query* queries;
+  int count;              // at most Kernels::queries
   int head_dim;
   const void* keys;
   const void* values;
-  int begin, end;         // positions [begin, end)
   bool half;              // bf16 cache
 };
 
@@ -69,6 +76,7 @@ struct Kernels {
                    float* scales, int32_t* offsets);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
   void (*rope)(float* head, const float* cos, const float* sin, int half);
+  int queries;   // that attend takes at once
   void (*attend)(const Attention&);
   int32_t (*choose)(const float* logits, long n, const Noise&);
   float (*log_sum_exp)(const float* logits, long n);
@@ -76,10 +84,13 @@ struct Kernels {
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
   // For packing: unsigned codes of n weights in 2 * levels steps around `levels`; the scale.
   float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
+  // One row to bf16, k a multiple of 16; null: bf16 weights meet activations in fp32.
+  void (*round)(const float* x, long k, uint16_t* out) = nullptr;
 };
 
 // Best first; null-terminated. Only those this processor can run.
 const Kernels* const* available_kernels();
 const Kernels* find_kernels(const char* name);   // null name: the best
+const char* kernels_note();   // why one that the processor announces is not used, or null
 
 }  // namespace atlasd

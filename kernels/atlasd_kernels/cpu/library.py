@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from ctypes import (
     POINTER,
@@ -19,7 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
+log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Of the C interface and of the packed weights' layout."""
 
 
 class Config(ctypes.Structure):
@@ -105,6 +109,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "measure_threads": (c_int32, []),
     "read_bandwidth": (c_double, [c_int32]),
     "isa": (c_char_p, [c_int32]),
+    "isa_note": (c_char_p, []),
     "create": (c_char_p, [POINTER(Config), POINTER(c_void_p)]),
     "destroy": (None, [c_void_p]),
     "forward": (c_char_p, [c_void_p, Array, Array, Array, c_int64, Array, c_int64, Array]),
@@ -166,7 +171,7 @@ def _candidates() -> list[Path]:
     if forced := os.environ.get("ATLASD_NATIVE_LIBRARY"):
         return [Path(forced)]
     here = Path(__file__).parent
-    return [p for p in sorted(here.glob("_native*.so")) if "sanitized" not in p.name]
+    return [p for p in sorted(here.glob("_native*.so")) if "_native." in p.name]
 
 
 @cache
@@ -179,6 +184,8 @@ def _load() -> tuple[NativeLibrary | None, str]:
             reason = f"{path.name} does not load: {error}"
             continue
         if (found := library.version()) == VERSION:
+            if note := library.isa_note():
+                log.warning("%s; atlasd does without", note.decode())
             return library, ""
         reason = f"{path.name} is version {found}, this package needs {VERSION}: build it again"
     return None, reason

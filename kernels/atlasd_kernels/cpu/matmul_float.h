@@ -4,19 +4,22 @@
 
 namespace {
 
+// `depth` consecutive k of 32 columns lie in 128 bytes.
 struct Fp32 {
-  static constexpr long bytes = 4;
-  static void load_panel(const uint8_t* w, V& low, V& high) {
+  static constexpr int depth = 1;
+  static void load_panel(const uint8_t* w, V* low, V* high) {
     const float* p = reinterpret_cast<const float*>(w);
-    low = load(p);
-    high = load(p + 16);
+    low[0] = load(p);
+    high[0] = load(p + 16);
   }
 };
 
 struct Bf16 {
-  static constexpr long bytes = 2;
-  static void load_panel(const uint8_t* w, V& low, V& high) {
-    load_bf16_pairs(reinterpret_cast<const uint16_t*>(w), low, high);
+  static constexpr int depth = 2;
+  static void load_panel(const uint8_t* w, V* low, V* high) {
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(w);
+    load_bf16_pairs(p, low[0], low[1]);
+    load_bf16_pairs(p + 32, high[0], high[1]);
   }
 };
 
@@ -26,7 +29,7 @@ constexpr long kAhead = 4096;
 template <class Weights, int R, int P>
 void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
                  const Output& out) {
-  constexpr long step = kPanel * Weights::bytes;
+  constexpr int depth = Weights::depth;
   V low[R][P], high[R][P];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -34,18 +37,21 @@ void float_block(const Matrix& m, long panel, const float* x, long ld, long row,
     for (int p = 0; p < P; p++) low[r][p] = high[r][p] = zero();
   const uint8_t* w = m.data + panel * m.panel_bytes;
 #pragma GCC unroll 2
-  for (long k = 0; k < m.k; k++) {
+  for (long k = 0; k < m.k; k += depth) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; p++) {
-      V a, b;
-      const uint8_t* wp = w + p * m.panel_bytes + k * step;
+      V a[depth], b[depth];
+      const uint8_t* wp = w + p * m.panel_bytes + k / depth * 128;
       Weights::load_panel(wp, a, b);
-      prefetch(wp + kAhead);
+#pragma GCC unroll 2
+      for (int d = 0; d < depth; d++) {
+        prefetch(wp + kAhead + 64 * d);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; r++) {
-        const V xr = set1(x[r * ld + k]);
-        low[r][p] = fma(xr, a, low[r][p]);
-        high[r][p] = fma(xr, b, high[r][p]);
+        for (int r = 0; r < R; r++) {
+          const V xr = set1(x[r * ld + k + d]);
+          low[r][p] = fma(xr, a[d], low[r][p]);
+          high[r][p] = fma(xr, b[d], high[r][p]);
+        }
       }
     }
   }

@@ -32,6 +32,13 @@ inline int32_t load_quad(const int8_t* p) {
   return quad;
 }
 
+// Adds a group's exact sums, scaled, to a row's totals.
+inline void add_scaled(I a, I b, V sa, V sb, float scale, V& low, V& high) {
+  const V xs = set1(scale);
+  low = fma(to_float(a), sa * xs, low);
+  high = fma(to_float(b), sb * xs, high);
+}
+
 // One group of one panel: R rows' exact sums, scaled and added to what is there.
 template <class Weights, int R>
 inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* low, V* high) {
@@ -59,11 +66,77 @@ inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* 
   V sa, sb;
   load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; r++) {
-    const V xs = set1(x.scales[(row + r) * x.groups + g]);
-    low[r] = fma(to_float(a[r]), sa * xs, low[r]);
-    high[r] = fma(to_float(b[r]), sb * xs, high[r]);
+  for (int r = 0; r < R; r++)
+    add_scaled(a[r], b[r], sa, sb, x.scales[(row + r) * x.groups + g], low[r], high[r]);
+}
+
+// A group's weights as unsigned bytes [group / 4][32 columns][4]: INT8 lies so already.
+inline const uint8_t* unpacked_group(Int8, const uint8_t* w, uint8_t*) { return w; }
+inline const uint8_t* unpacked_group(Int4, const uint8_t* w, uint8_t* unpacked) {
+  for (int i = 0; i < Int4::loads; i++)
+    for (int half = 0; half < 128; half += 64) {
+      const I nibbles = iload(w + i * 128 + half);
+      prefetch(w + i * 128 + half + kAhead);
+      istore(unpacked + i * 256 + half, Int4::unpack(nibbles, 0));
+      istore(unpacked + i * 256 + 128 + half, Int4::unpack(nibbles, 1));
+    }
+  return unpacked;
+}
+
+// The same as integer_group, from unpacked weights and to totals [R][32] in memory.
+template <class Weights, int R>
+inline void unpacked_rows(int rows, const uint8_t* w, V sa, V sb, const Rows& x, long row, long g,
+                          float (*totals)[kPanel]) {
+  if constexpr (R >= 1) {
+    if (rows < R) return unpacked_rows<Weights, R - 1>(rows, w, sa, sb, x, row, g, totals);
+    const int8_t* q = x.quantised + row * x.ld + g * Weights::group;
+    I a[R], b[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) a[r] = b[r] = iset1(x.offsets[(row + r) * x.groups + g]);
+#pragma GCC unroll 16
+    for (int i = 0; i < Weights::group / 4; i++) {
+      const I wa = iload(w + i * 128), wb = iload(w + i * 128 + 64);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        const int32_t xr = load_quad(q + r * x.ld + 4 * i);
+        a[r] = dot4(a[r], wa, xr);
+        b[r] = dot4(b[r], wb, xr);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      V low = load(totals[r]), high = load(totals[r] + 16);
+      add_scaled(a[r], b[r], sa, sb, x.scales[(row + r) * x.groups + g], low, high);
+      store(totals[r], low);
+      store(totals[r] + 16, high);
+    }
   }
+}
+
+constexpr long kTotalRows = 64;   // whose totals stay in the first cache
+
+// Four bits and several blocks of rows: each weight is unpacked once for all of them.
+template <class Weights>
+void unpacked_panel(const Matrix& m, long panel, const Rows& x, long row, long rows,
+                    const Output& out) {
+  alignas(64) float totals[kTotalRows][kPanel];
+  alignas(64) uint8_t unpacked[kPanel * Weights::group];
+  for (long r = 0; r < rows; r++) {
+    store(totals[r], zero());
+    store(totals[r] + 16, zero());
+  }
+  const long block = block_rows(rows, kIntegerRows), groups = m.k / Weights::group;
+  const uint8_t* w = m.data + panel * m.panel_bytes;
+  for (long g = 0; g < groups; g++, w += Weights::bytes) {
+    const uint8_t* weights = unpacked_group(Weights(), w, unpacked);
+    V sa, sb;
+    load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
+    for (long r = 0; r < rows; r += block)
+      unpacked_rows<Weights, kIntegerRows>(static_cast<int>(rows - r < block ? rows - r : block),
+                                           weights, sa, sb, x, row + r, g, totals + r);
+  }
+  for (long r = 0; r < rows; r++)
+    finish(out, row + r, panel, load(totals[r]), load(totals[r] + 16));
 }
 
 template <class Weights, int R, int P>
@@ -101,6 +174,13 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
   if (rows <= kPairedIntegerRows)
     for (; panel + 2 <= end; panel += 2)
       integer_rows<Weights, kPairedIntegerRows, 2>(static_cast<int>(rows), m, panel, x, 0, out);
+  if (Weights::quads > 1 && rows > kIntegerRows) {
+    const long part = block_rows(rows, kTotalRows);
+    for (; panel < end; panel++)
+      for (long row = 0; row < rows; row += part)
+        unpacked_panel<Weights>(m, panel, x, row, rows - row < part ? rows - row : part, out);
+    return;
+  }
   const long block = block_rows(rows, kIntegerRows);
   for (; panel < end; panel++)
     for (long row = 0; row < rows; row += block) {
@@ -110,7 +190,7 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
 }
 
 // x = scale * values + rounding, per group; offset = -zero_point * sum of the group's values.
-void quantise_row(const float* x, long k, int group, int zero_point, int8_t* values,
+[[maybe_unused]] void quantise_row(const float* x, long k, int group, int zero_point, int8_t* values,
                   float* scales, int32_t* offsets) {
   for (long g = 0; g < k / group; g++, x += group, values += group) {
     V most = zero();
@@ -123,12 +203,8 @@ void quantise_row(const float* x, long k, int group, int zero_point, int8_t* val
       store_int8(values + i, rounded);
       sum = sum + rounded;
     }
-    alignas(64) int32_t lane[16];
-    istore(lane, sum);
-    int32_t total = 0;
-    for (int i = 0; i < 16; i++) total += lane[i];
     scales[g] = largest / 127.0f;
-    offsets[g] = -zero_point * total;
+    offsets[g] = -zero_point * sum_lanes(sum);
   }
 }
 

@@ -44,11 +44,12 @@ int measure_threads() {
   if (counts.size() == 1) return 1;
 
   const Memory weights(panel_bytes(Format::bf16, kDepth) * kColumns / kPanel + 8192);
-  const Memory floats((kDepth + kColumns) * 4);
+  const Memory floats((kDepth + kColumns) * 4), halves(kDepth * 2);
   const Matrix matrix{Format::bf16, weights.as<uint8_t>(), kColumns / kPanel, kDepth,
                       panel_bytes(Format::bf16, kDepth)};
   memset(weights.as<uint8_t>(), 0, weights.bytes());   // real pages, not the system's zero page
-  const Rows rows{floats.as<float>(), kDepth, nullptr, nullptr, nullptr, 0};
+  const Rows rows{floats.as<float>(), kDepth, nullptr, nullptr, nullptr, 0,
+                  halves.as<uint16_t>()};
   const Output out{floats.as<float>(kDepth * 4), kColumns, Finish::store, nullptr};
 
   std::vector<std::unique_ptr<Pool>> pools;

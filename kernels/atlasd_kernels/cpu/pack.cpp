@@ -35,11 +35,49 @@ long scale_offset(Format f, long group, long column) {
   return group * (values + 2 * kPanel) + values + ((column % 16) * 2 + column / 16) * 2;
 }
 
+// Where (k, column) of a float panel lies.
+long float_offset(Format f, long k, long column) {
+  return f == Format::fp32 ? k * kPanel + column : k / 2 * 2 * kPanel + 2 * column + k % 2;
+}
+
 // The byte that holds (k, column); for int4 the low nibble if (k / 4) is even.
 long value_offset(Format f, long k, long column) {
   const long group = group_of(f), g = k / group, i = k % group;
   if (f == Format::int8) return g * (kPanel * 64 + 64) + (i / 4) * 128 + column * 4 + i % 4;
   return g * (kPanel * 16 + 64) + (i / 8) * 128 + column * 4 + i % 4;
+}
+
+// Sixteen rows of 64 or fewer k as floats.
+struct Strip {
+  float values[16][64];
+  long k;
+};
+
+void read_strip(const Packing& p, long row, long first, Strip& strip) {
+  strip.k = std::min<long>(64, p.k - first);
+  for (long r = 0; r < 16; r++)
+    widen(p.source, p.values, (row + r) * p.k + first, strip.k, strip.values[r]);
+}
+
+// Rows [row, row + 16) of a float matrix, which are 16 neighbouring columns of one panel: written
+// in whole lines, so that packing is bound by memory.
+void pack_float_rows(const Packing& p, long row, uint8_t* panel, long column) {
+  Strip strip;
+  for (long first = 0; first < p.k; first += 64) {
+    read_strip(p, row, first, strip);
+    if (p.format == Format::fp32) {
+      float* out = reinterpret_cast<float*>(panel) + first * kPanel + column;
+      for (long k = 0; k < strip.k; k++)
+        for (long r = 0; r < 16; r++) out[k * kPanel + r] = strip.values[r][k];
+      continue;
+    }
+    uint16_t* out = reinterpret_cast<uint16_t*>(panel) + float_offset(p.format, first, column);
+    for (long k = 0; k < strip.k; k += 2, out += 2 * kPanel)
+      for (long r = 0; r < 16; r++) {
+        out[2 * r] = to_bf16(strip.values[r][k]);
+        if (k + 1 < strip.k) out[2 * r + 1] = to_bf16(strip.values[r][k + 1]);
+      }
+  }
 }
 
 void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column) {
@@ -95,17 +133,23 @@ void widen(Source source, const void* values, long offset, long count, float* ou
 void pack_rows(const Packing& p, long begin, long end) {
   std::vector<float> row(p.k);
   const long size = panel_bytes(p.format, p.k);
+  const bool floats = p.format == Format::fp32 || p.format == Format::bf16;
   for (long i = begin; i < end; i++) {
     const long c = p.paired ? i / 16 * 32 + i % 16 + p.start : p.start + i;
     uint8_t* panel = p.data + c / kPanel * size;
     const long column = c % kPanel;
+    if (floats && i + 16 <= end && i % 16 == 0 && column % 16 == 0) {
+      pack_float_rows(p, i, panel, column);
+      i += 15;
+      continue;
+    }
     widen(p.source, p.values, i * p.k, p.k, row.data());
     if (p.format == Format::fp32) {
       float* out = reinterpret_cast<float*>(panel) + column;
       for (long k = 0; k < p.k; k++) out[k * kPanel] = row[k];
     } else if (p.format == Format::bf16) {
-      uint16_t* out = reinterpret_cast<uint16_t*>(panel) + (column % 16) * 2 + column / 16;
-      for (long k = 0; k < p.k; k++) out[k * kPanel] = to_bf16(row[k]);
+      uint16_t* out = reinterpret_cast<uint16_t*>(panel);
+      for (long k = 0; k < p.k; k++) out[float_offset(p.format, k, column)] = to_bf16(row[k]);
     } else {
       pack_integer(p.format, row.data(), p.k, panel, column);
     }
@@ -120,7 +164,7 @@ void unpack_column(Format f, const uint8_t* data, long k, long c, long count, fl
       out[i] = reinterpret_cast<const float*>(panel)[i * kPanel + column];
     } else if (f == Format::bf16) {
       const uint16_t* p = reinterpret_cast<const uint16_t*>(panel);
-      out[i] = from_bits(uint32_t{p[i * kPanel + (column % 16) * 2 + column / 16]} << 16);
+      out[i] = from_bits(uint32_t{p[float_offset(f, i, column)]} << 16);
     } else {
       uint16_t scale;
       memcpy(&scale, panel + scale_offset(f, i / group_of(f), column), 2);
@@ -139,9 +183,8 @@ void copy_column(Format f, const uint8_t* from, long from_column, uint8_t* to, l
   const long a = from_column % kPanel, b = to_column % kPanel;
   if (f == Format::fp32 || f == Format::bf16) {
     const long size = f == Format::fp32 ? 4 : 2;
-    const auto place = [&](long c) { return f == Format::fp32 ? c : c % 16 * 2 + c / 16; };
     for (long i = 0; i < k; i++)
-      memcpy(to + (i * kPanel + place(b)) * size, from + (i * kPanel + place(a)) * size, size);
+      memcpy(to + float_offset(f, i, b) * size, from + float_offset(f, i, a) * size, size);
     return;
   }
   for (long g = 0; g * group_of(f) < k; g++)

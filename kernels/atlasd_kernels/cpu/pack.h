@@ -1,6 +1,6 @@
 // Packing Hugging Face's [columns, k] matrices into panels of 32 columns.
 //
-// fp32: [k][32]. bf16: [k][16 pairs of columns (c, c + 16)]. int8 and int4: per group of k the
+// fp32: [k][32]. bf16: [k / 2][32][2], as AMX tiles want it. int8 and int4: per group of k the
 // bytes [group / 4][32][4] (see matmul_integer.h), then the 32 scales as bf16 pairs.
 #pragma once
 #include <cstdint>

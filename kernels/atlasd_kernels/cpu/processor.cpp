@@ -3,6 +3,14 @@
 
 #include "kernels.h"
 
+#if defined(ATLASD_AMX) && defined(__linux__)
+#include <csetjmp>
+#include <csignal>
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace atlasd {
 
 extern const Kernels kernels_portable;
@@ -10,19 +18,66 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx2;
 #endif
+#ifdef ATLASD_AMX
+const Kernels& kernels_amx();
+bool tiles_agree();
+#endif
 
 namespace {
 
+#if defined(ATLASD_AMX) && defined(__linux__)
+#ifdef ATLASD_EMULATE_TILES
+bool tiles_offered() { return true; }
+#else
+// The processor has AMX for bf16 and bytes, the system saves its registers, and lets us use them.
+bool tiles_offered() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if ((d & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr unsigned kTileState = 3u << 17;
+  if ((low & kTileState) != kTileState) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;   // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
+sigjmp_buf tiles_refused;
+void refuse_tiles(int) { siglongjmp(tiles_refused, 1); }
+
+// Other programs' builds have crashed on machines that claim to have AMX: so a first try is
+// caught, and what it computes is compared.
+const char* tiles_fault() {
+  struct sigaction caught = {}, before = {};
+  caught.sa_handler = refuse_tiles;
+  sigaction(SIGILL, &caught, &before);
+  const char* fault = nullptr;
+  if (sigsetjmp(tiles_refused, 1)) fault = "AMX is announced but its instructions are refused";
+  else if (!tiles_agree()) fault = "AMX computes something else than AVX-512 here";
+  sigaction(SIGILL, &before, nullptr);
+  return fault;
+}
+#endif
+
 struct Available {
-  const Kernels* list[4] = {};
+  const Kernels* list[5] = {};
+  const char* note = nullptr;
   Available() {
     int n = 0;
 #ifdef ATLASD_X86
     __builtin_cpu_init();   // also looks at what the operating system saves (xgetbv)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni"))
-      list[n++] = &kernels_avx512;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vnni");
+#if defined(ATLASD_AMX) && defined(__linux__)
+    if (avx512 && tiles_offered()) {
+      note = tiles_fault();
+      if (!note) list[n++] = &kernels_amx();
+    }
+#endif
+    if (avx512) list[n++] = &kernels_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
       list[n++] = &kernels_avx2;
 #endif
@@ -30,12 +85,16 @@ struct Available {
   }
 };
 
+const Available& available() {
+  static const Available found;
+  return found;
+}
+
 }  // namespace
 
-const Kernels* const* available_kernels() {
-  static const Available available;
-  return available.list;
-}
+const Kernels* const* available_kernels() { return available().list; }
+
+const char* kernels_note() { return available().note; }
 
 const Kernels* find_kernels(const char* name) {
   const Kernels* const* list = available_kernels();

@@ -70,7 +70,7 @@ Scratch Decoder::scratch(long rows) {
     size = 0;
     const long x = place(n * s.x_ld * 4), normed = place(n * s.x_ld * 4);
     const long qkv = place(n * s.qkv_ld * 4), attended = place(n * s.attended_ld * 4);
-    const long middle = place(n * s.middle_ld * 4), quantised = place(n * widest);
+    const long middle = place(n * s.middle_ld * 4), quantised = place(n * widest * 2);
     const long scales = place(n * widest / 32 * 4), offsets = place(n * widest / 32 * 4);
     if (size > scratch_.bytes()) scratch_ = Memory(size);
     s.x = scratch_.as<float>(x);
@@ -119,7 +119,14 @@ void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& 
 
 void Decoder::quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s) {
   const int group = group_of(format);
-  s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0};
+  uint16_t* halves = reinterpret_cast<uint16_t*>(s.quantised);
+  s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0, halves};
+  if (format == Format::bf16 && kernels_->round) {
+    const Timer timer(profile_.other, profiling_);
+    each_row(rows, [&](long r) {
+      kernels_->round(x + r * ld, padded(k, kGroupPadding), halves + r * ld);
+    });
+  }
   if (!group) return;
   const Timer timer(profile_.other, profiling_);
   s.rows.groups = padded(k, kGroupPadding) / group;
@@ -183,25 +190,38 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
 void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
   const Timer timer(profile_.attention, profiling_);
   const Config& c = config_;
-  // the query heads of one KV head go in equal tiles: 7 as 4 + 3, 5 as 3 + 2
+  // query heads of one KV head, of rows of one slot, go in tiles of nearly equal size
   const int group = c.heads / c.kv_heads;
-  const int tiles = (group + kMaxQueries - 1) / kMaxQueries, size = (group + tiles - 1) / tiles;
-  const auto attend_tile = [&](long i) {
-    const int h = static_cast<int>(i / tiles % c.kv_heads);
-    const int first = static_cast<int>(i % tiles) * size;
-    const long r = i / tiles / c.kv_heads;
-    const int end = rows.positions[r] + 1;
-    const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-    const long offset = long{h * group + first} * c.head_dim;
-    kernels_->attend({s.qkv + r * s.qkv_ld + offset, s.attended + r * s.attended_ld + offset,
-                      std::min(group - first, size), c.head_dim, keys(index, rows.slots[r], h),
-                      values(index, rows.slots[r], h), begin, end, c.half_cache != 0});
+  tiles_.clear();
+  for (long row = 0; row < rows.count;) {
+    long next = row + 1;
+    while (next < rows.count && rows.slots[next] == rows.slots[row]) next++;
+    const long queries = (next - row) * group;
+    const long count = (queries + kernels_->queries - 1) / kernels_->queries;
+    for (long t = 0; t < count; t++)
+      tiles_.push_back({row, queries * t / count, queries * (t + 1) / count});
+    row = next;
+  }
+  const auto attend_tile = [&](const QueryTile& tile, int h) {
+    Query queries[kMaxQueries];
+    for (long q = tile.begin; q < tile.end; q++) {
+      const long r = tile.row + q / group;
+      const long offset = (h * group + q % group) * c.head_dim;
+      const int end = rows.positions[r] + 1;
+      const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
+      queries[q - tile.begin] = {s.qkv + r * s.qkv_ld + offset,
+                                 s.attended + r * s.attended_ld + offset, begin, end};
+    }
+    const int slot = rows.slots[tile.row];
+    kernels_->attend({queries, static_cast<int>(tile.end - tile.begin), c.head_dim,
+                      keys(index, slot, h), values(index, slot, h), c.half_cache != 0});
   };
   // several tiles a chunk, or many short contexts would be bound by handing them out
-  const long total = rows.count * c.kv_heads * tiles;
+  const long total = static_cast<long>(tiles_.size()) * c.kv_heads;
   const long chunks = std::min<long>(total, 8 * pool_->threads());
   pool_->run(chunks, [&](long chunk) {
-    for (long i = total * chunk / chunks; i < total * (chunk + 1) / chunks; i++) attend_tile(i);
+    for (long i = total * chunk / chunks; i < total * (chunk + 1) / chunks; i++)
+      attend_tile(tiles_[i / c.kv_heads], static_cast<int>(i % c.kv_heads));
   });
 }
 

@@ -11,6 +11,7 @@ constexpr int kFloatRows = 3;
 constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
 constexpr int kPairedIntegerRows = 1;
+constexpr int kQueries = 4;
 
 struct V {
   __m256 a, b;
@@ -68,6 +69,26 @@ inline void load_bf16_pairs(const uint16_t* p, V& low, V& high) {
          _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
   high = {_mm256_castsi256_ps(_mm256_and_si256(a, mask)),
           _mm256_castsi256_ps(_mm256_and_si256(b, mask))};
+}
+
+// As in vec_portable.h: halves upon halves.
+inline float sum_lanes(V x) {
+  const __m256 eight = _mm256_add_ps(x.a, x.b);
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float max_lanes(V x) {
+  const __m256 eight = _mm256_max_ps(x.a, x.b);
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+inline int32_t sum_lanes(I x) {
+  const __m256i eight = _mm256_add_epi32(x.a, x.b);
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
 }
 
 inline I to_int(V x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }

@@ -10,6 +10,7 @@ constexpr int kFloatRows = 12;   // rows whose accumulators fit the register fil
 constexpr int kPairedRows = 5;   // the same, of two panels at a time
 constexpr int kIntegerRows = 8;   // float sums may spill: they are touched once a group
 constexpr int kPairedIntegerRows = 1;
+constexpr int kQueries = 6;   // whose sums over four vectors fit
 
 struct V {
   __m512 v;
@@ -45,6 +46,21 @@ inline void load_bf16_pairs(const uint16_t* p, V& low, V& high) {
   low.v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
   high.v = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)));
 }
+
+// As in vec_portable.h: halves upon halves.
+inline float sum_lanes(V x) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float max_lanes(V x) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+inline int32_t sum_lanes(I x) { return _mm512_reduce_add_epi32(x.v); }
 
 // Round to nearest even.
 inline I to_int(V a) { return {_mm512_cvtps_epi32(a.v)}; }

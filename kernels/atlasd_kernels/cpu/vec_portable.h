@@ -10,6 +10,7 @@ constexpr int kFloatRows = 2;
 constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
 constexpr int kPairedIntegerRows = 1;
+constexpr int kQueries = 4;
 
 struct V {
   float v[16];
@@ -96,6 +97,23 @@ inline V from_bits(const I& a) {
   V r;
   memcpy(r.v, a.v, sizeof r.v);
   return r;
+}
+
+// Of all lanes, by adding the upper half to the lower until one is left: every set does so.
+inline float sum_lanes(V x) {
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) x.v[i] += x.v[i + half];
+  return x.v[0];
+}
+inline float max_lanes(V x) {
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) x.v[i] = x.v[i] > x.v[i + half] ? x.v[i] : x.v[i + half];
+  return x.v[0];
+}
+inline int32_t sum_lanes(const I& x) {
+  int32_t total = 0;
+  for (int i = 0; i < 16; i++) total += x.v[i];
+  return total;
 }
 
 inline uint32_t word(const I& a, int i) { return static_cast<uint32_t>(a.v[i]); }

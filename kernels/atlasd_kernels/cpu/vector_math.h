@@ -1,23 +1,7 @@
-// Sums, exp, log and SiLU over sixteen lanes: the same operations in the same order everywhere.
+// exp, log and SiLU over sixteen lanes: the same operations in the same order everywhere.
 #pragma once
 
 namespace {
-
-inline float sum_lanes(V x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
-}
-
-inline float max_lanes(V x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  return lane[0];
-}
 
 // Relative error about 1e-7; arguments below -87 give about 1e-38, never a denormal.
 inline V exp(V x) {

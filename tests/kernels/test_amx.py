@@ -1,0 +1,67 @@
+"""The AMX path, whose tile instructions a scalar model stands in for: no machine that this was
+written on has them. ``python -m atlasd_kernels.cpu.build --emulate`` builds the same library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from atlasd_kernels.cpu import build, instruction_sets
+
+ROOT = Path(__file__).parents[2]
+SUITE = {
+    "test_cpu_logits.py": "bf16 and amx",
+    "test_row_bits.py": "(prefill and amx) or tiles or beside",
+}
+
+
+@pytest.fixture(scope="module")
+def emulated() -> Path:
+    """The native library with emulated tiles, built where it is missing or older than its text."""
+    compiler = build.compiler()
+    if compiler is None or not build.knows_amx(compiler):
+        pytest.skip("no compiler that knows AMX")
+    if "avx512" not in instruction_sets():
+        pytest.skip("the rest of the AMX path is AVX-512, which this processor does not have")
+    target = ROOT / "build" / "native" / build.library_name(emulate=True)
+    return build.build(target, emulate=True, keep=ROOT / "build" / "native" / "plain")
+
+
+def run(library: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ATLASD_NATIVE_LIBRARY": str(library), **environment},
+        check=False,
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "selected"), SUITE.items())
+def test_the_kernels_pass_their_tests_in_tiles(name: str, selected: str, emulated: Path) -> None:
+    """Logits against transformers, row bits over every number of rows."""
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-k", selected]
+    done = run(emulated, "-m", "pytest", *options, f"tests/kernels/{name}")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+LIST = "from atlasd_kernels.cpu import instruction_sets as s; print(*s())"
+
+
+def test_tiles_are_the_first_choice_where_they_are_right(emulated: Path) -> None:
+    done = run(emulated, "-c", LIST)
+    assert done.stdout.split()[:2] == ["amx", "avx512"]
+    assert done.stderr == ""
+
+
+def test_tiles_that_compute_wrongly_are_not_used_and_one_line_says_so(emulated: Path) -> None:
+    done = run(emulated, "-c", LIST, ATLASD_EMULATE_FAULT="1")
+    assert done.stdout.split()[0] == "avx512"
+    assert len(done.stderr.splitlines()) == 1
+    assert "AMX" in done.stderr
