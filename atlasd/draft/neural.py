@@ -98,8 +98,10 @@ class Neural:
     name = "neural"
     free = False
 
-    def __init__(self, model: ChainModel) -> None:
+    def __init__(self, model: ChainModel, now: Callable[[], float] = perf_counter) -> None:
+        """``now``: seconds on the clock its cost is measured by."""
         self.model = model
+        self._now = now
         self.least = 0.05
         """A chain ends where its own reach falls below this; set by whoever asks."""
         self.token_ms = 1.0
@@ -116,11 +118,11 @@ class Neural:
         count = min(64, self.model.slot_tokens // 2)
         text = np.arange(1, count + 1, dtype=np.int32)
         for _ in range(2):  # the first is slower than those that follow
-            started = perf_counter()
+            started = self._now()
             self.model.read(text, 0, 0)
-            read = perf_counter()
+            read = self._now()
             self.model.chain(1, 0, count, 8, 0.0, Noise(0.0, 0, 0, 0))
-            self.token_ms = (perf_counter() - read) * 1e3 / 8
+            self.token_ms = (self._now() - read) * 1e3 / 8
             self.read_ms = (read - started) * 1e3 / count
 
     def begin(self, stream: StreamView) -> None:
@@ -162,11 +164,11 @@ class Neural:
             state.written[valid] == text[valid]
         ):
             valid += 1
-        started = perf_counter()
+        started = self._now()
         pending = text[valid:-1]
         if pending:
             self.model.read(np.array(pending, np.int32), state.slot, valid)
-            read = perf_counter()
+            read = self._now()
             self.read_ms = _steady(self.read_ms, (read - started) * 1e3 / len(pending))
             started = read
         noise = Noise(
@@ -186,7 +188,7 @@ class Neural:
             tokens, probabilities = corrected.chain(
                 text[-1], text[-2], state.slot, at, limit, self.least, noise
             )
-        spent = (perf_counter() - started) * 1e3 / (len(tokens) + 1)
+        spent = (self._now() - started) * 1e3 / (len(tokens) + 1)
         self.token_ms = _steady(self.token_ms, spent)
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset

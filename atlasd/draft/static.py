@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,10 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    drafter = Neural(chain_model(decoder, head_tokens(files.path), files))
+    # Steps are measured in processor time on a CPU, so their drafts must be as well.
+    alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
+    model = chain_model(decoder, head_tokens(files.path), files)
+    drafter = Neural(model, thread_time if alone else perf_counter)
     drafter.measure()
     return drafter
 

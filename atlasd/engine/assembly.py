@@ -3,6 +3,7 @@ successor where weights are replaced in place."""
 
 from __future__ import annotations
 
+from atlasd.draft.cut import Costs
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting, installed_drafters
 from atlasd.draft.static import adaptable, static_or_none
@@ -19,11 +20,16 @@ from atlasd.paths import Paths
 
 
 def drafting_for(
-    served: Served, engine: Engine, folders: Paths, neural: Neural | None = None
+    served: Served,
+    engine: Engine,
+    folders: Paths,
+    neural: Neural | None = None,
+    costs: Costs | None = None,
 ) -> Drafting:
     """All drafters for a model, and the learner of the static one where it can be adapted.
 
-    ``neural`` is the static drafter; None: found."""
+    ``neural`` is the static drafter (None: found); ``costs`` what steps cost (None: as measured).
+    """
     folder = folders.cache / "drafting" / served.fingerprint
     if neural is None:
         slots = served.loaded.decoder.slots
@@ -31,7 +37,7 @@ def drafting_for(
     drafting = Drafting(
         vocab_size=served.loaded.decoder.vocab_size,
         fingerprint=served.fingerprint,
-        costs=served.costs,
+        costs=costs or served.costs,
         folder=folder,
         extra=installed_drafters(),
         neural=neural,
@@ -42,7 +48,7 @@ def drafting_for(
         learner = Learner(
             model,
             neural,
-            served.costs,
+            costs or served.costs,
             files=AdapterFiles(folder / "adapter", key),
             target=SpareSlot(engine, served.costs),
             promoted=drafting.promoted,

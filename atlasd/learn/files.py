@@ -84,8 +84,10 @@ class AdapterFiles:
         if header.report.key == self.key:
             good = self._weights(header, GOOD, header.report.good, hidden, vocab_size)
             live = self._weights(header, LIVE, header.report.live, hidden, vocab_size)
-            # A version in use that cannot be read falls back to the one before it.
-            versions.live, versions.good = (live, good) if live else (good, None)
+            if live is None and header.report.live:
+                # What was in use cannot be read: the one before it was good.
+                live, good = good, None
+            versions.live, versions.good = live, good
         return versions
 
     def load_rows(self, repository: str | None, replay: Replay, vocab_size: int) -> None:

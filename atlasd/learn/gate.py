@@ -66,6 +66,13 @@ def lower_bound(first: Sequence[Float64], second: Sequence[Float64]) -> float:
     return float((saved.mean() - SURE * error) / one.mean())
 
 
+def still_gains(first: Sequence[Float64], second: Sequence[Float64]) -> bool:
+    """Whether the second is no worse on the newest passages alone: what was good before a shift is
+    not what is wanted after it."""
+    newest = slice(-LEAST, None)
+    return float(_best(second[newest]).sum()) <= float(_best(first[newest]).sum())
+
+
 def _best(played: Sequence[Float64]) -> Float64:
     """Milliseconds per passage at the lookahead that is best over all of them."""
     table = np.array(played)
@@ -74,20 +81,35 @@ def _best(played: Sequence[Float64]) -> Float64:
 
 
 class Watch:
-    """Whether the version in use still pays, on passages as they come."""
+    """How the version in use, and the one before it, do on passages as they come."""
 
     def __init__(self) -> None:
         self._static: deque[Float64] = deque(maxlen=WATCHED)
         self._live: deque[Float64] = deque(maxlen=WATCHED)
+        self._good: deque[Float64] = deque(maxlen=WATCHED)
 
-    def note(self, static: Float64, live: Float64) -> None:
-        """A passage came that the version has not seen."""
+    def note(self, static: Float64, live: Float64, good: Float64) -> None:
+        """A passage came that no version has seen; a version that is not there counts as the
+        static drafter."""
         self._static.append(static)
         self._live.append(live)
+        self._good.append(good)
 
     @property
     def pays(self) -> bool:
-        """False once it saves nothing against the static drafter."""
-        if len(self._live) < LEAST:
-            return True
-        return float(_best(self._live).sum()) <= float(_best(self._static).sum())
+        """False once the version in use saves nothing against the static drafter."""
+        return len(self._live) < LEAST or _total(self._live) <= _total(self._static)
+
+    @property
+    def good_pays(self) -> bool:
+        """Whether the one before it would."""
+        return len(self._good) >= LEAST and _total(self._good) < _total(self._static)
+
+    @property
+    def good_is_back(self) -> bool:
+        """Whether the one before it surely would: the text is again of the kind it was made for."""
+        return lower_bound(list(self._static), list(self._good)) > 0.0
+
+
+def _total(played: Sequence[Float64]) -> float:
+    return float(_best(list(played)).sum())

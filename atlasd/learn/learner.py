@@ -22,7 +22,7 @@ from atlasd.draft.drafter import EMPTY, Draft, Float32, Int32, StreamView, Verif
 from atlasd.draft.neural import Corrected, Neural
 from atlasd.learn.adapter import Adapter
 from atlasd.learn.files import AdapterFiles, Header
-from atlasd.learn.gate import Bools, Float64, lower_bound, play
+from atlasd.learn.gate import Bools, Float64, Watch, lower_bound, play, still_gains
 from atlasd.learn.passages import Passage, of_stream
 from atlasd.learn.repository import Adapted
 from atlasd.learn.training import Trainer, Window
@@ -146,7 +146,7 @@ class Learner:
         self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
     ) -> None:
         """A text of a trusted repository came or changed: the target may read it."""
-        if self.target is not None and self.target.rows:
+        if self.target is not None:
             self._of(repository).warmup.wish(name, kind, tokens, modified)
 
     def unwish(self, repository: str, name: str) -> None:
@@ -205,17 +205,23 @@ class Learner:
             return
 
     def _file(self, one: Adapted, passage: Passage) -> Iterator[None]:
-        """Judge the version in use by a passage it has not seen, then keep the passage."""
-        live = one.versions.live
-        if live is not None:
+        """Judge the versions by a passage they have not seen, then keep the passage."""
+        live, good = one.versions.live, one.versions.good
+        if live is not None or good is not None:
             states = yield from self._states(passage)
-            static, own = (
-                self._play(self._hits(one, passage, states, number, adapter))
-                for number, adapter in ((0, None), (live.number, live.adapter))
-            )
-            one.watch.note(static, own)
-            if not one.watch.pays:
+            static = self._play(self._hits(one, passage, states, 0, None))
+            played = [static, static]
+            for at, version in enumerate((live, good)):
+                if version is not None:
+                    hits = self._hits(one, passage, states, version.number, version.adapter)
+                    played[at] = self._play(hits)
+                    yield
+            one.watch.note(static, *played)
+            if live is not None and not one.watch.pays:
                 self._roll_back(one)
+            elif live is None and one.watch.good_is_back:
+                one.versions.reinstate()
+                self._changed(one)
         one.file(passage)
         yield
 
@@ -291,7 +297,7 @@ class Learner:
         if one.versions.live is not live:
             return
         gain = min(lower_bound(static, new), lower_bound(current, new))
-        if gain > 0.0:
+        if gain > 0.0 and still_gains(static, new) and still_gains(current, new):
             self._promote(one, candidate, gain)
             yield
         head = one.head(self.model.head, self.model.vocab_size)
@@ -306,20 +312,22 @@ class Learner:
             self._promoted()
         version = one.versions.promote(candidate, gain)
         version.corrected = self._corrected(candidate)
-        one.watch = type(one.watch)()
         log.info("adapter %d of %s saves %.1f %%", version.number, one.repository, 100 * gain)
-        if self._files is not None:
-            self._files.save_versions(one.repository, one.versions, one.replay.rows, one.steps)
+        self._changed(one)
 
     def _roll_back(self, one: Adapted) -> None:
         live = one.versions.live
         log.info("adapter %d of %s is rolled back", live.number if live else 0, one.repository)
-        former = one.versions.roll_back()
-        one.watch = type(one.watch)()
-        one.hits.clear()
+        one.versions.roll_back(to_good=one.watch.good_pays)
         # What led there is not trained further.
+        former = one.versions.live
         one.trainer = Trainer(former.adapter.copy(), self.model.rows) if former else None
         self._pool.clear()
+        self._changed(one)
+
+    def _changed(self, one: Adapted) -> None:
+        """Another version is in use."""
+        one.watch = Watch()
         if self._files is not None:
             self._files.save_versions(one.repository, one.versions, one.replay.rows, one.steps)
 
@@ -502,7 +510,7 @@ class Learner:
             one.replay.age()
             one.fresh.clear()
             one.hits.clear()
-            one.watch = type(one.watch)()
+            one.watch = Watch()
 
     @property
     def nbytes(self) -> int:

@@ -60,7 +60,7 @@ class Replay:
         self.older.clear()
         self.unseen.clear()
         self._fallen = 0
-        while len(self.recent) > self._sizes[0] // 4:
+        while len(self.recent) > self._sizes[0] // 8:
             self.recent.popleft()
 
     @property

@@ -76,7 +76,11 @@ class Adapted:
         if static is None:
             chosen = np.flatnonzero(counts)
             order = np.argsort(-counts[chosen], kind="stable")
-            return chosen[order][:HEAD].astype(np.int32) if len(chosen) >= 64 else None
+            return (
+                chosen[order][:HEAD].astype(np.int32)
+                if len(chosen) >= min(64, vocab_size // 2)
+                else None
+            )
         outside = counts.copy()
         outside[static] = 0
         wanted = np.flatnonzero(outside >= 2)

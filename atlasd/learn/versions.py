@@ -28,7 +28,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     """What happened to a version."""
 
     what: str
-    """``promoted`` or ``rolled back``."""
+    """``promoted``, ``rolled back`` or ``reinstated``."""
     version: int
     at: float
     """Seconds since the epoch."""
@@ -61,7 +61,7 @@ class Version:
 
 @dataclass
 class Versions:
-    """``live`` None is the static drafter. ``good`` is the one before it, kept to go back to."""
+    """``live`` None is the static drafter. ``good`` is the one used before, kept to go back to."""
 
     live: Version | None = None
     good: Version | None = None
@@ -71,16 +71,22 @@ class Versions:
     def promote(self, adapter: Adapter, gain: float) -> Version:
         """Use this adapter from now on."""
         self.latest += 1
-        self.good, self.live = self.live, Version(self.latest, adapter)
+        self.good, self.live = self.live or self.good, Version(self.latest, adapter)
         self.history.append(Event("promoted", self.latest, time.time(), gain))
         return self.live
 
-    def roll_back(self) -> Version | None:
-        """Go back to the last good version, and from there to the static drafter."""
+    def roll_back(self, to_good: bool) -> None:
+        """Stop using the version in use: go back to the last good one, or to the static drafter.
+        Then what was in use is kept instead, for when the text is of its kind again."""
         if self.live is not None:
             self.history.append(Event("rolled back", self.live.number, time.time(), 0.0))
+        self.live, self.good = (self.good, None) if to_good else (None, self.live)
+
+    def reinstate(self) -> None:
+        """The last good version is good again."""
+        assert self.good is not None
         self.live, self.good = self.good, None
-        return self.live
+        self.history.append(Event("reinstated", self.live.number, time.time(), 0.0))
 
     def report(self, key: Key, rows: int, steps: int) -> Report:
         """For the store."""

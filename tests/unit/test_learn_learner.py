@@ -1,0 +1,305 @@
+"""Learning in idle time: what is promoted, rolled back, kept, forgotten, and how it is cut up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from time import thread_time
+
+import numpy as np
+import pytest
+
+from atlasd.draft.drafter import StreamView
+from atlasd.draft.neural import Neural, Noise
+from atlasd.learn.files import AdapterFiles
+from atlasd.learn.learner import Learner
+from atlasd.learn.passages import TOP
+from atlasd.learn.versions import Key
+from tests.unit.learning import VOCAB, FlatCosts, Table, walk
+
+GREEDY = Noise(0.0, 0, 0, 0)
+KEY = Key("tokens", "target", "table")
+
+
+def learner(folder: Path | None = None, key: Key = KEY, head: np.ndarray | None = None) -> Learner:
+    table = Table(head)
+    neural = Neural(table)
+    neural.token_ms = 0.05
+    files = AdapterFiles(folder, key) if folder is not None else None
+    return Learner(table, neural, FlatCosts(), files=files)
+
+
+def serve(one: Learner, texts: list[list[int]], repository: str | None = "/r", **more) -> None:
+    for text in texts:
+        stream = StreamView(1, text, 8, repository, **more)
+        one.begin(stream)
+        one.end(stream)
+
+
+def work(one: Learner, most: int = 4000) -> int:
+    """Idle slices until nothing is left; how many."""
+    slices = 1
+    while one.idle(5.0) and slices < most:
+        slices += 1
+    return slices
+
+
+def texts(successor: np.ndarray, count: int, first: int = 0) -> list[list[int]]:
+    return [walk(successor, 72, seed) for seed in range(first, first + count)]
+
+
+def right(one: Learner, successor: np.ndarray, repository: str | None = "/r") -> float:
+    """Share of tokens whose successor the drafter in use knows."""
+    corrected = one.correction_of(repository)
+    model = one.model
+    assert isinstance(model, Table)
+    found = 0
+    for token in range(VOCAB):
+        if corrected is None:
+            said = model.says(token)
+        else:
+            said = corrected.chain(token, 0, 0, 0, 1, 0.0, GREEDY)[0][0]
+        found += said == successor[token]
+    return found / VOCAB
+
+
+SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
+OTHER = np.random.default_rng(6).permutation(VOCAB)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory) -> Path:
+    """The folder of a learner that was taught ``SUCCESSOR``."""
+    folder = tmp_path_factory.mktemp("taught") / "adapter"
+    one = learner(folder)
+    for first in range(0, 100, 20):
+        serve(one, texts(SUCCESSOR, 20, first))
+        work(one)
+    one.save()
+    return folder
+
+
+@pytest.fixture
+def folder(taught: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(taught, tmp_path / "adapter"))
+
+
+def test_traffic_with_idle_time_teaches_the_drafter_and_the_gate_lets_it_through(
+    folder: Path,
+) -> None:
+    assert right(learner(), SUCCESSOR) < 0.2
+    one = learner(folder)
+    assert right(one, SUCCESSOR) > 0.7
+    assert one._of("/r").versions.history[0].what == "promoted"
+    # nothing was learned of another repository
+    assert one.correction_of("/other") is None
+
+
+def test_learning_stops_until_something_new_comes() -> None:
+    one = learner()
+    serve(one, texts(SUCCESSOR, 60))
+    work(one)
+    steps = one._of("/r").steps
+    assert steps > 100
+    assert not one.idle(5.0)
+    assert one._of("/r").steps == steps
+    serve(one, texts(SUCCESSOR, 1, 500))
+    work(one)
+    assert steps < one._of("/r").steps <= steps + 12
+
+
+def test_nothing_is_kept_of_workspaces_that_are_not_trusted() -> None:
+    one = learner()
+    serve(one, texts(SUCCESSOR, 60), learn=False)
+    assert not one.idle(5.0)
+    assert one._known == {}
+
+
+def test_a_version_that_stops_paying_is_rolled_back(folder: Path) -> None:
+    one = learner(folder)
+    work(one)
+    versions = one._of("/r").versions
+    assert versions.live is not None
+    # From now on the target says what the static drafter has always said.
+    says = np.array([one.model.says(token) for token in range(VOCAB)])
+    serve(one, texts(says, 40, 1000))
+    for _ in range(400):
+        one.idle(0.0)
+        if versions.history[-1].what == "rolled back":
+            break
+    assert versions.history[-1].what == "rolled back"
+    work(one)
+    assert right(one, says) > 0.8
+    # And what was rolled back is in use again as soon as the text is of its kind again.
+    serve(one, texts(SUCCESSOR, 40, 2000))
+    work(one)
+    assert right(one, SUCCESSOR) > 0.6
+
+
+@pytest.mark.parametrize("head_size", [None, 30])
+def test_a_head_takes_in_the_tokens_a_repository_uses(head_size: int | None) -> None:
+    head = None if head_size is None else np.arange(head_size, dtype=np.int32)
+    one = learner(head=head)
+    used = np.arange(20, VOCAB)  # tokens 0..19 never come; 30.. are outside the small head
+    successor = np.arange(VOCAB)
+    successor[used] = np.roll(used, 1)
+    shifted = [[20 + token % 28 for token in walk(np.arange(VOCAB), 72, s, 0.9)] for s in range(70)]
+    serve(one, shifted)
+    work(one)
+    trained = one._of("/r").trainer
+    assert trained is not None
+    assert len(trained.adapter.head) == (28 if head is None else 30)
+    assert set(used.tolist()) <= set(trained.adapter.head.tolist())
+
+
+def test_a_unit_of_work_is_short() -> None:
+    one = learner()
+    serve(one, texts(SUCCESSOR, 60))
+    longest, units = 0.0, 0
+    while units < 1500:
+        began = thread_time()
+        more = one.idle(0.0)  # exactly one unit
+        longest = max(longest, thread_time() - began)
+        units += 1
+        if not more and not one.idle(0.0):
+            break
+    assert longest < 0.020
+
+
+def test_what_was_learned_survives_a_restart(folder: Path) -> None:
+    one = learner(folder)
+    work(one)
+    one.save()
+    known = one._of("/r")
+    share = right(one, SUCCESSOR)
+    again = learner(folder)
+    # warm from the first request, before any idle time
+    assert right(again, SUCCESSOR) == pytest.approx(share, abs=0.05)
+    work(again)
+    restored = again._of("/r")
+    assert restored.replay.rows == known.replay.rows
+    assert len(restored.replay.unseen) == len(known.replay.unseen)
+    assert restored.versions.latest == known.versions.latest
+    assert restored.trainer is not None
+    for path in folder.rglob("*"):
+        assert path.is_dir() or path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "keeps_weights", "keeps_rows"),
+    [
+        (Key("tokens", "target", "table"), True, True),
+        (Key("tokens", "target", "another drafter"), False, True),
+        (Key("tokens", "another target", "table"), False, False),
+        (Key("other tokens", "target", "table"), False, False),
+    ],
+)
+def test_another_model_makes_worthless_exactly_what_it_must(
+    folder: Path, key: Key, keeps_weights: bool, keeps_rows: bool
+) -> None:
+    assert learner(folder).correction_of("/r") is not None
+    again = learner(folder, key)
+    assert (again.correction_of("/r") is not None) == keeps_weights
+    again.idle(50.0)
+    assert (again._of("/r").replay.rows > 0) == keeps_rows
+
+
+def test_damaged_files_cost_what_they_held_and_nothing_else(folder: Path) -> None:
+    for name in ("live.npz", "recent.npz", "candidate.npz"):
+        for path in folder.rglob(name):
+            path.write_bytes(path.read_bytes()[:100])
+    again = learner(folder)
+    again.idle(50.0)
+    for path in folder.rglob("header"):
+        path.write_bytes(b"\x93")
+    learner(folder).idle(50.0)
+
+
+def test_a_purge_leaves_no_file_and_no_memory(tmp_path: Path) -> None:
+    one = learner(tmp_path)
+    for repository in ("/r", "/other", None):
+        serve(one, texts(SUCCESSOR, 30), repository)
+        work(one)
+    one.save()
+    assert len(list(tmp_path.iterdir())) == 3
+    one.idle(1.0)
+    one.forget("/r")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "/r" not in one._known
+    one.save()
+    one.forget(None)
+    assert not tmp_path.exists()
+    assert one.nbytes == 0
+    one.idle(1.0)
+    one.save()
+    assert not tmp_path.exists()
+
+
+def test_versions_reach_the_store_and_come_back(folder: Path, tmp_path: Path) -> None:
+    one = learner(folder)
+    ((kind, repository, payload),) = one.learned()
+    assert (kind, repository) == ("adapter", "/r")
+    fresh = learner(tmp_path / "empty")
+    fresh.restore("/r", payload)
+    assert fresh._of("/r").versions.latest == one._of("/r").versions.latest
+    assert list(fresh._of("/r").versions.history) == list(one._of("/r").versions.history)
+    fresh.restore("/r", b"damaged")
+
+
+class Reading:
+    """A target that says what ``successor`` says, unless it is interrupted."""
+
+    rows = 16
+
+    def __init__(self, successor: np.ndarray) -> None:
+        self.successor = successor
+        self.interrupt_at = -1
+        self.calls = self.read_tokens = 0
+
+    def begin(self) -> bool:
+        return True
+
+    def read(self, tokens: np.ndarray, position: int) -> tuple[np.ndarray, np.ndarray] | None:
+        self.calls += 1
+        if self.calls == self.interrupt_at:
+            return None
+        self.read_tokens += len(tokens)
+        top = (self.successor[tokens][:, None] + np.arange(TOP)) % VOCAB
+        logprobs = np.log(np.array([0.9, 0.05, 0.03, 0.01], np.float32))
+        return top.astype(np.int32), np.tile(logprobs, (len(tokens), 1))
+
+
+def test_a_repository_is_known_before_its_first_request() -> None:
+    target = Reading(SUCCESSOR)
+    table = Table()
+    neural = Neural(table)
+    neural.token_ms = 0.05
+    one = Learner(table, neural, FlatCosts(), target=target)
+    target.interrupt_at = 3
+    for number in range(12):
+        one.wish("/r", f"{number}.py", "file", np.array(walk(OTHER, 1500, number, 0.5), np.int32))
+    work(one)
+    assert right(one, SUCCESSOR) > 0.7
+    read = target.read_tokens
+    # the same texts again are not read again; a changed end is
+    one.wish("/r", "3.py", "file", np.array(walk(OTHER, 1500, 3, 0.5), np.int32))
+    work(one)
+    assert target.read_tokens == read
+    one.wish("/r", "3.py", "file", np.array(walk(OTHER, 1500, 3, 0.5)[:1400] + [1] * 90, np.int32))
+    work(one)
+    assert 90 <= target.read_tokens - read <= 600
+
+
+def test_a_changed_target_is_followed(folder: Path) -> None:
+    one = learner(folder)
+    work(one)
+    assert one.correction_of("/r") is not None
+    one.target_changed()
+    changed = SUCCESSOR.copy()
+    changed[::3] = np.roll(SUCCESSOR[::3], 1)
+    before = right(one, changed)
+    for first in range(0, 160, 40):
+        serve(one, texts(changed, 40, first))
+        work(one)
+    assert right(one, changed) > before + 0.1
