@@ -155,6 +155,10 @@ require("minuet").setup({{
 """
 
 
+def _dashboard(place: Place) -> str:
+    return f"{place.with_token}/dashboard"
+
+
 def _ollama(place: Place) -> str:
     return f"""
 export OLLAMA_HOST={place.with_token}
@@ -214,6 +218,7 @@ CLIENTS: dict[str, Client] = {
     "continue": Client("Continue", "~/.continue/config.yaml", _continue),
     "zed": Client("Zed", "in settings.json", _zed),
     "minuet": Client("minuet-ai.nvim", "in init.lua", _minuet),
+    "dashboard": Client("the dashboard", "in a browser on this machine", _dashboard),
     "ollama": Client("clients of Ollama", "in a terminal, or as their host", _ollama),
     "tabby": Client("Tabby's plugins", "in ~/.tabby-client/agent/config.toml", _tabby),
     "openai": Client("the openai package", "Python", _openai),

@@ -11,6 +11,7 @@ from atlasd.commands.output import count, duration, size
 from atlasd.commands.status import describe
 
 HISTORY = 48
+COURSE = 24
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """0 when ended by Ctrl-C."""
     connection = Connection()
-    status = connection.call("GET", "/atlasd/v1/status", timeout=10)
+    status = _look(connection)
     if options.once:
         print(describe(status))
         return 0
@@ -38,12 +39,19 @@ def run(options: argparse.Namespace) -> int:
             while True:
                 before, seen = status, time.monotonic()
                 time.sleep(max(0.1, options.interval))
-                status = connection.call("GET", "/atlasd/v1/status", timeout=10)
+                status = _look(connection)
                 history.append(_rate(before, status, time.monotonic() - seen))
                 del history[:-HISTORY]
                 live.update(view(status, history), refresh=True)
     except KeyboardInterrupt:
         return 0
+
+
+def _look(connection: Connection) -> dict[str, Any]:
+    """The status, and under ``drawn`` what the dashboard draws."""
+    status = connection.call("GET", "/atlasd/v1/status", timeout=10)
+    drawn = connection.call("GET", "/dashboard/data", timeout=10)
+    return {**status, "drawn": drawn}
 
 
 def _rate(before: dict[str, Any], now: dict[str, Any], seconds: float) -> float:
@@ -63,10 +71,10 @@ def view(status: dict[str, Any], history: list[float]) -> Any:
         f" · up {duration(status['uptime_s'])}",
         style="bold",
     )
-    speed = served["output_tokens"] / served["decode_s"] if served["decode_s"] else 0.0
+    drawn = status.get("drawn") or {"speed": {}, "repositories": []}
     facts = Table.grid(padding=(0, 2))
     facts.add_row("now", f"{history[-1] if history else 0:.0f} tokens/s  {spark(history)}")
-    facts.add_row("decoding", f"{speed:.0f} tokens/s on average while decoding")
+    facts.add_row("decoding", _decoding(drawn["speed"]))
     facts.add_row("streams", f"{engine.get('streams', 0)} decoding, {engine.get('queued', 0)} wait")
     cached = f"{count(served['prompt_tokens'])} prompt ({count(served['cached_tokens'])} cached)"
     facts.add_row("tokens", f"{count(served['output_tokens'])} out, {cached}")
@@ -86,10 +94,39 @@ def view(status: dict[str, Any], history: list[float]) -> Any:
         roots.add_column(column)
     for one in status["repositories"]:
         roots.add_row(one["root"], str(one["files"]), count(one["tokens"]), one["state"])
-    return Group(head, Text(), facts, Text(), drafts, Text(), roots)
+    return Group(head, Text(), facts, Text(), drafts, Text(), _course(drawn), Text(), roots)
 
 
-def spark(values: list[float]) -> str:
-    """Values as a line of blocks."""
-    top = max(values, default=0.0) or 1.0
-    return "".join(BLOCKS[round(value / top * (len(BLOCKS) - 1))] for value in values)
+def _decoding(speed: dict[str, float]) -> str:
+    now, plain = speed.get("decoding", 0.0), speed.get("plain", 0.0)
+    told = f"{now:.0f} tokens/s in the last streams" if now else "nothing yet"
+    if not plain:
+        return told
+    ratio = f" ({now / plain:.2f}x)" if now else ""
+    return f"{told}, without drafting {plain:.0f} tokens/s{ratio}"
+
+
+def _course(drawn: dict[str, Any]) -> Any:
+    """Per repository, how accepted share, confidence and lookahead went over its last streams."""
+    from rich.table import Table
+
+    table = Table(title="Over the last streams", title_justify="left")
+    for column in ("repository", "accepted", "confidence", "lookahead"):
+        table.add_column(column)
+    for one in drawn["repositories"]:
+        last = one["points"][-COURSE:]
+        if last:
+            table.add_row(
+                one["root"] or "none",
+                f"{last[-1]['accepted']:>4.0%} {spark([p['accepted'] for p in last], 1.0)}",
+                f"{last[-1]['confidence']:>4.0%} {spark([p['confidence'] for p in last], 1.0)}",
+                f"{last[-1]['lookahead']:>4.1f} {spark([p['lookahead'] for p in last], 16.0)}",
+            )
+    return table
+
+
+def spark(values: list[float], top: float = 0.0) -> str:
+    """Values as a line of blocks; ``top`` is the full block's (0: the largest of them)."""
+    top = top or max(values, default=0.0) or 1.0
+    last = len(BLOCKS) - 1
+    return "".join(BLOCKS[round(min(1.0, value / top) * last)] for value in values)

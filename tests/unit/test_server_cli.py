@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -174,6 +175,29 @@ def test_numbers_for_people() -> None:
     assert [output.duration(s) for s in (5, 600, 7300)] == ["5 s", "10 min", "2 h 1 min"]
     assert top.spark([0, 1, 2]) == " ▄█"
     assert top.spark([]) == ""
+    assert top.spark([0.5, 2.0], 1.0) == "▄█"
+
+
+def test_top_shows_what_the_dashboard_draws() -> None:
+    from rich.console import Console
+
+    points = [{"accepted": 0.5, "confidence": 0.6, "lookahead": 4.0}] * 3
+    status = {
+        "version": "1", "model": {"name": "m"}, "state": "ready", "uptime_s": 5, "drafting": True,
+        "served": {"output_tokens": 9, "prompt_tokens": 9, "cached_tokens": 1, "decode_s": 1.0,
+                   "drafted": {"positions": 4}, "accepted": {"positions": 2}},
+        "engine": {"streams": 1, "queued": 0, "memory": {"weights": 2048}},
+        "repositories": [{"root": "/r", "files": 2, "tokens": 3, "state": "watching"}],
+        "drawn": {"speed": {"decoding": 200.0, "plain": 100.0},
+                  "repositories": [{"root": "/r", "points": points}]},
+    }  # fmt: skip
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(top.view(status, [10.0]))
+        said = console.export_text()
+    assert "200 tokens/s in the last streams, without drafting 100 tokens/s (2.00x)" in said
+    assert "60%" in said
+    assert "4.0 ▂▂▂" in said
 
 
 def test_models_that_cannot_be_served_say_why() -> None:
