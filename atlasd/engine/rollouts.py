@@ -127,14 +127,16 @@ class Rollouts:
                 raise EngineError(output.message)
         return outputs
 
-    def update(self, model: str | Path) -> None:
+    def update(self, model: str | Path, *, adapt: bool = True) -> None:
         """Sample from these weights from now on: another checkpoint of the same shape and
-        tokenizer. Raises ModelError if it is not; the old weights then stay."""
+        tokenizer. Raises ModelError if it is not; the old weights then stay. ``adapt`` False: the
+        drafters are not told (for comparison)."""
         loaded = replaced(self._served, str(model), self._folders)
         self._served.loaded.decoder.close()
         self._served.loaded = loaded
         self.engine.replace(loaded.decoder)
-        self.drafting.target_changed()
+        if adapt:
+            self.drafting.target_changed()
 
     def learn(self, seconds: float) -> bool:
         """Train the adapter on what was sampled, for about this long; True if more is left."""
