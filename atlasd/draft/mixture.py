@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import exp, log
 
 from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
+from atlasd.draft.edit import Rule, Rules
 from atlasd.draft.positions import Place, Positions
 from atlasd.draft.positions_index import MAX_MATCH, PositionIndex
 from atlasd.draft.recycle import VOTE_KINDS, Recycle
@@ -24,7 +25,7 @@ def _buckets(size: int, *edges: int) -> tuple[int, ...]:
 
 LENGTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 _DEPTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 5, 9, 17, 33)
-_PLACE_KINDS = 512
+_PLACE_KINDS = 1024
 _RELOOKUPS = 3
 _CHUNK = 16
 """Tokens at a time: where confidence is high the controller asks for more."""
@@ -43,30 +44,35 @@ PRIOR = [0.8 * ((bucket % 32) - 12.0) / 3.0 for bucket in range(64)]
 """Weights of the first feature before anything is learned: the mixture's own log odds, subdued."""
 
 
+Vote = tuple[int, int, float]
+"""Token, kind of vote, and the share of the kind's mass it gets."""
+
+
 class Masses:
     """Mass of each kind of vote; 1 is the mass of "none of them"."""
 
     def __init__(self) -> None:
-        found = [0.02 if n == 0 else min(0.9, 0.3 + 0.05 * n) for n in range(_PLACE_KINDS // 32)]
+        found = [0.02 if n == 0 else min(0.9, 0.3 + 0.05 * n) for n in range(_PLACE_KINDS // 64)]
         rates = [*_RECYCLE_RATES]
-        rates += [0.15 if kind & 16 else found[kind >> 5] for kind in range(_PLACE_KINDS)]
+        lost = [0.06, 0.06, 0.2, 0.2]
+        rates += [lost[kind & 3] if kind & 16 else found[kind >> 6] for kind in range(_PLACE_KINDS)]
         self.value = [rate / (1.0 - rate) for rate in rates]
         self.seen = [0.0] * len(rates)
 
-    def learn(self, votes: list[tuple[int, int]], token: int) -> None:
-        """``token`` came; ``votes`` are all (token, kind) that were cast."""
+    def learn(self, votes: list[Vote], token: int) -> None:
+        """``token`` came; ``votes`` are all that were cast."""
         value = self.value
         total, right = 1.0, 0.0
-        for voted, kind in votes:
-            mass = value[kind]
+        for voted, kind, share in votes:
+            mass = value[kind] * share
             total += mass
             if voted == token:
                 right += mass
-        for voted, kind in votes:
+        for voted, kind, share in votes:
             mass = value[kind]
-            gradient = -mass / total
+            gradient = -mass * share / total
             if voted == token:
-                gradient += mass / right
+                gradient += mass * share / right
             self.seen[kind] = seen = min(self.seen[kind] + 1.0, 150.0)
             mass *= exp(gradient * 8.0 / (8.0 + seen))
             value[kind] = 0.01 if mass < 0.01 else 200.0 if mass > 200.0 else mass
@@ -88,15 +94,20 @@ class Mixture:
         self.masses = Masses()
         self.least_reach = 0.02
         """Drafting ends where the mixture's own reach falls below this."""
-        self._votes: dict[int, list[tuple[int, int]]] = {}
+        self._votes: dict[int, list[Vote]] = {}
+        self._applied: dict[int, list[Rule]] = {}
 
     def begin(self, stream: StreamView) -> None:
-        expected = stream.prediction
-        if expected is not None and len(expected) and expected.max() >= self.recycle.vocab_size:
-            stream.prediction = None  # tokens that the target does not have
+        self.check_prediction(stream)
         self.positions.begin(stream)
         if stream.learn:
             self.recycle.begin(stream)
+
+    def check_prediction(self, stream: StreamView) -> None:
+        """Take away a prediction that has tokens which the target does not have."""
+        expected = stream.prediction
+        if expected is not None and len(expected) and expected.max() >= self.recycle.vocab_size:
+            stream.prediction = None
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         tail = stream.tokens[-2:] + after
@@ -105,6 +116,7 @@ class Mixture:
         limit = min(limit, _CHUNK)
         places = self.positions.places(stream, after, limit)
         mass_of, votes_of = self.masses.value, self.recycle.votes
+        rules = self.positions.rules
         one, two = tail[-2], tail[-1]
         drafted: list[int] = []
         features: list[tuple[int, ...]] = []
@@ -114,23 +126,29 @@ class Mixture:
         clock = self.positions.index.clock
         while len(drafted) < limit:
             depth = len(drafted)
-            votes = [
-                (
-                    place.tokens[since],
-                    VOTE_KINDS + LENGTH[place.match + since] * 32 + place.kind,
-                )
-                for place in places
-                if since < len(place.tokens)
-            ]
-            votes += votes_of(one, two)
+            votes: list[Vote] = []
+            applied: list[Rule | None] = []
+            for place in places:
+                rule = None
+                if since < len(place.tokens):
+                    kind = VOTE_KINDS + LENGTH[place.match + since] * 64 + place.kind
+                    rule = rules.at(place.tokens, since) if rules.by_first else None
+                    share = 1.0
+                    if rule is not None:
+                        share -= rule.share
+                        votes.append((rule.new[0], kind, rule.share))
+                    votes.append((place.tokens[since], kind, share))
+                applied.append(rule)
+            votes += [(token, kind, 1.0) for token, kind in votes_of(one, two)]
             if depth == 0 and not after:
                 self._votes[stream.stream] = votes
+                self._applied[stream.stream] = [rule for rule in applied if rule is not None]
             if not votes:
                 break
             behind: dict[int, float] = {}
             total = 1.0
-            for token, kind in votes:
-                mass = mass_of[kind]
+            for token, kind, share in votes:
+                mass = mass_of[kind] * share
                 total += mass
                 behind[token] = behind.get(token, 0.0) + mass
             token = max(behind, key=behind.__getitem__)
@@ -141,7 +159,17 @@ class Mixture:
             lead: Place | None = None
             agree = 0
             if places:
-                alive = [p for p in places if since < len(p.tokens) and p.tokens[since] == token]
+                alive = []
+                for place, rule in zip(places, applied, strict=True):
+                    if since >= len(place.tokens):
+                        continue
+                    if place.tokens[since] == token:
+                        alive.append(place)
+                    elif rule is not None and rule.new[0] == token:
+                        rest = place.tokens[since + len(rule.old) :]
+                        alive.append(
+                            place._replace(tokens=[*place.tokens[:since], *rule.new, *rest])
+                        )
                 diverged += len(alive) < len(places)
                 places = alive
                 agree = len(alive)
@@ -185,6 +213,9 @@ class Mixture:
         votes = self._votes.pop(stream.stream, None)
         if votes and stream.learn:
             self.masses.learn(votes, tokens[0])
+            for rule in {id(r): r for r in self._applied.pop(stream.stream, [])}.values():
+                if tokens[0] in (rule.old[0], rule.new[0]):
+                    rule.learn(tokens[0] == rule.new[0])
         self.positions.observe(stream, tokens)
         if stream.learn:
             self.recycle.observe(stream, tokens, rows)
@@ -195,6 +226,7 @@ class Mixture:
 
     def end(self, stream: StreamView) -> None:
         self._votes.pop(stream.stream, None)
+        self._applied.pop(stream.stream, None)
         self.positions.end(stream)
 
     def masses_state(self) -> tuple[list[float], list[float]]:
@@ -209,6 +241,7 @@ class Mixture:
     def forget(self, repository: str | None) -> None:
         """Drop what votes and contexts learned; they have no owner."""
         self.recycle.clear()
+        self.positions.rules = Rules()
         if repository is None:
             self.masses = Masses()
 

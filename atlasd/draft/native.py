@@ -49,10 +49,16 @@ class NativeMixture(Mixture):
         self._offsets: dict[tuple[str, str], int] = {}
         self._out = Drafted()
         self._native_streams: dict[int, _State] = {}
+        index.insert = self._insert
 
     def begin(self, stream: StreamView) -> None:
-        super().begin(stream)
+        self.check_prediction(stream)
         tokens = np.array(stream.tokens, np.int32)
+        self.positions.begin(stream, tokens)
+        if stream.learn:
+            self._attach()
+            recent = tokens[-4096:]
+            self._library.read(self._text, recent.ctypes.data, len(recent))
         handle = self._library.stream(
             tokens.ctypes.data,
             len(tokens),
@@ -139,6 +145,7 @@ class NativeMixture(Mixture):
 
     def forget(self, repository: str | None) -> None:
         self.recycle.clear()
+        self._library.forget_rules(self._text)
         for (kind, name), number in self._offsets.items():
             if repository is None or (kind == "repository" and name == repository):
                 self._write_offset(number, (0.0, FRESH_INFORMATION))
@@ -176,6 +183,11 @@ class NativeMixture(Mixture):
     def load_offset(self, kind: str, value: str, learned: tuple[float, float]) -> None:
         """Take over the offset of a language or a repository."""
         self._write_offset(self._offset(kind, value), learned)
+
+    def _insert(self, start: int, size: int, skip: int) -> None:
+        self._attach()
+        address = self.positions.index.tokens.ctypes.data + 4 * start
+        self._library.insert(self._text, address, size, start, skip)
 
     def _numbers(self, which: int, text: int | None = None) -> npt.NDArray[np.float64]:
         """A view of what the native side learned: masses, their evidence, weights, their

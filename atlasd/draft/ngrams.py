@@ -25,6 +25,11 @@ _BASE = 0xD1342543DE82EF95
 _MIX = 0xBF58476D1CE4E5B9
 _BASE_POWER = tuple(pow(_BASE, order, 1 << 64) for order in ORDERS)
 _BATCH = 1 << 16
+_LONGEST_WALK = 256
+FIRST_SLOTS = 1 << 16
+
+WALK = 24
+"""Places of a chain that are looked at."""
 
 
 def extend_prefix_hashes(prefix: list[int], tokens: Sequence[int]) -> None:
@@ -128,6 +133,40 @@ class NgramTable:
         ends[-1] = True
         ends[:-1] = starts[1:]
         self.heads[slots[ends]] = positions[ends]
+
+    def unlink(self, keys: UInt64, start: int, stop: int) -> None:
+        """Take positions [start, stop), which have these keys, out of their chains, so that what is
+        older is still reached when they are used again.
+
+        Followed as far as look-ups go: what lies deeper is out of reach already. Slots that began
+        with the same chain when the table last grew are followed as well.
+        """
+        quarter = max(len(self.heads) // 4, FIRST_SLOTS)
+        slots = np.unique(keys & np.uint64(quarter - 1)).astype(np.int64)
+        slots = np.concatenate([slots + at for at in range(0, len(self.heads), quarter)])
+        at = self.heads[slots].astype(np.int64)
+        before = np.full(len(slots), -1, np.int64)
+        skipped = np.zeros(len(slots), bool)
+        walked = np.zeros(len(slots), np.int64)
+        for _ in range(_LONGEST_WALK):
+            dead = (at >= start) & (at < stop)
+            closing = skipped & ~dead
+            if closing.any():
+                first = closing & (before < 0)
+                self.heads[slots[first]] = at[first]
+                inner = closing & (before >= 0)
+                self.previous[before[inner]] = at[inner]
+            alive = at >= 0
+            skipped = dead
+            before = np.where(dead, before, at)
+            walked += ~dead
+            going = alive & (dead | (walked < WALK))
+            if not going.any():
+                return
+            if not going.all():
+                slots, at, before = slots[going], at[going], before[going]
+                skipped, walked = skipped[going], walked[going]
+            at = self.previous[at].astype(np.int64)
 
     def newest(self, key: int) -> int:
         """The newest position in the key's slot, or -1."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atlasd.draft.drafter import StreamView
+from atlasd.draft.drafter import Int32, StreamView
+from atlasd.draft.edit import WINDOW, Pointer, Rules
 from atlasd.draft.ngrams import LONGEST, extend_prefix_hashes
 from atlasd.draft.positions_index import MAX_MATCH, Context, PositionIndex, context_of
 from atlasd.draft.segments import KINDS, Segment
@@ -17,41 +18,30 @@ _OUTPUTS = 64
 _LEAST_OUTPUT = 8
 _POINTERS = 3
 _LEAST_RUN = 6
-_GIVEN_UP = 2
-_WINDOW = 8
+_ALIKE = 0.9
+"""Share of a prompt that an earlier one must have for no other to be looked at."""
 
 
 class Place(NamedTuple):
     """A place to draft from and the text that follows it."""
 
     match: int
-    """Tokens before it that are the stream's last, up to 64; while ``lost``, the tokens that were
-    accepted from here before, halved by every mismatch."""
+    """Tokens before it that are the stream's last, up to 64; while lost, the tokens that were
+    accepted from here before, halved by every gap."""
     kind: int
-    """0..31: 16 if lost (kept over a mismatch and not in step for three tokens yet) + kind of
-    segment * 4 + 2 if it continues the last draft + 1 if of the stream's repository."""
+    """0..63: kind of segment * 4, then, in step, + 2 if it continues the last draft + 1 if of the
+    stream's repository. Lost: + 16, + 32 in a gap of one token, + 2 if one token agrees again, + 1
+    for the guess that text was inserted."""
     tokens: list[int]
     segment: Segment
     position: int
 
 
 @dataclass(slots=True)
-class _Pointer:
-    """Where a source of earlier drafts stands now: it is kept over mismatches."""
-
-    segment: Segment
-    position: int
-    synced: int
-    """Tokens that agreed since the last mismatch."""
-    run: int
-    """Tokens that were accepted from here, halved by every mismatch."""
-
-
-@dataclass(slots=True)
 class _State:
     segment: Segment
     prefix: list[int]
-    pointers: list[_Pointer] = field(default_factory=list)
+    pointers: list[Pointer] = field(default_factory=list)
     offered: list[Place] = field(default_factory=list)
 
 
@@ -64,9 +54,12 @@ class Positions:
         self._prompts: list[Segment] = []
         self._serial = 0
         self._outputs = 0
+        self.rules = Rules()
 
-    def begin(self, stream: StreamView) -> None:
-        tokens = np.array(stream.tokens, np.int32)
+    def begin(self, stream: StreamView, tokens: Int32 | None = None) -> None:
+        """``tokens`` are the stream's, where the caller has them as an array."""
+        if tokens is None:
+            tokens = np.array(stream.tokens, np.int32)
         segment = self._prompt_segment(stream, tokens)
         if stream.prediction is not None and len(stream.prediction):
             # Behind the prompt's end, so that the first look-up already finds its beginning.
@@ -96,7 +89,7 @@ class Positions:
         self.index.append(state.segment, tokens, state.prefix)
         if len(state.prefix) > 4096:
             del state.prefix[:-256]
-        self._follow(state, tokens)
+        self._follow(state, tokens, self.rules if stream.learn else None)
         state.offered = []
 
     def end(self, stream: StreamView) -> None:
@@ -126,11 +119,13 @@ class Positions:
     def _prompt_segment(self, stream: StreamView, tokens: np.ndarray) -> Segment:
         """A segment holding the prompt: an earlier request's, edited, where they are alike."""
         best, shared = None, len(tokens) // 2
-        for segment in self._prompts:
-            if segment.repository == stream.repository and segment.pieces:
+        for segment in reversed(self._prompts):
+            if segment.repository == stream.repository and segment.length > shared:
                 alike = _alike(self.index.read(segment), tokens)
                 if alike > shared:
                     best, shared = segment, alike
+                    if alike > _ALIKE * len(tokens):
+                        break
         if best is not None:
             self._prompts.remove(best)
             name = best.name
@@ -140,11 +135,11 @@ class Positions:
         return self.index.put(name, stream.repository, "stream", tokens, stream.language)
 
     def _find(
-        self, stream: StreamView, context: Context, pointers: list[_Pointer], limit: int
+        self, stream: StreamView, context: Context, pointers: list[Pointer], limit: int
     ) -> list[Place]:
         places: list[Place] = []
         found = self.index.find(context)
-        pointed = {pointer.position for pointer in pointers}
+        pointed = {pointer.position for pointer in pointers if not pointer.gap}
         for length, position, segment in found:
             tokens = self.index.continuation(segment, position, limit)
             if tokens:
@@ -153,31 +148,43 @@ class Positions:
                 places.append(Place(length, kind, tokens, segment, position))
                 pointed.discard(position)
         for pointer in pointers:
-            if pointer.position in pointed:
-                tokens = self.index.continuation(pointer.segment, pointer.position, limit)
-                if tokens:
-                    kind = KINDS.index(pointer.segment.kind) * 4 + 2
-                    kind += pointer.segment.repository == stream.repository
-                    lost = pointer.synced < 3
-                    match = pointer.run if lost else pointer.synced
-                    places.append(
-                        Place(match, kind + 16 * lost, tokens, pointer.segment, pointer.position)
-                    )
+            if pointer.gap or pointer.position in pointed:
+                places += self._pointed(stream, pointer, limit)
         return places
 
-    def _follow(self, state: _State, tokens: list[int]) -> None:
+    def _pointed(self, stream: StreamView, pointer: Pointer, limit: int) -> list[Place]:
+        segment, position = pointer.segment, pointer.position
+        tokens = self.index.continuation(segment, position, limit + WINDOW)
+        kind = KINDS.index(segment.kind) * 4
+        if not pointer.gap:
+            kind += 2 + (segment.repository == stream.repository)
+            tokens = tokens[:limit]
+            return [Place(pointer.synced, kind, tokens, segment, position)] if tokens else []
+        places = []
+        kind += 16 + 32 * (len(pointer.gap) == 1)
+        go_on = tokens[pointer.skipped :][:limit]
+        if go_on:
+            lost = kind + 2 * (pointer.synced > 0)
+            places.append(Place(pointer.run, lost, go_on, segment, position))
+        if not pointer.synced and tokens:
+            places.append(Place(pointer.run, kind + 1, tokens[:limit], segment, position))
+        return places
+
+    def _follow(self, state: _State, tokens: list[int], rules: Rules | None) -> None:
         """Move the pointers over ``tokens``; take up places that foresaw them."""
-        pointers: list[_Pointer] = []
+        pointers: list[Pointer] = []
         standing: set[int] = set()
         for pointer in state.pointers:
-            if self._move(pointer, tokens) and pointer.position not in standing:
+            if self._move(pointer, tokens, rules) and pointer.position not in standing:
                 standing.add(pointer.position)
                 pointers.append(pointer)
         for place in state.offered:
+            if place.kind >= 16:
+                continue
             agreed = _agreement(place.tokens, tokens)
-            if agreed and place.match + agreed >= _LEAST_RUN and place.kind < 16:
-                pointer = _Pointer(place.segment, place.position, place.match, place.match)
-                if self._move(pointer, tokens) and pointer.position not in standing:
+            if agreed and place.match + agreed >= _LEAST_RUN:
+                pointer = Pointer(place.segment, place.position, place.match, place.match)
+                if self._move(pointer, tokens, rules) and pointer.position not in standing:
                     standing.add(pointer.position)
                     pointers.append(pointer)
         if len(pointers) > _POINTERS:
@@ -185,36 +192,19 @@ class Positions:
             del pointers[_POINTERS:]
         state.pointers = pointers
 
-    def _move(self, pointer: _Pointer, tokens: list[int]) -> bool:
+    def _move(self, pointer: Pointer, tokens: list[int], rules: Rules | None) -> bool:
         """Advance over verified tokens, past mismatches too; False where it leads nowhere."""
-        source = self.index.continuation(pointer.segment, pointer.position, len(tokens) + _WINDOW)
-        at = 0
-        for token in tokens:
-            if at < len(source) and source[at] == token:
-                at += 1
-                pointer.synced += 1
-                pointer.run += 1
-                continue
-            pointer.run //= 2
-            try:
-                # Something was left out or ends here: go on behind the next place that reads so.
-                at = source.index(token, at, at + _WINDOW) + 1
-                pointer.synced = 1
-            except ValueError:
-                # As if one token was replaced, by one or by several.
-                at += pointer.synced > 0
-                pointer.synced = 0
-        if pointer.run < _GIVEN_UP and pointer.synced < 3:
+        source = self.index.continuation(
+            pointer.segment, pointer.position, pointer.skipped + len(tokens) + WINDOW
+        )
+        count = pointer.move(source, tokens, rules)
+        if count < 0:
             return False
-        if pointer.run > MAX_MATCH:
-            pointer.run = MAX_MATCH
-        pointer.synced = min(pointer.synced, MAX_MATCH)
-        position = self.index.advance(pointer.segment, pointer.position, min(at, len(source)))
-        pointer.position = position
-        return position >= 0
+        pointer.position = self.index.advance(pointer.segment, pointer.position, count)
+        return pointer.position >= 0
 
 
-def _run(pointer: _Pointer) -> int:
+def _run(pointer: Pointer) -> int:
     return pointer.run
 
 

@@ -68,7 +68,7 @@ def load(index: PositionIndex, path: Path, fingerprint: str) -> bool:
     index.arena.used = used
     index.clock = header["clock"]
     for start, stop in header["holes"]:
-        index.arena.give(start, stop)
+        index.stale(start, stop)
     for packed in header["segments"]:
         _restore(index, packed)
     return True

@@ -9,25 +9,35 @@ is stale is noticed when it is met.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from atlasd.draft.arena import Arena
 from atlasd.draft.drafter import Int32
-from atlasd.draft.ngrams import ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
+from atlasd.draft.ngrams import (
+    LONGEST,
+    ORDERS,
+    WALK,
+    NgramTable,
+    extend_prefix_hashes,
+    key_of,
+    keys_of,
+)
 from atlasd.draft.segments import Piece, Run, Segment
 
 MAX_MATCH = 64
 """Matches are measured up to this many tokens; so much text is repeated before an edit."""
 
 _BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a position to two
-_WALK = 24
 _CANDIDATES = 6
 _ENOUGH = 3
 _TAIL = 256
 _MAX_PIECES = 16
+_SWEEP = 2048
+"""Positions that are taken out of the chains at a time: about two milliseconds."""
 
 
 class Match(NamedTuple):
@@ -81,6 +91,10 @@ class PositionIndex:
         self.free_runs: list[int] = []
         self.clock = 0
         self.watcher: Watcher | None = None
+        self._stale: deque[tuple[int, int]] = deque()
+        """Places of dropped segments: still in the chains, not yet free."""
+        self.insert: Callable[[int, int, int], None] = self._insert
+        """Makes ``size`` arena positions from ``start`` findable, but for the first ``skip``."""
         self._token_view = self.tokens.data
         self._token_bytes = self.tokens.data.cast("B")
         self._run_view = self.run_of.data
@@ -202,14 +216,18 @@ class PositionIndex:
             left = self._write(segment, text, begin, middle)
             return left + self._write(segment, text, middle, end)
         self._new_run(segment, start, start + size)
-        written = text[begin - context : end]
-        self.tokens[start : start + size] = written
-        for table, keys in zip(self.tables, keys_of(written), strict=True):
+        self.tokens[start : start + size] = text[begin - context : end]
+        for table in self.tables:
             table.reserve(self.arena.used)
-            skip = max(context, table.order - 1)
-            if skip < size:
-                table.insert_many(keys[skip:], start + skip)
+        self.insert(start, size, context)
         return [Piece(start + context, start + size)]
+
+    def _insert(self, start: int, size: int, skip: int) -> None:
+        written = self.tokens[start : start + size]
+        for table, keys in zip(self.tables, keys_of(written), strict=True):
+            first = max(skip, table.order - 1)
+            if first < size:
+                table.insert_many(keys[first:], start + first)
 
     def grow(self, segment: Segment) -> Piece:
         """A fresh last piece for an appending segment, with the text before it repeated."""
@@ -233,6 +251,8 @@ class PositionIndex:
 
     def _take(self, size: int, owner: Segment) -> int | None:
         """Room for ``size`` adjacent positions; None if a long text has to be cut up for it."""
+        if self._stale and self.arena.free < size:
+            self.sweep(self.arena.capacity)
         if self.arena.free < size:
             self._evict(size + self.arena.capacity // 16, owner)
         start = self.arena.take(size)
@@ -250,12 +270,34 @@ class PositionIndex:
                 break
             if segment is not keep and segment.kind != "stream":
                 self.drop(segment.name, segment.repository)
+                self.sweep(self.arena.capacity)
         else:
             for segment in order:
                 if self.arena.free < wanted and segment is not keep and segment.kind == "stream":
                     self._clear(segment)
+                    self.sweep(self.arena.capacity)
         for segment in self.segments.values():
             segment.credit /= 2
+
+    def sweep(self, most: int = _SWEEP) -> bool:
+        """Free at most about ``most`` places of dropped segments; True if there are more."""
+        while self._stale and most > 0:
+            start, stop = self._stale.popleft()
+            # From the end: the keys of what is left need the tokens before them only.
+            begin = max(start, stop - most)
+            context = min(begin - start, LONGEST - 1)
+            keys = keys_of(self.tokens[begin - context : stop])
+            for table, of_table in zip(self.tables, keys, strict=True):
+                table.unlink(of_table[max(context, table.order - 1) :], begin, stop)
+            self.arena.give(begin, stop)
+            if begin > start:
+                self._stale.appendleft((start, begin))
+            most -= stop - begin
+        return bool(self._stale)
+
+    def stale(self, start: int, stop: int) -> None:
+        """Nothing lives in these places any more; they are swept before they are used again."""
+        self._stale.append((start, stop))
 
     def _new_run(self, segment: Segment, start: int, stop: int) -> None:
         run = Run(start, stop, segment)
@@ -275,10 +317,11 @@ class PositionIndex:
         segment.generation += 1
         self._set_pieces(segment, [])
         for run in segment.runs:
-            self.arena.give(run.start, run.stop)
+            self._stale.append((run.start, run.stop))
             self.runs[run.number] = None
             self.free_runs.append(run.number)
         segment.runs = []
+        self.sweep()
 
     def _set_pieces(self, segment: Segment, pieces: list[Piece]) -> None:
         segment.set_pieces(pieces)
@@ -305,7 +348,7 @@ class PositionIndex:
             if position < 0:
                 continue
             links = table.links
-            for step in range(_WALK):
+            for step in range(WALK):
                 if tokens[position] == last:
                     match = self.match_at(position, context)
                     if match is not None and match.length >= order and match not in found:

@@ -199,6 +199,63 @@ def test_bulk_insertion_gives_the_chains_of_single_insertion(keys: list[int], cu
     assert single.previous[: len(keys)].tolist() == bulk.previous[: len(keys)].tolist()
 
 
+def test_a_place_that_is_used_again_does_not_cut_the_chain_to_older_places() -> None:
+    index = PositionIndex(1)  # 4,096 places
+    phrase = [1, 2, 3, 4, 5, 6, 7, 8]
+    index.put("old", "r", "file", ids([*phrase, 100, 101]))
+    index.put("between", "r", "file", ids([*phrase, 200, 201]))
+    index.put("new", "r", "file", ids([*phrase, 300, 301]))
+    index.drop("between", "r")
+    index.put("other", "r", "file", ids(list(range(500, 510))))  # where "between" was
+    names = {match.segment.name for match in index.find(context(phrase))}
+    assert names == {"old", "new"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20)), min_size=5, max_size=60))
+def test_dropping_and_putting_again_leaves_every_live_place_within_reach(
+    steps: list[tuple[int, int]],
+) -> None:
+    index = PositionIndex(1)
+    model: dict[str, list[int]] = {}
+    for slot, start in steps:
+        name = str(slot)
+        if name in model and start % 3 == 0:
+            index.drop(name, "r")
+            del model[name]
+            continue
+        model[name] = [*range(start, start + 12), 50 + slot, 60 + slot]
+        index.drop(name, "r")
+        index.put(name, "r", "file", ids(model[name]))
+    for name, text in model.items():
+        found = index.find(context(text[:12]))
+        same = [n for n, other in model.items() if other[:12] == text[:12]]
+        assert {m.segment.name for m in found} >= set(same), name
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 59), st.integers(1, 60))
+def test_unlinking_leaves_the_chains_of_what_was_never_inserted(
+    keys: list[int], start: int, size: int
+) -> None:
+    start = min(start, len(keys) - 1)
+    stop = min(start + size, len(keys))
+    table, never = NgramTable(3, 100, bits=16), NgramTable(3, 100, bits=16)
+    for position, key in enumerate(keys):
+        table.insert(key, position)
+        if not start <= position < stop:
+            never.insert(key, position)
+    table.unlink(np.array(keys[start:stop], np.uint64), start, stop)
+    for key in range(4):
+        chains = []
+        for one in (table, never):
+            chain, at = [], one.newest(key)
+            while at >= 0 and len(chain) < 24:
+                chain.append(at)
+                at = one.links[at]
+            chains.append(chain)
+        assert chains[0] == chains[1]
+
+
 def test_a_table_that_doubles_still_reaches_everything() -> None:
     table = NgramTable(3, 5000, bits=4)
     rng = np.random.default_rng(1)

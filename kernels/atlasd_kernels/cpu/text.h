@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <unordered_map>
 #include <vector>
 
 namespace atlasd::text {
@@ -49,12 +51,42 @@ struct Place {
   int32_t tokens[kMaxDraft + 8];
 };
 
+// See atlasd.draft.edit.
 struct Pointer {
   int32_t segment, position, synced, run;
+  int32_t skipped = 0;
+  std::vector<int32_t> gap;
+};
+
+constexpr int kRuleTokens = 4;
+
+struct Rule {
+  int32_t old_count, new_count;
+  int32_t before[kRuleTokens], after[kRuleTokens];
+  double right = 1.0, wrong = 0.0;
+  int64_t id = 0, noted = 0;
+};
+
+class Rules {
+ public:
+  void note(const int32_t* before, int32_t old_count, const int32_t* after, int32_t new_count);
+  const Rule* at(const int32_t* tokens, int32_t count) const;
+  void learn(int64_t id, int32_t first, int32_t token);
+  void clear() { by_first_.clear(); }
+
+ private:
+  std::unordered_map<int32_t, Rule> by_first_;
+  int64_t clock_ = 0;
 };
 
 struct Vote {
   int32_t token, kind;
+  double share;
+};
+
+struct Applied {
+  int64_t rule;
+  int32_t first;
 };
 
 struct Offset {
@@ -87,6 +119,7 @@ struct Stream {
   std::vector<Pointer> pointers;
   std::vector<Place> offered;
   std::vector<Vote> votes;
+  std::vector<Applied> applied;
   std::vector<Proposal> open;
 };
 
@@ -113,11 +146,17 @@ class Text {
   std::vector<double> mass, seen;
   Confidence confidence;
   Counters counters{};
+  Rules rules;
 
   void propose(Stream& stream, const int32_t* after, int32_t after_count, int32_t limit,
                double least, Drafted& out);
   // Writes verified tokens behind the stream's tail; returns how many there was room for.
   int32_t append(Stream& stream, const int32_t* tokens, int32_t count);
+  // Makes the text at arena places [first, first + count) findable from its `skip`th token on;
+  // what stands before that is its context.
+  void insert(const int32_t* tokens, int32_t count, int32_t first, int32_t skip);
+  // Recycles the successors in a prompt: as Recycle.begin.
+  void read(const int32_t* tokens, int32_t count);
   // Learns from verified tokens; they are appended by then.
   void observe(Stream& stream, const int32_t* tokens, int32_t count);
 
@@ -135,17 +174,20 @@ class Text {
   int32_t advance(int32_t piece, int32_t position, int32_t count) const;
   void places(const Stream& stream, const Context& context, const std::vector<Pointer>& pointers,
               int32_t limit, std::vector<Place>& out) const;
-  bool move(Pointer& pointer, const int32_t* tokens, int32_t count) const;
-  void follow(Stream& stream, const int32_t* tokens, int32_t count) const;
+  bool move(Pointer& pointer, const int32_t* tokens, int32_t count, Rules* noted) const;
+  void follow(Stream& stream, const int32_t* tokens, int32_t count);
   void successors(int32_t one, int32_t two, std::vector<Vote>& votes) const;
   void note_pair(int32_t one, int32_t two, int32_t token);
+  const Place& rewrite(const Place& place, int32_t since, const Rule& rule);
   void learn_masses(const std::vector<Vote>& votes, int32_t token);
   bool settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count);
   void context_after(const Stream& stream, const int32_t* after, int32_t count, Context& context);
 
   std::vector<int32_t> scratch_tokens_;
   std::vector<uint64_t> scratch_hash_;
+  std::vector<uint32_t> slots_;
   std::vector<Place> more_;
+  std::deque<Place> rewritten_;
 };
 
 uint64_t extend_hash(uint64_t value, int32_t token);

@@ -9,7 +9,7 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 2
+VERSION = 4
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -72,6 +72,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "version": (c_int32, []),
     "new": (c_void_p, []),
     "free": (None, [c_void_p]),
+    "forget_rules": (None, [c_void_p]),
     "attach": (None, [c_void_p, POINTER(Arrays)]),
     "offset": (c_int32, [c_void_p, c_double]),
     "state": (c_void_p, [c_void_p, c_int32, POINTER(c_int64)]),
@@ -83,6 +84,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         None,
         [c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_double, c_int32, POINTER(Drafted)],
     ),
+    "insert": (None, [c_void_p, c_void_p, c_int32, c_int32, c_int32]),
+    "read": (None, [c_void_p, c_void_p, c_int32]),
     "append": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
     "observe": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
 }

@@ -8,7 +8,7 @@
 using namespace atlasd::text;
 
 // Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_text_version() { return 2; }
+ATLASD_API int32_t atlasd_text_version() { return 4; }
 
 ATLASD_API Text* atlasd_text_new() { return new Text(); }
 
@@ -20,6 +20,8 @@ ATLASD_API int32_t atlasd_text_offset(Text* text, double cap) {
   text->confidence.offsets.emplace_back().cap = cap;
   return int32_t(text->confidence.offsets.size()) - 1;
 }
+
+ATLASD_API void atlasd_text_forget_rules(Text* text) { text->rules.clear(); }
 
 // Learned numbers by name, for reading and writing: the pointer is valid until the next offset.
 ATLASD_API double* atlasd_text_state(Text* text, int32_t which, int64_t* count) {
@@ -76,6 +78,15 @@ ATLASD_API void atlasd_text_propose(Text* text, Stream* stream, const int32_t* a
                                     Drafted* out) {
   text->clock = clock;
   text->propose(*stream, after, count, limit, least, *out);
+}
+
+ATLASD_API void atlasd_text_insert(Text* text, const int32_t* tokens, int32_t count,
+                                   int32_t first, int32_t skip) {
+  text->insert(tokens, count, first, skip);
+}
+
+ATLASD_API void atlasd_text_read(Text* text, const int32_t* tokens, int32_t count) {
+  text->read(tokens, count);
 }
 
 ATLASD_API int32_t atlasd_text_append(Text* text, Stream* stream, const int32_t* tokens,

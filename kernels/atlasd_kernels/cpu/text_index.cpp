@@ -13,9 +13,13 @@ constexpr uint64_t kMix = 0xBF58476D1CE4E5B9ull;
 constexpr int kWalk = 24;
 constexpr size_t kCandidates = 6;
 constexpr size_t kEnough = 3;
-constexpr int kWindow = 8;
+constexpr int kWindow = 48;
+constexpr int kNear = 8;
+constexpr int kAgain = 2;
+constexpr int kMaxGap = 32;
+constexpr size_t kRules = 64;
 constexpr int kLeastRun = 6;   // to be followed over a mismatch
-constexpr int kGivenUp = 2;    // run below which a lost pointer is dropped
+constexpr int kGivenUp = 2;    // run below which a pointer is dropped
 constexpr size_t kPointers = 3;
 
 constexpr uint64_t power(uint64_t base, int exponent) {
@@ -123,7 +127,8 @@ void Text::places(const Stream& stream, const Context& context,
                   std::vector<Place>& out) const {
   out.clear();
   find(context, out);
-  uint32_t open = (1u << pointers.size()) - 1;
+  uint32_t open = 0;  // pointers in step that no place was found for
+  for (size_t p = 0; p < pointers.size(); p++) open |= uint32_t(pointers[p].gap.empty()) << p;
   auto base_kind = [&](int32_t segment) {
     return arrays.segment_kind[segment] * 4 +
            (arrays.segment_repository[segment] == stream.repository);
@@ -143,71 +148,161 @@ void Text::places(const Stream& stream, const Context& context,
     kept++;
   }
   out.resize(kept);
+  std::vector<int32_t> source;
   for (size_t p = 0; p < pointers.size(); p++) {
-    if (!(open >> p & 1)) continue;
     const Pointer& pointer = pointers[p];
+    if (pointer.gap.empty() && !(open >> p & 1)) continue;
     const int32_t piece = piece_at(pointer.position);
     if (piece < 0 || arrays.piece_segment[piece] != pointer.segment) continue;
     Place place;
-    place.count = continuation(piece, pointer.position, limit, place.tokens);
-    if (!place.count) continue;
-    const bool lost = pointer.synced < 3;
-    place.match = lost ? pointer.run : pointer.synced;
-    place.kind = base_kind(pointer.segment) + 2 + 16 * lost;
     place.segment = pointer.segment;
     place.piece = piece;
     place.position = pointer.position;
-    out.push_back(place);
+    const int32_t sort = arrays.segment_kind[pointer.segment] * 4;
+    if (pointer.gap.empty()) {
+      place.count = continuation(piece, pointer.position, limit, place.tokens);
+      place.match = pointer.synced;
+      place.kind = base_kind(pointer.segment) + 2;
+      if (place.count) out.push_back(place);
+      continue;
+    }
+    source.resize(limit + kWindow);
+    source.resize(continuation(piece, pointer.position, limit + kWindow, source.data()));
+    place.match = pointer.run;
+    auto offer = [&](int32_t from, int32_t kind) {
+      place.count = std::min(limit, int32_t(source.size()) - from);
+      if (place.count <= 0) return;
+      std::copy_n(source.begin() + from, place.count, place.tokens);
+      place.kind = kind;
+      out.push_back(place);
+    };
+    const int32_t lost = sort + 16 + 32 * (pointer.gap.size() == 1);
+    offer(pointer.skipped, lost + 2 * (pointer.synced > 0));
+    if (!pointer.synced) offer(0, lost + 1);
   }
 }
 
-bool Text::move(Pointer& pointer, const int32_t* tokens, int32_t count) const {
+void Rules::note(const int32_t* before, int32_t old_count, const int32_t* after,
+                 int32_t new_count) {
+  if (old_count < 1 || old_count > kRuleTokens || new_count < 1 || new_count > kRuleTokens) return;
+  clock_++;
+  Rule& rule = by_first_[before[0]];
+  if (!rule.id || rule.old_count != old_count || rule.new_count != new_count ||
+      !std::equal(before, before + old_count, rule.before) ||
+      !std::equal(after, after + new_count, rule.after)) {
+    rule = Rule{};
+    rule.id = clock_;
+    rule.old_count = old_count;
+    rule.new_count = new_count;
+    std::copy_n(before, old_count, rule.before);
+    std::copy_n(after, new_count, rule.after);
+  }
+  rule.noted = clock_;
+  if (by_first_.size() > kRules)
+    by_first_.erase(std::min_element(
+        by_first_.begin(), by_first_.end(),
+        [](const auto& a, const auto& b) { return a.second.noted < b.second.noted; }));
+}
+
+const Rule* Rules::at(const int32_t* tokens, int32_t count) const {
+  if (by_first_.empty()) return nullptr;
+  const auto hit = by_first_.find(tokens[0]);
+  if (hit == by_first_.end() || hit->second.old_count > count ||
+      !std::equal(tokens, tokens + hit->second.old_count, hit->second.before))
+    return nullptr;
+  return &hit->second;
+}
+
+void Rules::learn(int64_t id, int32_t first, int32_t token) {
+  const auto hit = by_first_.find(first);
+  if (hit == by_first_.end() || hit->second.id != id) return;
+  Rule& rule = hit->second;
+  if (token != rule.before[0] && token != rule.after[0]) return;
+  const bool held = token == rule.after[0];
+  rule.right = std::max(0.01, 0.9 * rule.right + held);
+  rule.wrong = 0.9 * rule.wrong + !held;
+}
+
+bool Text::move(Pointer& pointer, const int32_t* tokens, int32_t count, Rules* noted) const {
   const int32_t piece = piece_at(pointer.position);
   if (piece < 0 || arrays.piece_segment[piece] != pointer.segment) return false;
-  std::vector<int32_t> source(count + kWindow);
-  source.resize(continuation(piece, pointer.position, count + kWindow, source.data()));
-  const int32_t size = int32_t(source.size());
-  int32_t at = 0;
+  const int32_t wanted = pointer.skipped + count + kWindow;
+  std::vector<int32_t> source(wanted);
+  const int32_t size = continuation(piece, pointer.position, wanted, source.data());
+  const int32_t* text = source.data();
+  std::vector<int32_t>& gap = pointer.gap;
+  int32_t base = 0, at = pointer.skipped;
   for (int32_t i = 0; i < count; i++) {
-    if (at < size && source[at] == tokens[i]) {
+    const int32_t token = tokens[i];
+    if (at < size && text[at] == token) {
       at++;
       pointer.synced++;
       pointer.run++;
+      if (!gap.empty()) {
+        if (pointer.synced >= kAgain) {
+          if (noted)
+            noted->note(text + base, at - pointer.synced - base, gap.data(),
+                        int32_t(gap.size()) + 1 - pointer.synced);
+          gap.clear();
+          base = at;
+        } else {
+          gap.push_back(token);
+        }
+      } else {
+        base = at;
+      }
       continue;
     }
-    pointer.run /= 2;
-    // Something was left out or ends here: go on behind the next place that reads so; else as if
-    // one token was replaced, by one or by several.
-    const int32_t from = std::min(at, size), to = std::min(at + kWindow, size);
-    const auto hit = std::find(source.begin() + from, source.begin() + to, tokens[i]);
-    if (hit != source.begin() + to) {
-      at = int32_t(hit - source.begin()) + 1;
+    if (gap.empty()) pointer.run /= 2;
+    gap.push_back(token);
+    pointer.synced = 0;
+    if (gap.size() >= 2) {
+      const int32_t* end = text + std::min(base + kWindow, size);
+      const int32_t* hit = std::search(text + base, end, &gap.back() - 1, &gap.back() + 1);
+      if (hit < end) {
+        pointer.synced = 2;
+        if (noted)
+          noted->note(text + base, int32_t(hit - text) - base, gap.data(),
+                      int32_t(gap.size()) - 2);
+        gap.clear();
+        base = at = int32_t(hit - text) + 2;
+        continue;
+      }
+    }
+    const int32_t* end = text + std::min(base + kNear, size);
+    const int32_t* hit = std::find(text + base, end, token);
+    if (hit < end) {
+      at = int32_t(hit - text) + 1;
       pointer.synced = 1;
     } else {
-      at += pointer.synced > 0;
-      pointer.synced = 0;
+      at = base + 1;
     }
   }
-  if (pointer.run < kGivenUp && pointer.synced < 3) return false;
+  if (pointer.run < kGivenUp || int32_t(gap.size()) > kMaxGap) return false;
   pointer.run = std::min(pointer.run, int32_t(kMaxMatch));
   pointer.synced = std::min(pointer.synced, int32_t(kMaxMatch));
-  pointer.position = advance(piece, pointer.position, std::min(at, size));
+  pointer.skipped = gap.empty() ? 0 : std::min(at, size) - base;
+  pointer.position = advance(piece, pointer.position, base);
   return pointer.position >= 0;
 }
 
-void Text::follow(Stream& stream, const int32_t* tokens, int32_t count) const {
+void Text::follow(Stream& stream, const int32_t* tokens, int32_t count) {
+  Rules* noted = stream.learn ? &rules : nullptr;
   std::vector<Pointer> pointers;
   auto stands = [&](int32_t position) {
     return std::any_of(pointers.begin(), pointers.end(),
                        [&](const Pointer& p) { return p.position == position; });
   };
   for (Pointer pointer : stream.pointers)
-    if (move(pointer, tokens, count) && !stands(pointer.position)) pointers.push_back(pointer);
+    if (move(pointer, tokens, count, noted) && !stands(pointer.position))
+      pointers.push_back(pointer);
   for (const Place& place : stream.offered) {
+    if (place.kind >= 16) continue;
     const int32_t agreed = agreement(place.tokens, place.count, tokens, count);
-    if (agreed && place.match + agreed >= kLeastRun && place.kind < 16) {
-      Pointer pointer{place.segment, place.position, place.match, place.match};
-      if (move(pointer, tokens, count) && !stands(pointer.position)) pointers.push_back(pointer);
+    if (agreed && place.match + agreed >= kLeastRun) {
+      Pointer pointer{place.segment, place.position, place.match, place.match, 0, {}};
+      if (move(pointer, tokens, count, noted) && !stands(pointer.position))
+        pointers.push_back(pointer);
     }
   }
   if (pointers.size() > kPointers) {
@@ -240,6 +335,30 @@ int32_t Text::append(Stream& stream, const int32_t* tokens, int32_t count) {
     }
   }
   return done;
+}
+
+void Text::insert(const int32_t* tokens, int32_t count, int32_t first, int32_t skip) {
+  constexpr int32_t kFetchAhead = 24;   // heads lie anywhere: ask for them before they are needed
+  scratch_hash_.resize(count + 1);
+  scratch_hash_[0] = 0;
+  for (int32_t i = 0; i < count; i++)
+    scratch_hash_[i + 1] = extend_hash(scratch_hash_[i], tokens[i]);
+  slots_.resize(count);
+  for (int index = 0; index < kOrders; index++) {
+    const int32_t begin = std::max(skip, kOrder[index] - 1);
+    int32_t* heads = arrays.heads[index];
+    int32_t* links = arrays.links[index];
+    for (int32_t i = begin; i < count; i++)
+      slots_[i] = uint32_t(key_of(&scratch_hash_[i + 1], index) & arrays.masks[index]);
+    for (int32_t i = begin; i < count; i++) {
+      if (i + kFetchAhead < count) __builtin_prefetch(heads + slots_[i + kFetchAhead], 1);
+      const int32_t position = first + i;
+      int32_t& head = heads[slots_[i]];
+      if (head == position) continue;  // a re-used place that is the newest keeps its chain
+      links[position] = head;
+      head = position;
+    }
+  }
 }
 
 }  // namespace atlasd::text

@@ -9,7 +9,8 @@ namespace atlasd::text {
 namespace {
 
 constexpr int kVoteKinds = 48;
-constexpr int kPlaceKinds = 512;
+constexpr int kPlaceKinds = 1024;
+constexpr double kDoubt = 3.0;  // what a rule has to prove
 constexpr int kRelookups = 3;
 constexpr int kPairBits = 19;
 constexpr uint64_t kMultiplier = 0x9E3779B1ull;
@@ -128,9 +129,9 @@ Text::Text() : mass(kVoteKinds + kPlaceKinds), seen(kVoteKinds + kPlaceKinds, 0.
     if (place < 0)
       rate = kRecycleRates[kind];
     else if (place & 16)
-      rate = 0.15;
+      rate = place & 2 ? 0.2 : 0.06;
     else
-      rate = place >> 5 ? std::min(0.9, 0.3 + 0.05 * (place >> 5)) : 0.02;
+      rate = place >> 6 ? std::min(0.9, 0.3 + 0.05 * (place >> 6)) : 0.02;
     mass[kind] = rate / (1.0 - rate);
   }
 }
@@ -140,13 +141,13 @@ void Text::successors(int32_t one, int32_t two, std::vector<Vote>& votes) const 
   if (arrays.pair_tag[at.slot] == at.tag) {
     const int32_t latest = arrays.pair_latest[at.slot], usual = arrays.pair_usual[at.slot];
     const int32_t count = count_bucket(arrays.pair_count[at.slot]);
-    if (latest >= 0) votes.push_back({latest, 2 * count + (latest == usual)});
-    if (usual >= 0 && usual != latest) votes.push_back({usual, 16 + count});
+    if (latest >= 0) votes.push_back({latest, 2 * count + (latest == usual), 1.0});
+    if (usual >= 0 && usual != latest) votes.push_back({usual, 16 + count, 1.0});
   }
   const int32_t latest = arrays.single_latest[two], usual = arrays.single_usual[two];
   const int32_t count = count_bucket(arrays.single_count[two]);
-  if (latest >= 0) votes.push_back({latest, 24 + 2 * count + (latest == usual)});
-  if (usual >= 0 && usual != latest) votes.push_back({usual, 40 + count});
+  if (latest >= 0) votes.push_back({latest, 24 + 2 * count + (latest == usual), 1.0});
+  if (usual >= 0 && usual != latest) votes.push_back({usual, 40 + count, 1.0});
 }
 
 void Text::context_after(const Stream& stream, const int32_t* after, int32_t count,
@@ -181,6 +182,8 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   places(stream, context, after_count ? none : stream.pointers, limit, found);
   std::vector<const Place*> alive;
   for (const Place& place : found) alive.push_back(&place);
+  std::vector<const Rule*> applied;  // parallel to alive, before the choice
+  rewritten_.clear();
   std::vector<Vote> votes;
   std::vector<std::pair<int32_t, double>> behind;
   std::vector<int32_t> path(after, after + after_count);
@@ -190,23 +193,43 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   while (out.count < limit) {
     const int32_t depth = out.count;
     votes.clear();
-    for (const Place* place : alive)
-      if (since < place->count)
-        votes.push_back({place->tokens[since],
-                         kVoteKinds + length_bucket(place->match + since) * 32 + place->kind});
+    applied.clear();
+    for (const Place* place : alive) {
+      const Rule* rule = nullptr;
+      if (since < place->count) {
+        const int32_t kind = kVoteKinds + length_bucket(place->match + since) * 64 + place->kind;
+        rule = rules.at(place->tokens + since, place->count - since);
+        double share = 1.0;
+        if (rule) {
+          const double held = rule->right / (rule->right + rule->wrong + kDoubt);
+          share -= held;
+          votes.push_back({rule->after[0], kind, held});
+        }
+        votes.push_back({place->tokens[since], kind, share});
+      }
+      applied.push_back(rule);
+    }
     successors(one, two, votes);
-    if (depth == 0 && !after_count) stream.votes = votes;
+    if (depth == 0 && !after_count) {
+      stream.votes = votes;
+      stream.applied.clear();
+      for (const Rule* rule : applied)
+        if (rule && std::none_of(stream.applied.begin(), stream.applied.end(),
+                                 [&](const Applied& a) { return a.rule == rule->id; }))
+          stream.applied.push_back({rule->id, rule->before[0]});
+    }
     if (votes.empty()) break;
     behind.clear();
     double total = 1.0;
     for (const Vote& vote : votes) {
-      total += mass[vote.kind];
+      const double voted = mass[vote.kind] * vote.share;
+      total += voted;
       auto hit = std::find_if(behind.begin(), behind.end(),
                               [&](const auto& b) { return b.first == vote.token; });
       if (hit == behind.end())
-        behind.push_back({vote.token, mass[vote.kind]});
+        behind.push_back({vote.token, voted});
       else
-        hit->second += mass[vote.kind];
+        hit->second += voted;
     }
     const auto best =
         std::max_element(behind.begin(), behind.end(),
@@ -219,11 +242,16 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
     int32_t agree = 0;
     if (!alive.empty()) {
       const size_t before = alive.size();
-      alive.erase(std::remove_if(alive.begin(), alive.end(),
-                                 [&](const Place* p) {
-                                   return since >= p->count || p->tokens[since] != token;
-                                 }),
-                  alive.end());
+      size_t kept = 0;
+      for (size_t i = 0; i < before; i++) {
+        const Place* place = alive[i];
+        if (since >= place->count) continue;
+        if (place->tokens[since] == token)
+          alive[kept++] = place;
+        else if (applied[i] && applied[i]->after[0] == token)
+          alive[kept++] = &rewrite(*place, since, *applied[i]);
+      }
+      alive.resize(kept);
       diverged += alive.size() < before;
       agree = int32_t(alive.size());
       for (const Place* place : alive)
@@ -270,16 +298,29 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   }
 }
 
+// The place with what the rule says from there on.
+const Place& Text::rewrite(const Place& place, int32_t since, const Rule& rule) {
+  constexpr int32_t kMost = kMaxDraft + 8;
+  Place& copy = rewritten_.emplace_back(place);
+  int32_t count = since;
+  for (int32_t i = 0; i < rule.new_count && count < kMost; i++) copy.tokens[count++] = rule.after[i];
+  for (int32_t i = since + rule.old_count; i < place.count && count < kMost; i++)
+    copy.tokens[count++] = place.tokens[i];
+  copy.count = count;
+  return copy;
+}
+
 void Text::learn_masses(const std::vector<Vote>& votes, int32_t token) {
   double total = 1.0, right = 0.0;
   for (const Vote& vote : votes) {
-    total += mass[vote.kind];
-    if (vote.token == token) right += mass[vote.kind];
+    const double voted = mass[vote.kind] * vote.share;
+    total += voted;
+    if (vote.token == token) right += voted;
   }
   for (const Vote& vote : votes) {
     double value = mass[vote.kind];
-    double gradient = -value / total;
-    if (vote.token == token) gradient += value / right;
+    double gradient = -value * vote.share / total;
+    if (vote.token == token) gradient += value * vote.share / right;
     seen[vote.kind] = std::min(seen[vote.kind] + 1.0, 150.0);
     value *= std::exp(gradient * 8.0 / (8.0 + seen[vote.kind]));
     mass[vote.kind] = value < 0.01 ? 0.01 : value > 200.0 ? 200.0 : value;
@@ -294,6 +335,19 @@ void Text::note_pair(int32_t one, int32_t two, int32_t token) {
     arrays.pair_count[at.slot] = 0;
   }
   note(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, token);
+}
+
+void Text::read(const int32_t* tokens, int32_t count) {
+  for (int32_t at = 1; at < count; at++) arrays.single_latest[tokens[at - 1]] = tokens[at];
+  for (int32_t at = 2; at < count; at++) {
+    const PairSlot pair = pair_slot(tokens[at - 2], tokens[at - 1]);
+    if (arrays.pair_tag[pair.slot] != pair.tag) {
+      arrays.pair_tag[pair.slot] = pair.tag;
+      arrays.pair_count[pair.slot] = 0;
+      arrays.pair_usual[pair.slot] = -1;
+    }
+    arrays.pair_latest[pair.slot] = tokens[at];
+  }
 }
 
 bool Text::settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count) {
@@ -327,8 +381,12 @@ void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
     stream.votes.clear();
     stream.open.clear();
   }
-  if (!stream.votes.empty() && count) learn_masses(stream.votes, tokens[0]);
+  if (!stream.votes.empty() && count) {
+    learn_masses(stream.votes, tokens[0]);
+    for (const Applied& one : stream.applied) rules.learn(one.rule, one.first, tokens[0]);
+  }
   stream.votes.clear();
+  stream.applied.clear();
   // Of those still right the oldest stays open, so that long lookaheads are scored too.
   std::vector<Proposal> kept;
   for (Proposal& proposal : stream.open)
