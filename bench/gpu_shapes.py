@@ -139,7 +139,7 @@ def wall_ms(run: Callable[[], object], rounds: int = 20, warm: int = 3) -> float
 
 def plain_step(decoder: CudaDecoder, rows: int, context: int) -> Callable[[], object]:
     """A step as the engine makes it, of one stream with ``rows`` rows, decided on the device."""
-    from atlasd.models.cuda_decoder import RowNoise
+    from atlasd.models.decoder import RowNoise
 
     at = np.arange(rows, dtype=np.int32)
     noise = [RowNoise()] * rows

@@ -17,6 +17,7 @@ from atlasd.draft.plan import StepRecord
 from atlasd.engine.batch import Part
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
+from atlasd.engine.deciding import Decided
 from atlasd.engine.pace import Pace
 from atlasd.engine.streams import Stream
 from atlasd.models.decoder import Float32
@@ -83,7 +84,12 @@ class Planning:
             self._spent_ms[part.stream.number] = share
 
     def settle(
-        self, part: Part, accepted: int, verified: list[int], logits: Float32, step_ms: float
+        self,
+        part: Part,
+        accepted: int,
+        verified: list[int],
+        logits: Float32 | Decided,
+        step_ms: float,
     ) -> None:
         """Tell the drafters what the target chose after ``part``; ``verified`` is in the stream."""
         number, started = part.stream.number, self._now()
@@ -178,7 +184,7 @@ class Planning:
 
 
 def _told_by(
-    part: Part, accepted: int, verified: list[int], logits: Float32
+    part: Part, accepted: int, verified: list[int], logits: Float32 | Decided
 ) -> VerifiedRows | None:
     """The target's first choice at every row, where the verified tokens do not say it all: behind
     a rejection, and where the target samples."""
@@ -186,5 +192,8 @@ def _told_by(
     if not rejected and (part.stream.view.temperature == 0.0 or len(logits) < 2):
         return None
     after = [part.stream.tokens[-1 - len(verified)], *part.draft.tokens]
-    top = logits.argmax(axis=1).astype(np.int32)[:, None]
+    if isinstance(logits, Decided):
+        top = logits.top[:, :1].copy()
+    else:
+        top = logits.argmax(axis=1).astype(np.int32)[:, None]
     return VerifiedRows(np.array(after, np.int32), top, np.zeros((len(top), 0), np.float32))

@@ -78,6 +78,19 @@ class Sampler:
         self._filters = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         self.plain = sampling.temperature == 0.0 and not self._adjusts
 
+    @property
+    def drawn(self) -> tuple[float, int, int] | None:
+        """(temperature, seed, choice) where these and a row's logits decide its token; None where
+        penalties, biases or filters have a say."""
+        if self._adjusts or (self._filters and self._sampling.temperature > 0.0):
+            return None
+        return self._sampling.temperature, self._seed, self._sampling.choice
+
+    @property
+    def outputs(self) -> int:
+        """Tokens put out so far: the output index of the next one."""
+        return self._outputs
+
     def match(self, logits: Float32, draft: Sequence[int]) -> list[int]:
         """The target's tokens for rows of logits [1 + len(draft), vocab], up to and including the
         first that differs from the draft."""

@@ -18,6 +18,7 @@ from atlasd.engine.batch import Batch, Part
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.counters import Counters
+from atlasd.engine.deciding import Decided, decide, decides
 from atlasd.engine.framing import pack_tokens
 from atlasd.engine.masking import Masks, masked
 from atlasd.engine.planning import Planning
@@ -62,7 +63,8 @@ class Engine:
         self._schedule = Schedule(decoder, lambda: self.counters.add("preempted"))
         self.slots = self._schedule.slots
         self._emit = emit
-        self._choose = choose
+        # A device decides as the reference does, so what is decided here must, too.
+        self._choose = choose_row if decides(decoder) else choose
         self._clock = clock or StepClock()
         self._poll = poll
         self._masks = Masks()
@@ -217,7 +219,8 @@ class Engine:
         began = self._clock.now()
         self._masks.begin(batch.parts)
         try:
-            logits = self._forward(batch)
+            decided = decide(self.decoder, batch)
+            logits = self._forward(batch) if decided is None else decided
         except Exception as error:
             self._masks.finish(batch.parts)
             if len(batch.parts) == 1 and not batch.parts[0].draft.tokens:
@@ -272,19 +275,21 @@ class Engine:
         self.counters.add("rows", rows)
         self.counters.add("forward_seconds", seconds)
 
-    def _accept(self, part: Part, logits: Float32, step_ms: float) -> None:
+    def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float) -> None:
         """Accept what the target agrees with, and go on to the stream's end if it is there."""
         stream, draft = part.stream, part.draft
         stats = stream.stats
-        chosen = stream.sampler.match(masked(part, logits), draft.tokens)
+        if isinstance(logits, Decided):
+            chosen = logits.match(draft.tokens)
+        else:
+            chosen = stream.sampler.match(masked(part, logits), draft.tokens)
         agreed = len(chosen) - 1
         tokens, reason, verified = stream.take(chosen)
         accepted = min(agreed, len(verified))
-        scores = [
-            logprobs_of(row, token, stream.logprobs)
-            for row, token in zip(logits, tokens, strict=False)
-            if stream.logprobs >= 0
-        ]
+        scores = []
+        if stream.logprobs >= 0 and not isinstance(logits, Decided):
+            rows = zip(logits, tokens, strict=False)
+            scores = [logprobs_of(row, token, stream.logprobs) for row, token in rows]
         stream.fed = min(stream.fed + part.pending + accepted, len(stream.tokens) + len(verified))
         stream.view.tokens.extend(verified)
         stream.sampler.accept(verified)

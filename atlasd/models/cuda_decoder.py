@@ -8,7 +8,6 @@ nothing but the tokens either, wherever the prompt is cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,41 +20,15 @@ from atlasd.models.config import ModelConfig
 from atlasd.models.cuda_graphs import Graphs, Progress
 from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles, bucket_for, lay_out
 from atlasd.models.cuda_step import MOST_DECODED, Inputs, Step
-from atlasd.models.decoder import Float32, Int32
+from atlasd.models.decoder import Float32, Int32, RowNoise, Verified
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import QuantModel
 
 UInt32 = npt.NDArray[np.uint32]
 
 
-@dataclass(frozen=True)
-class RowNoise:
-    """How the token after a row is chosen: temperature 0 is argmax."""
-
-    temperature: float = 0.0
-    seed: int = 0
-    choice: int = 0
-    output_index: int = 0
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What a step decided; arrays are valid until the next call."""
-
-    tokens: Int32
-    """Per wanted row, the target's own next token; -1 where the model produced no number."""
-
-    accepted: Int32
-    """Per part, how many drafted tokens the target agrees with."""
-
-    top_ids: Int32
-    """Per wanted row, the likeliest tokens [rows, TOP], best first."""
-
-    top_logprobs: Float32
-
-
 class CudaDecoder:
-    """Serves ``models.decoder.Decoder``. Not thread-safe: one call at a time."""
+    """Serves ``models.decoder.DecidingDecoder``. Not thread-safe: one call at a time."""
 
     prefill_chunk = 16
     row_independent = True
@@ -86,6 +59,7 @@ class CudaDecoder:
             model, config, self._cache, self._prompt, prefill_rows, prefill=True, shared=self._step
         )
         self._chooser = Chooser(MOST_DECODED, config.vocab_size, gumbel_table(self.device))
+        self._logits: torch.Tensor
         self._make_outputs()
         self.graphs = Graphs(self._run_bucket, self.device)
         self.graphs.capture(progress)
@@ -134,9 +108,7 @@ class CudaDecoder:
         noise: Sequence[RowNoise],
         parts: Sequence[tuple[int, int]],
     ) -> Verified:
-        """A decoding step of up to 64 rows that is decided on the device: one small read instead
-        of the logits. ``noise`` is per wanted row; ``parts`` are (first, rows) of ``wanted``, a
-        part's draft being the tokens of its rows after the first."""
+        """See ``DecidingDecoder.verify``. One small read, and no other synchronisation."""
         if len(tokens) > MOST_DECODED or len(parts) > MOST_DECODED:
             raise ValueError(f"a verified step has at most {MOST_DECODED} rows")
         count, array = len(wanted), self._inputs.array

@@ -95,6 +95,9 @@ class Step:
             shape = (rows, config.heads, attention.SPLITS)
             self.parts = empty(*shape, config.head_dim)
             self.stats = empty(*shape, 2)
+        self.cos: Tensor
+        self.sin: Tensor
+        self.logits: Tensor
         if shared is not None:
             self.cos, self.sin, self.logits = shared.cos, shared.sin, shared.logits
         else:

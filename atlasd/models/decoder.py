@@ -3,6 +3,8 @@ kernels each serve this one interface."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -66,4 +68,50 @@ class Decoder(Protocol):
 
     def close(self) -> None:
         """Free everything; the decoder cannot be used afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowNoise:
+    """How the token after a row is chosen: temperature 0 is argmax, anything else argmax with the
+    noise of ``engine.noise``."""
+
+    temperature: float = 0.0
+    seed: int = 0
+    choice: int = 0
+    output_index: int = 0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a step decided; arrays are valid until the next call."""
+
+    tokens: Int32
+    """Per wanted row, the target's own next token; -1 where the model produced no number."""
+
+    accepted: Int32
+    """Per part, how many drafted tokens the target agrees with."""
+
+    top_ids: Int32
+    """Per wanted row, the likeliest tokens [rows, K], best first."""
+
+    top_logprobs: Float32
+
+
+class DecidingDecoder(Decoder, Protocol):
+    """A decoder that also chooses and accepts where it computes, so that a step hands back a few
+    numbers instead of its logits. What it chooses is what ``engine.sampling.choose_row`` would."""
+
+    def verify(
+        self,
+        tokens: Int32,
+        slots: Int32,
+        positions: Int32,
+        wanted: Int32,
+        noise: Sequence[RowNoise],
+        parts: Sequence[tuple[int, int]],
+    ) -> Verified:
+        """A decoding step of up to 64 rows. ``noise`` is per row of ``wanted``; ``parts`` are
+        (first, rows) of ``wanted``, a part's draft being the tokens of its rows after the
+        first."""
         ...

@@ -9,6 +9,8 @@ adds the splits in ascending order. The size grows with the row's own position (
 In prefill a program takes its unit through the whole context and there is no second kernel.
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: disable-error-code="no-untyped-def,no-any-return,assignment"
 # ruff: noqa: RUF005 (Triton compiles tuple + tuple, and no unpacking)
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ The stream is float32. Beside it every kernel here leaves what the next matmul r
 norm's gain in the compute type, and the sum of x squared per block of columns (see ``matmul``).
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-calls
+# mypy: disable-error-code="no-untyped-def,no-any-return,assignment"
 from __future__ import annotations
 
 import torch

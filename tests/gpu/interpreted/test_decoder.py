@@ -16,7 +16,8 @@ from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import choose_row, top_choices
 from atlasd.engine.steps import Engine
 from atlasd.models.config import read_config
-from atlasd.models.cuda_decoder import CudaDecoder, RowNoise
+from atlasd.models.cuda_decoder import CudaDecoder
+from atlasd.models.decoder import RowNoise
 from atlasd.models.locate import find_model
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import quantise_model
