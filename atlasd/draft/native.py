@@ -55,7 +55,7 @@ class NativeMixture(Mixture):
         self.check_prediction(stream)
         tokens = np.array(stream.tokens, np.int32)
         self.positions.begin(stream, tokens)
-        if stream.learn:
+        if stream.learn and len(tokens) > 2:
             self._attach()
             recent = tokens[-4096:]
             self._library.read(self._text, recent.ctypes.data, len(recent))
