@@ -37,7 +37,7 @@ class ModelSettings:
 
     name: str = setting("bundled", "bundled, a folder, a .gguf file or a Hugging Face id")
     dtype: str = setting(
-        "auto", "Number format of the weights", choices=("auto", "float32", "bfloat16")
+        "auto", "Number format of the weights", choices=("auto", "fp32", "bf16", "int8", "int4")
     )
     context: int = setting(
         0, "Positions a slot holds; 0: what the model and memory allow", least=0, most=1 << 20

@@ -23,6 +23,9 @@ BENCHES: dict[str, tuple[str, list[str], list[str]]] = {
     "positions": ("the position index at size", [], []),
     "controller": ("drafting and controlling per step", [], []),
     "step": ("a step of the CPU kernels by rows", [], ["--rounds", "3"]),
+    "step_drafted": ("where the time of drafted steps goes", [], ["--sites", "4"]),
+    "quality": ("what INT8 and INT4 cost in quality", [], ["--bytes", "10000"]),
+    "identity": ("drafting on and off, text by text", [], ["--cases", "20"]),
 }
 """By module: what it measures, its options, and more options for ``--quick``."""
 

@@ -63,7 +63,10 @@ def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progres
     """Find and load the model, and measure it if it is new here. Raises ModelError."""
     files = find_model(load.model, paths, progress)
     if load.dtype not in ("auto", *get_args(WeightFormat)):
-        raise ModelError(f"There is no weight format {load.dtype!r}.", "Use auto, fp32 or bf16.")
+        known_formats = ", ".join(("auto", *get_args(WeightFormat)))
+        raise ModelError(
+            f"There is no weight format {load.dtype!r}.", f"Use one of {known_formats}."
+        )
     if load.backend not in get_args(Backend):
         raise ModelError(f"There is no backend {load.backend!r}.", "Use auto, native or torch.")
     key = calibration_key(files.identity, load.dtype, load.backend)

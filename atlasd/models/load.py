@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from atlasd_kernels import cpu
+from atlasd_kernels.cpu import WeightFormat as CpuFormat
 from atlasd_kernels.spec import DecoderSpec
 
 from atlasd.errors import ModelError
@@ -31,12 +32,19 @@ from atlasd.models.weights import open_weights
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-CpuFormat = Literal["fp32", "bf16", "int8", "int4"]
 WeightFormat = Literal["fp32", "bf16", "fp8", "int8", "int4", "nvfp4"]
 """FP8 and NVFP4 are served on a GPU only."""
 
-BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "int8": 1.15, "int4": 0.75}
-"""With scales, and with the head in a finer format where that is the rule."""
+BYTES_PER_WEIGHT: dict[CpuFormat, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "int8": 1.15,
+    "int4": 0.75,
+}
+"""Best first. With scales, and with the head in a finer format where that is the rule."""
+
+WEIGHT_SHARE = 0.75
+"""``auto`` wants the weights in this share of the budget: the rest is for slots."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class LoadOptions:
     """``auto``, ``cpu`` or ``cuda``."""
 
     weight_format: WeightFormat | Literal["auto"] = "auto"
-    """``auto``: float32 stays fp32, everything else is bf16."""
+    """``auto``: float32 stays fp32 and everything else is bf16, where the memory budget holds
+    that; the best that it does hold, where integers are served (the CPU kernels)."""
 
     slots: int = 0
     """0: as many as the memory budget holds, at most 16."""
@@ -97,10 +106,13 @@ def load_decoder(
             f"{chosen} needs the GPU kernels, which do not serve here.",
             "Use auto, bf16, int8 or int4.",
         )
-    own: CpuFormat = "fp32" if config.dtype == "float32" else "bf16"
-    weight_format: CpuFormat = own if chosen == "auto" else chosen
+    weight_format = own_format(config) if chosen == "auto" else chosen
     native, reason = cpu.available()
     if device == "cpu" and options.backend != "torch" and native:
+        if chosen == "auto":
+            weight_format = fitting_format(config, options.memory_bytes or free_memory())
+            if weight_format != own_format(config):
+                log.info("%s is served in %s: more does not fit", files.name, weight_format)
         return _load_native(files, config, weight_format, options, progress)
     if options.backend == "native":
         raise ModelError(f"The CPU kernels do not load here: {reason}.", "Use the torch backend.")
@@ -111,6 +123,21 @@ def load_decoder(
             "Use fp32 or bf16.",
         )
     return _load_torch(files, config, weight_format, device, options, progress)
+
+
+def own_format(config: ModelConfig) -> CpuFormat:
+    """The format that keeps every weight of a checkpoint as it is."""
+    return "fp32" if config.dtype == "float32" else "bf16"
+
+
+def fitting_format(config: ModelConfig, budget: int) -> CpuFormat:
+    """The best format, from the checkpoint's own on, whose weights leave room for slots in
+    ``budget`` bytes; the smallest if none does."""
+    formats = list(BYTES_PER_WEIGHT)
+    for candidate in formats[formats.index(own_format(config)) :]:
+        if config.parameters * BYTES_PER_WEIGHT[candidate] <= WEIGHT_SHARE * budget:
+            return candidate
+    return formats[-1]
 
 
 def decoder_spec(config: ModelConfig) -> DecoderSpec:
