@@ -4,7 +4,7 @@
 
 Sections: device, warm (compiles the kernels, a process per format), tests (pytest -m gpu), rows
 (row independence, thousands of cases), steps (the table of milliseconds, bandwidth and tokens per
-second), attention, prefill, peer (transformers, static cache, compiled), waterfall. One that fails
+second), profile (device time by kernel), attention, prefill, peer (transformers, static cache, compiled), waterfall. One that fails
 is reported and the next one runs; what there is no time left for is said. Writes ``gpu_check.log``
 and ``gpu_check.json`` into FOLDER ($OUT, or bench/out) after every section.
 """
@@ -188,6 +188,7 @@ def sections() -> dict[str, tuple[Section, float]]:
         "tests": (tests, 40),
         "rows": (rows, 40),
         "steps": (gpu_timing.steps, 60),
+        "profile": (gpu_timing.profile, 25),
         "attention": (gpu_timing.attention, 10),
         "prefill": (gpu_timing.prefill, 10),
         "peer": (gpu_timing.peer, 60),

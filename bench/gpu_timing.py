@@ -123,6 +123,39 @@ def _share(found: dict[str, Any], shape: str) -> float:
     return float(found[f"{shape} bf16 1"]["share_of_weights_limit"])
 
 
+def profile(check: Check) -> None:
+    """Where a step's time goes: device milliseconds by kernel, of an eager step at 4k."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    steps = [("7B", "bf16", 1), ("7B", "nvfp4", 1), ("7B", "nvfp4", 16), ("1.5B", "bf16", 1)]
+    for shape, kind, rows in steps:
+        decoder = random_decoder(shape_config(shape), kind, CONTEXT + 128)  # type: ignore[arg-type]
+        step = plain_step(decoder, rows, CONTEXT)
+        step()
+        decoder.graphs.close()
+        step()
+        with profiler(activities=[ProfilerActivity.CUDA]) as seen:
+            step()
+        kernels = sorted(seen.key_averages(), key=lambda e: -e.device_time_total)
+        total = sum(event.device_time_total for event in kernels)
+        cells: list[list[object]] = [
+            [
+                e.key[:60],
+                e.count,
+                f"{e.device_time_total / 1e3:.3f}",
+                f"{e.device_time_total / total:.0%}",
+            ]
+            for e in kernels[:12]
+        ]
+        title = f"{shape} {kind}, {rows} rows: {total / 1e3:.3f} ms in kernels"
+        check.table(title, ["kernel", "launches", "ms", "share"], cells)
+        check.results[f"profile {shape} {kind} {rows}"] = cells
+        decoder.close()
+        del decoder
+        free()
+
+
 def attention(check: Check) -> None:
     """One layer's attention in the 7B shape at 32k, a query of 8 rows over one of 1."""
     config, context, layers = shape_config("7B"), 32_760, 8

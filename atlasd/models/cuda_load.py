@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from atlasd_kernels.gpu.formats import FORMATS, Format
+from atlasd_kernels.gpu.formats import Format
 
-from atlasd.errors import ModelError
 from atlasd.models.config import ModelConfig
 from atlasd.models.devices import free_cuda_memory
 from atlasd.models.locate import ModelFiles
@@ -53,12 +52,7 @@ def load_cuda(
     own: Format = "fp32" if config.dtype == "float32" else "bf16"
     kind: Format = own
     if options.weight_format != "auto":
-        if options.weight_format not in FORMATS:
-            raise ModelError(
-                f"There is no weight format {options.weight_format!r} on a GPU.",
-                f"What works: auto, {', '.join(FORMATS)}.",
-            )
-        kind = cast("Format", options.weight_format)
+        kind = options.weight_format
     elif own == "bf16":
         tokens = options.slot_tokens or min(config.max_positions, FEWEST_TOKENS)
         token_bytes = 4 * config.layers * config.kv_heads * config.head_dim
