@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Bridge:
         self.shown = Shown()
         self.in_flight: dict[str, asyncio.Task[Any]] = {}
         self.problem: str | None = None
+        self.on_new_daemon: Callable[[], None] = lambda: None
+        """Called when a daemon is reached that was not there before."""
         self._opened_at: tuple[int, int] | None = None
         self._launched_at = -LAUNCH_PAUSE_S
         self._connecting: asyncio.Task[bool] | None = None
@@ -86,6 +88,7 @@ class Bridge:
         self.problem = None
         if (identity := self._socket_identity()) != self._opened_at:
             self._opened_at = identity
+            self.on_new_daemon()
             await self.open_roots(self.roots)
         return True
 

@@ -12,9 +12,10 @@ from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
 
 
 async def show_loading(server: LanguageServer, bridge: Bridge) -> None:
-    """Follow the daemon's loading with a work-done progress, for clients that show those."""
+    """Follow the loading of the daemon that was reached with a work-done progress, for clients
+    that show those."""
     window = server.client_capabilities.window
-    if window is None or not window.work_done_progress or not await bridge.connect():
+    if window is None or not window.work_done_progress:
         return
     token = f"atlasd-loading-{uuid.uuid4().hex[:8]}"
     begun = False

@@ -61,7 +61,7 @@ def _register_session(server: AtlasdServer) -> None:
 
     @server.feature(types.INITIALIZED)
     def initialized(_: types.InitializedParams) -> None:
-        bridge.spawn(show_loading(server, bridge))
+        bridge.on_new_daemon = lambda: bridge.spawn(show_loading(server, bridge))
         bridge.spawn(_connect_or_say_why(server))
 
     @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)

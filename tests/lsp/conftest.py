@@ -75,6 +75,7 @@ async def editor(
     *,
     encodings: tuple[types.PositionEncodingKind, ...] = (types.PositionEncodingKind.Utf16,),
     inline: bool = True,
+    progress: bool = False,
     options: dict[str, Any] | None = None,
     environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Session]:
@@ -90,6 +91,7 @@ async def editor(
             capabilities=types.ClientCapabilities(
                 general=types.GeneralClientCapabilities(position_encodings=list(encodings)),
                 text_document=types.TextDocumentClientCapabilities(inline_completion=capability),
+                window=types.WindowClientCapabilities(work_done_progress=progress),
             ),
             client_info=types.ClientInfo("test editor", "1"),
             workspace_folders=[types.WorkspaceFolder(root.as_uri(), "repository")],

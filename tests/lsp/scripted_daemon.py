@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ class ScriptedDaemon:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[dict[str, Any]] = []
         self.pid = 1
+        self.progress: list[dict[str, Any]] = [{"state": "ready"}]
         self.delay_s = 0.0
         self.cancelled = 0
         self._runner: web.AppRunner | None = None
@@ -54,9 +56,8 @@ class ScriptedDaemon:
         if request.path == "/atlasd/v1/status":
             return web.json_response({"state": "ready", "pid": self.pid})
         if request.path == "/atlasd/v1/progress":
-            return web.Response(
-                text='data: {"state":"ready"}\n\n', content_type="text/event-stream"
-            )
+            events = "".join(f"data: {json.dumps(event)}\n\n" for event in self.progress)
+            return web.Response(text=events, content_type="text/event-stream")
         if request.path == "/v1/chat/completions":
             lines = "".join(
                 f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'

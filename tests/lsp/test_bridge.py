@@ -1,5 +1,7 @@
 """The bridge over real LSP: suggestions, guards, fates, commands, restarts."""
 
+# ruff: noqa: ASYNC110 (what is waited for happens in another process)
+
 from __future__ import annotations
 
 import asyncio
@@ -279,3 +281,30 @@ async def test_an_unsaved_buffer_is_passed_on_once_typing_pauses(
         (body,) = await until(daemon, "/atlasd/v1/edited")
         assert body["text"] == "abcd\n"
         assert body["path"] == str(tmp_path / "repository" / "main.py")
+
+
+async def test_loading_is_shown_as_progress_and_again_for_another_daemon(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    loading = [
+        {"state": "loading", "stage": "reading weights", "fraction": 0.25},
+        {"state": "loading", "stage": "measuring steps", "fraction": 0.75},
+    ]
+    daemon.progress = [*loading, {"state": "ready"}]
+    async with editor(tmp_path, progress=True) as session:
+        session.open("a\n")
+        reports = session.client.progress_reports
+        async with asyncio.timeout(20):
+            while [len(steps) for steps in reports.values()] != [3]:
+                await asyncio.sleep(0.05)
+        [(begin, report, end)] = reports.values()
+        assert (begin.title, begin.message, begin.percentage) == ("atlasd", "reading weights", 25)
+        assert (report.message, report.percentage) == ("measuring steps", 75)
+        assert end.message == "ready"
+        await daemon.stop()
+        assert await session.complete(0, 1) == []
+        await daemon.start()
+        await session.complete(0, 1)
+        async with asyncio.timeout(20):
+            while [len(steps) for steps in reports.values()] != [3, 3]:
+                await asyncio.sleep(0.05)
