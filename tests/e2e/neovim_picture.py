@@ -57,7 +57,7 @@ def main() -> None:
         try:
             terminal.until(file.name)
             terminal.send("Go")
-            terminal.type("\r\r" + typing["text"].replace("\n", "\r"), 0.05)
+            terminal.type(typing["text"].replace("\n", "\r"), 0.05)
             if not suggested(terminal, typing["more"]):
                 sys.exit(f"No suggestion on the screen:\n{terminal.text()}")
             time.sleep(1)  # what was typed last is on the screen, and so is its answer
