@@ -21,6 +21,7 @@ start: venv ## start the daemon
 
 test: venv ## the tests of every tier a CPU can run
 	@tests/e2e/fetch_neovim.sh || echo "no Neovim 0.12 could be fetched: its tests are skipped"
+	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -qq "triton>=3.6,<4" || echo "no triton: the GPU kernels' tests are skipped"
 	@$(PY) -m pytest -q
 
 test-slow: venv ## the long suites as well
@@ -51,7 +52,7 @@ wheel: venv ## build the wheel, with the CPU kernels and the bundled model in it
 	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 lock: venv ## pin the dependencies anew (needs pip-tools)
-	@$(PY) -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --unsafe-package torch \
+	@$(PY) -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --unsafe-package torch --unsafe-package triton \
 	  --no-emit-index-url --no-emit-find-links --strip-extras --no-header -o requirements.lock pyproject.toml
 
 clean: ## remove what make made
