@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--first-row", type=int, default=0)
     parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--read", type=int, default=0, help="rows of the data mixed in as they are")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--threads", type=int, default=1)
@@ -62,14 +63,16 @@ def main() -> None:
     data, began = Rows(args.data), time.monotonic()
     width = data.data.shape[1]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.with_suffix(".bin").open("wb") as out:
-        for first in range(0, args.rows, args.batch):
-            rows = data.read(args.first_row + first, min(args.batch, args.rows - first))
-            rows = continued(target.eval(), rows, rng.randint(64, width // 2), args.temperature)
-            out.write(rows.numpy().astype(np.uint16).tobytes())
-            speed = (first + len(rows)) * width / (time.monotonic() - began)
-            print(f"{first + len(rows)}/{args.rows} rows  {speed:.0f} tokens/s", flush=True)
-    meta = {"width": width, "rows": args.rows}
+    parts = [data.read(args.first_row + args.rows, args.read)]
+    for first in range(0, args.rows, args.batch):
+        rows = data.read(args.first_row + first, min(args.batch, args.rows - first))
+        parts.append(continued(target.eval(), rows, rng.randint(64, width // 2), args.temperature))
+        speed = (first + len(rows)) * width / (time.monotonic() - began)
+        print(f"{first + len(rows)}/{args.rows} rows  {speed:.0f} tokens/s", flush=True)
+    mixed = torch.cat(parts)
+    mixed = mixed[torch.randperm(len(mixed))]
+    mixed.numpy().astype(np.uint16).tofile(args.out.with_suffix(".bin"))
+    meta = {"width": width, "rows": len(mixed)}
     args.out.with_suffix(".json").write_text(json.dumps(meta))
 
 
