@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from atlasd.draft.registry import Drafting
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
-from bench.replay import baselines, workload
+from bench.replay import baselines, routers, workload
 from bench.replay.costs import COSTS, TableCosts
 from bench.replay.releases import DEFAULT, fetch
-from bench.replay.run import Outcome, run_drafting, run_rule
+from bench.replay.run import Outcome, Static, run_drafting, run_rule
+from bench.replay.static import bundled_readings, static_drafter
 from bench.replay.workload import Request, Workload
 
-FIXED = (2, 4, 8, 15)
+FIXED = (2, 4, 8, 15, 31)
 
 
 def main() -> None:
@@ -48,6 +50,11 @@ def main() -> None:
     parser.add_argument("--costs", nargs="*", default=["gpu"], choices=sorted(COSTS))
     parser.add_argument("--rewrites", action="store_true", help="whole-file rewrites instead")
     parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument(
+        "--static-ms",
+        type=float,
+        help="with the bundled static drafter, read teacher-forced, at this price of a token",
+    )
     parser.add_argument("--json", type=Path, help="write the outcomes here as well")
     options = parser.parse_args()
     tokenizer = Tokenizer.load(find_model(options.model, paths()))
@@ -65,7 +72,9 @@ def main() -> None:
     results: list[dict[str, object]] = []
     for profile in options.costs:
         costs = COSTS[profile]
-        outcomes = _compare(works, costs, tokenizer, not options.no_baselines, console)
+        outcomes = _compare(
+            works, costs, tokenizer, not options.no_baselines, console, options.static_ms
+        )
         console.print(_table(profile, outcomes))
         results += [{"costs": profile, **_plain(outcome)} for outcome in outcomes]
     if options.json:
@@ -105,10 +114,18 @@ def _compare(
     tokenizer: Tokenizer,
     with_baselines: bool,
     console: Console,
+    static_ms: float | None = None,
 ) -> list[Outcome]:
     totals: dict[str, Outcome] = {}
+    neural, static = None, None
+    if static_ms is not None:
+        neural, recorded = static_drafter(static_ms)
+        static = Static(bundled_readings(), recorded)
     drafting = Drafting(
-        vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint, costs=costs
+        vocab_size=tokenizer.vocab_size,
+        fingerprint=tokenizer.fingerprint,
+        costs=costs,
+        neural=neural,
     )
     for work in works:
         with console.status(f"{work.name} under {costs.name}"):
@@ -124,9 +141,23 @@ def _compare(
                     baselines.SuffixTree(1.0),
                     baselines.SuffixTree(2.0),
                     baselines.SuffixTree(1.0, repository=False),
+                    routers.MovingAverage(),
+                    routers.NgramMapK(),
                 ]
-            outcomes = [run_rule(work, rule, costs) for rule in rules]
-            outcomes.append(run_drafting(work, drafting, costs))
+                if static is not None:
+                    rules += [
+                        *(routers.StaticAlone(static.recorded, count) for count in (2, 4, 8)),
+                        routers.ArcticHybrid(static.recorded),
+                        routers.HvdRouter(static.recorded),
+                    ]
+            outcomes = [run_rule(work, rule, costs, static=static) for rule in rules]
+            fixed = [
+                one for one in outcomes if one.name.startswith(("last occurrence,", "static,"))
+            ]
+            if fixed:
+                best = max(fixed, key=lambda one: one.speedup)
+                outcomes.append(replace(best, name="best fixed lookahead of each workload"))
+            outcomes.append(run_drafting(work, drafting, costs, static=static))
         for outcome in outcomes:
             totals.setdefault(outcome.name, Outcome(outcome.name)).add(outcome)
     return list(totals.values())

@@ -152,6 +152,9 @@ class SuffixTree(_Rule):
         self.by_token: dict[int, Int32] = {}
         self.stale = False
         self.outputs: list[list[int]] = []
+        self.score = 0.0
+        """Of the last draft: its expected accepted tokens."""
+        self.match = 0
 
     def add(self, name: str, tokens: Int32) -> None:
         if self.repository:
@@ -197,6 +200,8 @@ class SuffixTree(_Rule):
                 draft, score = self._path(text, places[lengths >= length] + 1, int(length), limit)
                 if score >= best[0]:
                     best = (score, draft)
+                    self.match = int(length)
+        self.score = best[0]
         return best[1]
 
     def _path(self, text: Int32, at: Int32, length: int, limit: int) -> tuple[list[int], float]:

@@ -12,6 +12,7 @@ from atlasd.draft.drafter import Draft, StreamView
 from atlasd.draft.registry import Drafting
 from bench.replay.baselines import Rule
 from bench.replay.costs import TableCosts
+from bench.replay.static import Readings, Recorded
 from bench.replay.workload import Request, Workload
 
 
@@ -33,6 +34,8 @@ class Outcome:
     accepted: Counter[str] = field(default_factory=Counter)
     speedups: list[float] = field(default_factory=list)
     """Per request."""
+    requests: list[tuple[int, int, int]] = field(default_factory=list)
+    """Per request: tokens, steps, drafted rows."""
 
     def add(self, other: Outcome) -> None:
         """Count another run in."""
@@ -45,6 +48,7 @@ class Outcome:
         self.drafted += other.drafted
         self.accepted += other.accepted
         self.speedups += other.speedups
+        self.requests += other.requests
 
     @property
     def per_step(self) -> float:
@@ -60,6 +64,20 @@ class Outcome:
         """Against plain, with the processor time that drafting took on this machine."""
         total = self.target_ms + sum(self.drafting_ms)
         return self.plain_ms / total if total else 0.0
+
+
+@dataclass
+class Static:
+    """The static drafter's readings, and the model that recites them."""
+
+    readings: Readings
+    recorded: Recorded
+
+    def recite(self, request: Request) -> None:
+        """Take up a request's text."""
+        recorded = self.recorded
+        recorded.text = request.text
+        recorded.choices, recorded.chances = self.readings.of(request.prompt, request.text)
 
 
 def view(number: int, request: Request) -> StreamView:
@@ -84,17 +102,28 @@ def agreement(draft: list[int], text: list[int], at: int) -> int:
     return count
 
 
-def run_rule(workload: Workload, rule: Rule, costs: TableCosts, most: int = 63) -> Outcome:
-    """A baseline over a workload."""
+def run_rule(
+    workload: Workload,
+    rule: Rule,
+    costs: TableCosts,
+    most: int = 63,
+    static: Static | None = None,
+) -> Outcome:
+    """A baseline over a workload; what it drafts with ``static`` is paid for."""
     outcome = Outcome(rule.name)
     for number, request in enumerate(workload.requests):
         for path, tokens in request.changed:
             rule.add(path, tokens)
         stream = view(number, request)
+        if static is not None:
+            static.recite(request)
         rule.begin(stream)
         at = 0
         while at < len(request.text):
+            read_ms = static.recorded.spent_ms if static is not None else 0.0
             draft = rule.propose(stream, most)[:most]
+            if static is not None:
+                outcome.target_ms += static.recorded.spent_ms - read_ms
             accepted = agreement(draft, request.text, at)
             new = request.text[at : at + accepted + 1]
             _count(outcome, costs, stream, rule.name, len(draft), accepted, len(new))
@@ -105,22 +134,36 @@ def run_rule(workload: Workload, rule: Rule, costs: TableCosts, most: int = 63) 
 
 
 def run_drafting(
-    workload: Workload, drafting: Drafting, costs: TableCosts, most: int = 63, name: str = "atlasd"
+    workload: Workload,
+    drafting: Drafting,
+    costs: TableCosts,
+    most: int = 63,
+    name: str = "atlasd",
+    static: Static | None = None,
+    learn: bool = True,
 ) -> Outcome:
-    """atlasd's drafters and controller over a workload."""
+    """atlasd's drafters and controller over a workload. ``learn`` False: nothing of it is learned,
+    no file and no request; a stream still drafts from its own prompt and output."""
     outcome = Outcome(name)
     controller = drafting.controller
     for number, request in enumerate(workload.requests):
-        for path, tokens in request.changed:
+        for path, tokens in request.changed if learn else ():
             drafting.add_segment(path, request.repository, "file", tokens, request.language)
         stream = view(number, request)
+        stream.learn = learn
+        if static is not None:
+            static.recite(request)
         controller.begin(stream)
         before = outcome.target_ms, outcome.plain_ms
+        counted = outcome.tokens, outcome.steps, outcome.rows
         at = 0
         while at < len(request.text):
+            read_ms = static.recorded.spent_ms if static is not None else 0.0
             started = thread_time()
             draft: Draft = controller.plan([stream], most).drafts[0]
             spent = thread_time() - started
+            if static is not None:
+                outcome.target_ms += static.recorded.spent_ms - read_ms
             accepted = agreement(draft.tokens, request.text, at)
             new = request.text[at : at + accepted + 1]
             ms = _count(outcome, costs, stream, draft.source, len(draft.tokens), accepted, len(new))
@@ -132,6 +175,10 @@ def run_drafting(
         controller.end(stream)
         target_ms = outcome.target_ms - before[0]
         outcome.speedups.append((outcome.plain_ms - before[1]) / target_ms if target_ms else 1.0)
+        steps = outcome.steps - counted[1]
+        outcome.requests.append(
+            (outcome.tokens - counted[0], steps, outcome.rows - counted[2] - steps)
+        )
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ SUFFIXES = {
     ".toml": "toml",
     ".ts": "typescript",
 }
+FUNCTIONS = ("def ", "fn ", "pub fn ", "func ")
 PREFIX_TOKENS = 1536
 SUFFIX_TOKENS = 384
 HUNK_LINES = (2, 60)
@@ -182,7 +184,7 @@ def successive_files(
     for path, text in sorted(version.items()):
         language = SUFFIXES[Path(path).suffix]
         written = text.splitlines(True)
-        starts = [n for n, line in enumerate(written) if line.lstrip().startswith("def ")]
+        starts = [n for n, line in enumerate(written) if line.lstrip().startswith(FUNCTIONS)]
         for start in starts[::4]:
             hunk = "".join(written[start + 1 : start + 1 + lines])
             prefix = "".join(written[: start + 1])
@@ -201,4 +203,37 @@ def successive_files(
             if len(workload.requests) >= limit:
                 return workload
         changed.append((path, _array(encode(text))))
+    return workload
+
+
+def tool_calls(name: str, versions: list[Version], encode: Encode, limit: int) -> Workload:
+    """A conversation with an agent: every hunk of two lines and more is a call of an editing tool
+    as JSON, behind the file it read. Old and new text are real."""
+    workload = Workload(name)
+    for old, new in pairwise(versions):
+        for path, text in sorted(new.items()):
+            before = old.get(path, "")
+            if not before or before == text:
+                continue
+            one, other = before.splitlines(True), text.splitlines(True)
+            matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+            for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+                if kind != "replace" or not HUNK_LINES[0] <= b1 - b0 <= HUNK_LINES[1]:
+                    continue
+                read = json.dumps(
+                    {"path": path, "content": "".join(one[max(0, a0 - 30) : a1 + 10])}
+                )
+                call = {
+                    "name": "str_replace",
+                    "arguments": {
+                        "path": path,
+                        "old_str": "".join(one[a0:a1]),
+                        "new_str": "".join(other[b0:b1]),
+                    },
+                }
+                prompt = encode(f"tool\n{read}\nassistant\n")[-PREFIX_TOKENS:]
+                text_of_call = encode(json.dumps(call))
+                workload.requests.append(Request(name, "json", path, (), prompt, text_of_call))
+                if len(workload.requests) >= limit:
+                    return workload
     return workload
