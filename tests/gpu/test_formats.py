@@ -121,3 +121,13 @@ def test_gate_and_up_take_turns() -> None:
 def test_a_matrix_of_zeros_stays_one() -> None:
     for kind in FORMATS:
         assert (dequantise(quantise(torch.zeros(4, 256), kind)) == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "nvfp4"])
+def test_quantising_in_parts_changes_nothing(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = quantise(weights(), kind)
+    monkeypatch.setattr("atlasd_kernels.gpu.formats.ROWS_AT_ONCE", 7)
+    parts = quantise(weights(), kind)
+    assert torch.equal(whole.data, parts.data)
+    assert torch.equal(whole.groups, parts.groups)
+    assert torch.equal(whole.scales, parts.scales)

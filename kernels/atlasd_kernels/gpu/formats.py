@@ -44,6 +44,9 @@ E4M3_MOST = 448.0
 NVFP4_SHIFT = 2.0**8
 """Kernels decode e2m1 times e4m3 as its 2**-8th, which keeps within float32's exponents."""
 
+ROWS_AT_ONCE = 4096
+"""Rows that are quantised together: what is held beside a matrix is no larger than this part."""
+
 _INT4_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)
 _NVFP4_TOPS = (6.0, 4.0)
 
@@ -82,24 +85,32 @@ def quantise(weight: Tensor, kind: Format) -> PackedMatrix:
         dtype = torch.float32 if kind == "fp32" else torch.bfloat16
         ones = torch.ones(len(weight), device=weight.device)
         return _packed(kind, weight, weight.to(dtype).contiguous(), ones)
-    values = weight.float()
+    tensor = _nonzero(weight.abs().max().float() / (E2M1[-1] * E4M3_MOST))
+    packed = [_pack_rows(rows.float(), kind, tensor) for rows in weight.split(ROWS_AT_ONCE)]
+    data, scales, groups = zip(*packed, strict=True)
+    return _packed(
+        kind, weight, torch.cat(data), torch.cat(scales), torch.cat(groups, int(kind == "int4"))
+    )
+
+
+def _pack_rows(values: Tensor, kind: Format, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Data, channel scales and group scales of some rows; ``tensor`` is NVFP4's tensor scale."""
+    none = torch.empty(0, dtype=torch.uint8, device=values.device)
     if kind == "int8":
         scales = _nonzero(values.abs().amax(1) / 127.0)
         codes = (values / scales[:, None]).round().clamp(-127, 127) + 128
-        return _packed(kind, weight, codes.to(torch.uint8), scales)
+        return codes.to(torch.uint8), scales, none
     if kind == "fp8":
         scales = _nonzero(values.abs().amax(1) / E4M3_MOST)
         codes = (values / scales[:, None]).clamp(-E4M3_MOST, E4M3_MOST)
-        return _packed(kind, weight, codes.to(torch.float8_e4m3fn).view(torch.uint8), scales)
-    padding = -values.shape[1] % BLOCK
-    padded = torch.nn.functional.pad(values, (0, padding))
+        return codes.to(torch.float8_e4m3fn).view(torch.uint8), scales, none
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % BLOCK))
+    ones = torch.ones(len(values), device=values.device)
     if kind == "int4":
         codes, groups = _int4(padded)
-        scales = torch.ones(len(weight), device=weight.device)
-    else:
-        codes, groups, scale = _nvfp4(padded)
-        scales = scale.float().expand(len(weight)).contiguous()
-    return _packed(kind, weight, pack_nibbles(codes), scales, groups)
+        return pack_nibbles(codes), ones, groups
+    codes, groups = _nvfp4(padded, tensor)
+    return pack_nibbles(codes), ones * tensor * NVFP4_SHIFT, groups
 
 
 def dequantise(packed: PackedMatrix) -> Tensor:
@@ -192,12 +203,11 @@ def _int4(values: Tensor) -> tuple[Tensor, Tensor]:
     return codes.view(values.shape), chosen.t().contiguous()
 
 
-def _nvfp4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, group scales and ``NVFP4_SHIFT`` times the tensor's scale. The largest value of a
-    group becomes 6 or 4, whichever errs less ("four over six")."""
+def _nvfp4(values: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and group scales, ``scale`` being the tensor's. The largest value of a group becomes
+    6 or 4, whichever errs less ("four over six")."""
     grouped = values.view(len(values), -1, NVFP4_GROUP)
     most = grouped.abs().amax(2)
-    scale = _nonzero(most.max() / (E2M1[-1] * E4M3_MOST))
     best = torch.full_like(most, float("inf"))
     codes = torch.zeros_like(grouped, dtype=torch.uint8)
     chosen = torch.zeros_like(most, dtype=torch.uint8)
@@ -211,7 +221,7 @@ def _nvfp4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         best = torch.where(better, error, best)
         chosen = torch.where(better, stored.view(torch.uint8), chosen)
         codes = torch.where(better[:, :, None], tried, codes)
-    return codes.view(values.shape), chosen, scale * NVFP4_SHIFT
+    return codes.view(values.shape), chosen
 
 
 def _e2m1(values: Tensor) -> Tensor:
