@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.plan import Plan, StepRecord
@@ -33,7 +34,7 @@ from atlasd.paths import paths
 from bench.report import table
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLINGS = (
+SAMPLINGS: tuple[dict[str, Any], ...] = (
     {},
     {},
     {"temperature": 0.8},

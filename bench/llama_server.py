@@ -121,7 +121,7 @@ def ours(served: Served, prompt: str, tokens: int, drafting: bool) -> dict[str, 
 
 def prompts(copy: Path, count: int) -> list[str]:
     """What stands before function bodies that are then missing from the copy."""
-    found = []
+    found: list[str] = []
     for path in copy_repository(ROOT, copy):
         spans = bodies(path.read_text())
         if spans and len(found) < count:

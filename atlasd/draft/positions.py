@@ -121,6 +121,9 @@ class Positions:
         best, shared = None, len(tokens) // 2
         for segment in reversed(self._prompts):
             if segment.repository == stream.repository and segment.length > shared:
+                first, last = self.index.ends(segment)
+                if first != tokens[0] and last != tokens[-1]:
+                    continue
                 alike = _alike(self.index.read(segment), tokens)
                 if alike > shared:
                     best, shared = segment, alike

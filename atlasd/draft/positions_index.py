@@ -177,6 +177,11 @@ class PositionIndex:
         parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
+    def ends(self, segment: Segment) -> tuple[int, int]:
+        """The first and the last token of a segment that has any."""
+        first, last = segment.pieces[0].start, segment.pieces[-1].stop - 1
+        return self._token_view[first], self._token_view[last]
+
     def bytes_used(self) -> int:
         """Bytes that hold something, tables included."""
         per_position = 8 + 4 * len(self.tables)
@@ -280,7 +285,8 @@ class PositionIndex:
             segment.credit /= 2
 
     def sweep(self, most: int = _SWEEP) -> bool:
-        """Free at most about ``most`` places of dropped segments; True if there are more."""
+        """Free at most about ``most`` places of dropped segments; True if there are more. For idle
+        moments: at the end of a stream the next one would wait for it."""
         while self._stale and most > 0:
             start, stop = self._stale.popleft()
             # From the end: the keys of what is left need the tokens before them only.
@@ -321,7 +327,6 @@ class PositionIndex:
             self.runs[run.number] = None
             self.free_runs.append(run.number)
         segment.runs = []
-        self.sweep()
 
     def _set_pieces(self, segment: Segment, pieces: list[Piece]) -> None:
         segment.set_pieces(pieces)

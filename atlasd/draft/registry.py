@@ -222,8 +222,10 @@ class Drafting:
             positions_files.save(self.index, self.folder / INDEX_FILE, self.fingerprint)
 
     def idle(self, milliseconds: float) -> bool:
-        """Learn for about this long; True if more is left. The engine calls it when no stream is
-        decoding."""
+        """Tidy up and learn for about this long; True if more is left. The engine calls it when no
+        stream is decoding."""
+        if self.index.sweep():
+            return True
         return self.learning is not None and self.learning.idle(milliseconds)
 
     def memory_bytes(self) -> dict[str, int]:

@@ -138,6 +138,7 @@ def test_nothing_of_an_untrusted_stream_outlives_it() -> None:
     verify(drafter, stream, list(range(300, 340)))
     drafter.end(stream)
     assert list(drafter.positions.index) == []
+    assert not drafter.positions.index.sweep()
     assert drafter.positions.index.arena.free == drafter.positions.index.arena.capacity
 
 
