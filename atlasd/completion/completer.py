@@ -16,6 +16,7 @@ from atlasd.completion.ahead import Ahead
 from atlasd.completion.cache import Hit, TypeThrough, wanted
 from atlasd.completion.chat import ChatTemplate
 from atlasd.completion.decoding import Decoded, Decoding
+from atlasd.completion.families import declared_orders
 from atlasd.completion.fates import Fates
 from atlasd.completion.flights import Flight, Flights, Superseded
 from atlasd.completion.healing import Healer
@@ -87,7 +88,7 @@ class Completer:
         """
         self._counts["requests"] += 1
         started = time.perf_counter()
-        request = _with_plain_line_ends(request)
+        request = request.with_plain_line_ends()
         flight = self._flights.begin(request)
         flight.task = asyncio.create_task(self._answer(request, flight, started))
         try:
@@ -129,7 +130,7 @@ class Completer:
 
     def raw_prompt(self, request: CompletionRequest) -> Prompt:
         """The prompt alone, for APIs that stream or score the model's text as it comes."""
-        return self._builder.build(_with_plain_line_ends(request)).prompt
+        return self._builder.build(request.with_plain_line_ends()).prompt
 
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
@@ -297,24 +298,6 @@ class Completer:
     ) -> None:
         spent_ms = (time.perf_counter() - started) * 1000
         self._nothing = Nothing(request, reason, self._model, origin, spent_ms)
-
-
-def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The fill-in-the-middle orders that a model's configuration says it was trained with."""
-    own = (config or {}).get("atlasd")
-    orders = own.get("fim_orders") if isinstance(own, Mapping) else None
-    return tuple(map(str, orders)) if isinstance(orders, list | tuple) else ()
-
-
-def _with_plain_line_ends(request: CompletionRequest) -> CompletionRequest:
-    """Models write line feeds, and editors insert them as the file has them."""
-    if "\r" not in request.prefix and "\r" not in request.suffix:
-        return request
-    return replace(
-        request,
-        prefix=request.prefix.replace("\r\n", "\n"),
-        suffix=request.suffix.replace("\r\n", "\n"),
-    )
 
 
 def _choice(request: CompletionRequest, index: int) -> Sampling:

@@ -7,8 +7,9 @@ a token; a family fits a tokenizer that has a prefix, a suffix and (where it use
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Order = Literal["psm", "spm"]
 """Prefix, suffix, middle; or suffix, prefix, middle."""
@@ -131,3 +132,10 @@ FAMILIES = (
         naming="plus",
     ),
 )
+
+
+def declared_orders(config: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The fill-in-the-middle orders that a model's configuration says it was trained with."""
+    own = (config or {}).get("atlasd")
+    orders = own.get("fim_orders") if isinstance(own, Mapping) else None
+    return tuple(map(str, orders)) if isinstance(orders, list | tuple) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from atlasd.engine.protocol import Sampling, StreamStats
@@ -63,6 +63,16 @@ class CompletionRequest:
     """False: decode plainly. The text is the same."""
     document: str | None = None
     """Key for cancel-previous: a newer request with the same key replaces this one."""
+
+    def with_plain_line_ends(self) -> CompletionRequest:
+        """Models write line feeds, and editors insert them as the file has them."""
+        if "\r" not in self.prefix and "\r" not in self.suffix:
+            return self
+        return replace(
+            self,
+            prefix=self.prefix.replace("\r\n", "\n"),
+            suffix=self.suffix.replace("\r\n", "\n"),
+        )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ async def text_of(address: str, profile: Path) -> str:
     try:
         async with asyncio.timeout(60), aiohttp.ClientSession() as session:
             told = profile / "DevToolsActivePort"
-            while not await asyncio.to_thread(told.exists):
+            while not await asyncio.to_thread(told.exists):  # noqa: ASYNC110 (no event tells)
                 await asyncio.sleep(0.1)
             port = (await asyncio.to_thread(told.read_text)).split()[0]
             pages = await (await session.get(f"http://127.0.0.1:{port}/json")).json()
