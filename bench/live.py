@@ -1,0 +1,213 @@
+"""The trained target decides: completions with drafting against the same without, in one process.
+
+    python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--model NAME]
+
+Workloads: function bodies taken out of files of a repository whose other files are known (every
+file one segment; the drafters learn from request to request, as in use); function bodies of
+held-out source (the standard library) with nothing known; chat about the same code. Greedy and at
+temperature 0.8. Each request is decoded plainly and with drafting, now the one first and now the
+other; the prompt is in the cache for both. Excluded are requests whose text falls into a loop.
+Ratios are of whole decodes by processor time of one thread; beside them, from instrumentation,
+drafting time and the cost of rows that were not accepted, over plain decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from atlasd.completion.chat import ChatTemplate
+from atlasd.completion.families import declared_orders
+from atlasd.completion.languages import language_of
+from atlasd.completion.templates import Surroundings, Template, template_for
+from atlasd.engine.inprocess import Output
+from atlasd.engine.protocol import Sampling
+from atlasd.engine.rollouts import Rollouts
+from atlasd.models.locate import find_model
+from atlasd.models.tokenizer import Tokenizer
+from atlasd.paths import paths
+from bench.drafting import LIBRARY
+from bench.holes import Hole, bodies, copy_repository, hole_in, take_out
+from bench.report import spread, table
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT, SUFFIX = 768, 192
+LOOP, TIMES = 24, 3
+
+
+@dataclass
+class Compared:
+    """Requests of one workload, both ways."""
+
+    name: str
+    ms: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
+    ratios: list[float] = field(default_factory=list)
+    tokens: int = 0
+    steps: int = 0
+    rows: int = 0
+    draft_ms: float = 0.0
+    wasted_ms: float = 0.0
+    looped: int = 0
+    different: int = 0
+
+    def row(self) -> list[object]:
+        """Of the table."""
+        plain = max(1e-9, self.ms[False])
+        return [
+            self.name,
+            f"{plain / max(1e-9, self.ms[True]):.2f}; {spread(self.ratios or [0.0])}",
+            f"{1e3 * self.tokens / max(1e-9, self.ms[True]):.0f} / {1e3 * self.tokens / plain:.0f}",
+            f"{self.tokens / max(1, self.steps):.2f}",
+            f"{self.rows / max(1, self.steps):.1f}",
+            f"{100 * self.draft_ms / plain:.1f} %",
+            f"{100 * self.wasted_ms / plain:.1f} %",
+            f"{len(self.ratios)} ({self.looped})",
+            self.different,
+        ]
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether a text ends by saying the same few tokens again and again."""
+    return any(
+        len(tokens) >= size * TIMES
+        and all(tokens[-1 - at] == tokens[-1 - at - size] for at in range(size * (TIMES - 1)))
+        for size in range(1, LOOP + 1)
+    )
+
+
+class Bench:
+    """A target with its drafters, asked both ways."""
+
+    def __init__(self, rollouts: Rollouts, ends: Sequence[int], tokens: int) -> None:
+        self.rollouts, self.ends, self.tokens = rollouts, ends, tokens
+        self.turn = 0
+
+    def _decode(self, prompt: list[int], sampling: Sampling, drafting: bool) -> Output:
+        return self.rollouts.sample(
+            [prompt],
+            max_tokens=self.tokens,
+            sampling=sampling,
+            stop_tokens=self.ends,
+            drafting=drafting,
+            learn=drafting,
+        )[0]
+
+    def compare(self, name: str, prompts: Sequence[list[int]], temperature: float) -> Compared:
+        """All requests of a workload, in alternating order."""
+        done = Compared(name)
+        costs = self.rollouts.engine.costs
+        for number, prompt in enumerate(prompts):
+            sampling = Sampling(temperature=temperature, seed=number)
+            self.rollouts.sample([prompt], max_tokens=1, drafting=False, learn=False)
+            self.turn += 1
+            found = {
+                drafting: self._decode(prompt, sampling, drafting)
+                for drafting in ((True, False) if self.turn % 2 else (False, True))
+            }
+            on, off = found[True], found[False]
+            done.different += on.tokens != off.tokens
+            if len(off.tokens) < 4:
+                continue
+            if loops(off.tokens):
+                done.looped += 1
+                continue
+            for way, output in found.items():
+                done.ms[way] += output.stats.decode_ms
+            done.ratios.append(off.stats.decode_ms / max(1e-9, on.stats.decode_ms))
+            done.tokens += len(on.tokens)
+            done.steps += on.stats.steps
+            done.rows += on.stats.rows
+            done.draft_ms += on.stats.draft_ms
+            drafted = sum(on.stats.drafted.values())
+            accepted = sum(on.stats.accepted.values())
+            length = len(prompt) + self.tokens
+            average = max(1, round(on.stats.rows / max(1, on.stats.steps)))
+            beyond = max(0.0, costs.ms(average, length) - costs.ms(1, length))
+            done.wasted_ms += on.stats.steps * beyond * (drafted - accepted) / max(1, drafted)
+        return done
+
+
+def prompt_of(template: Template, tokenizer: Tokenizer, hole: Hole) -> list[int]:
+    """A hole in the model's own format."""
+    before = tokenizer.decode(tokenizer.encode(hole.before)[-PROMPT:])
+    after = tokenizer.decode(tokenizer.encode(hole.after)[:SUFFIX])
+    language = language_of(None, str(hole.path))
+    return template.prompt(Surroundings(before, after, language)).tokens
+
+
+def library_holes(count: int) -> list[Hole]:
+    """Function bodies of the standard library."""
+    import os
+
+    root = Path(os.__file__).parent
+    found: list[Hole] = []
+    for name in LIBRARY:
+        path = root / f"{name}.py"
+        places = bodies(path.read_text())
+        found += [hole_in(path, *place) for place in places[:: max(1, len(places) // 4)]]
+    return found[:count]
+
+
+def chat_prompts(tokenizer: Tokenizer, holes: Sequence[Hole]) -> list[list[int]]:
+    """Questions about the same code."""
+    template = ChatTemplate(tokenizer.chat_template)
+    asked = ("Explain what this code does.", "Write a test for this code.", "Add a docstring.")
+    prompts = []
+    for number, hole in enumerate(holes):
+        code = f"```python\n{hole.before[-800:]}{hole.wanted}\n```"
+        message = {"role": "user", "content": f"{asked[number % 3]}\n\n{code}"}
+        prompts.append(template.tokens(tokenizer, [message]))
+    return prompts
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("repository", nargs="?", type=Path, default=ROOT)
+    parser.add_argument("--sites", type=int, default=16, help="requests per workload")
+    parser.add_argument("--tokens", type=int, default=64, help="at most, per request")
+    parser.add_argument("--model")
+    options = parser.parse_args()
+    files_of_model = find_model(options.model, paths())
+    tokenizer = Tokenizer.load(files_of_model)
+    template = template_for(tokenizer, declared_orders(files_of_model.config))
+    unseen = library_holes(options.sites)
+    rows: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = copy_repository(options.repository, Path(folder))
+        holes = take_out(files, options.sites, seed=1)
+        works = {
+            "held-out bodies": [prompt_of(template, tokenizer, hole) for hole in unseen],
+            "chat": chat_prompts(tokenizer, unseen),
+            "repository": [prompt_of(template, tokenizer, hole) for hole in holes],
+        }
+        texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
+    for temperature in (0.0, 0.8):
+        with Rollouts(options.model, threads=1) as rollouts:
+            bench = Bench(rollouts, tokenizer.eos_ids, options.tokens)
+            for name, prompts in works.items():
+                if name == "repository":
+                    for path, tokens in texts:
+                        array = np.array(tokens, np.int32)
+                        rollouts.drafting.add_segment(path, "rollouts", "file", array, "python")
+                kind = "greedy" if temperature == 0 else f"temperature {temperature}"
+                rows.append(bench.compare(f"{name}, {kind}", prompts, temperature).row())
+    header = ["workload", "drafting over plain: in all; by request", "tokens/s on / off"]
+    header += [
+        "tokens a step",
+        "rows a step",
+        "drafting",
+        "wasted rows",
+        "requests (loops left out)",
+    ]
+    header += ["texts that differ"]
+    print(table("Live (`python -m bench.live`), one thread", header, rows))
+
+
+if __name__ == "__main__":
+    main()
