@@ -115,7 +115,7 @@ def run(served: Served, root: Path, holes: list[Hole], seconds: float) -> bool:
         f"this repository is open in an LSP editor and indexed: {repository['files']} files, "
         f"{repository['tokens']:,} tokens"
     )
-    console.print(f"{len(holes)} functions have lost their bodies; a developer writes them again")
+    console.print(f"bodies taken out of it, for a developer to write again: {len(holes)}")
     session, compared = asyncio.run(edit(served, root, holes, seconds))
     for text in examples(session, root):
         console.print(text)
