@@ -31,7 +31,9 @@ class BuildNative(build_ext):
         if os.environ.get("ATLASD_NO_NATIVE"):
             return
         try:
-            native_build().build(Path(self.get_ext_fullpath(ext.name)))
+            # compiled files are kept, for the tests' builds of the same text
+            kept = Path(__file__).parent / "build" / "native" / "plain"
+            native_build().build(Path(self.get_ext_fullpath(ext.name)), keep=kept)
         except (OSError, RuntimeError) as error:
             # atlasd works without, through torch, only slower; `atlasd doctor` tells
             print(f"the CPU kernels were not built: {error}", file=sys.stderr)

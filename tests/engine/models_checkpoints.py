@@ -6,18 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
+
+from tests.random_models import build
 
 VOCABULARY = 307
 BASE: dict[str, Any] = {
@@ -48,47 +39,36 @@ YARN = {
 LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
 
-FAMILIES: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
-    "llama 3": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": LLAMA3}),
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama 3": ("llama", {"rope_parameters": LLAMA3}),
     "llama 3 tied": (
-        LlamaConfig,
-        LlamaForCausalLM,
+        "llama",
         {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
     ),
-    "llama linear": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": LINEAR}),
-    "llama dynamic": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": DYNAMIC}),
-    "llama without groups": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 6}),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "llama linear": ("llama", {"rope_parameters": LINEAR}),
+    "llama dynamic": ("llama", {"rope_parameters": DYNAMIC}),
+    "llama without groups": ("llama", {"num_key_value_heads": 6}),
+    "qwen2": ("qwen2", {}),
     "qwen2 tied": (
-        Qwen2Config,
-        Qwen2ForCausalLM,
+        "qwen2",
         {"tie_word_embeddings": True, "num_key_value_heads": 1},
     ),
-    "qwen2 yarn": (Qwen2Config, Qwen2ForCausalLM, {"rope_parameters": YARN}),
+    "qwen2 yarn": ("qwen2", {"rope_parameters": YARN}),
     "qwen2 sliding": (
-        Qwen2Config,
-        Qwen2ForCausalLM,
+        "qwen2",
         {"use_sliding_window": True, "sliding_window": 50, "max_window_layers": 1},
     ),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
-    "qwen3 tied": (Qwen3Config, Qwen3ForCausalLM, {"tie_word_embeddings": True}),
-    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 70}),
-    "mistral without window": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+    "qwen3 tied": ("qwen3", {"tie_word_embeddings": True}),
+    "mistral": ("mistral", {"sliding_window": 70}),
+    "mistral without window": ("mistral", {"sliding_window": None}),
 }
 
 
 def random_model(family: str, **changes: Any) -> PreTrainedModel:
     """A float32 model whose weights are large enough for positions and neighbours to matter."""
-    torch.manual_seed(0)
-    config_class, model_class, options = FAMILIES[family]
-    model: PreTrainedModel = model_class(config_class(**{**BASE, **options, **changes})).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.uniform_(0.5, 1.5)
-            else:
-                parameter.normal_(std=0.15)
-    return model
+    kind, options = FAMILIES[family]
+    return build(kind, {**BASE, **options, **changes}, lambda name, parameter: 0.15)
 
 
 def save(model: PreTrainedModel, folder: Path, **options: Any) -> Path:

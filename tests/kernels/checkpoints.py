@@ -7,17 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from atlasd_kernels.spec import DecoderSpec
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
+
+from tests.random_models import build
 
 BASE: dict[str, Any] = {
     "vocab_size": 301,
@@ -29,21 +21,18 @@ BASE: dict[str, Any] = {
     "max_position_embeddings": 512,
     "attn_implementation": "eager",
 }
-FAMILIES: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {"head_dim": 32}),
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"head_dim": 32}),
     "qwen2": (
-        Qwen2Config,
-        Qwen2ForCausalLM,
+        "qwen2",
         {"tie_word_embeddings": True, "hidden_size": 128, "rope_theta": 1e6},
     ),
     "qwen3": (
-        Qwen3Config,
-        Qwen3ForCausalLM,
+        "qwen3",
         {"head_dim": 48, "tie_word_embeddings": True, "num_attention_heads": 10},
     ),
     "mistral": (
-        MistralConfig,
-        MistralForCausalLM,
+        "mistral",
         {"sliding_window": 37, "head_dim": 64, "num_key_value_heads": 1},
     ),
 }
@@ -51,18 +40,12 @@ FAMILIES: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
 
 def make_model(family: str, seed: int = 0) -> PreTrainedModel:
     """A random float32 model whose logits differ enough from token to token to test with."""
-    torch.manual_seed(seed)
-    config_class, model_class, options = FAMILIES[family]
-    model: PreTrainedModel = model_class(config_class(**{**BASE, **options})).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.uniform_(0.5, 1.5)
-            elif name.endswith("bias"):
-                parameter.normal_(0, 0.2)
-            else:
-                parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
-    return model
+    kind, options = FAMILIES[family]
+
+    def spread(name: str, parameter: torch.Tensor) -> float:
+        return 0.2 if name.endswith("bias") else 1.5 / parameter.shape[-1] ** 0.5
+
+    return build(kind, {**BASE, **options}, spread, seed)
 
 
 def spec_of(model: PreTrainedModel) -> DecoderSpec:
