@@ -35,7 +35,9 @@ _BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a posit
 _CANDIDATES = 6
 _ENOUGH = 3
 _TAIL = 256
-_MAX_PIECES = 16
+_MAX_PIECES = 32
+PIECE = 8192
+"""Tokens of a new segment that are written at a time: about two milliseconds."""
 _SWEEP = 2048
 """Positions that are taken out of the chains at a time: about two milliseconds."""
 
@@ -123,6 +125,31 @@ class PositionIndex:
             segment.updated = self.clock
             self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens)))
         return segment
+
+    def put_in_pieces(
+        self,
+        name: str,
+        repository: str | None,
+        kind: str,
+        tokens: Int32,
+        language: str | None = None,
+    ) -> Iterator[None]:
+        """As ``put``, but a long new segment grows piece by piece; other work may come between.
+        Ends early where the segment is changed or dropped meanwhile."""
+        known = self.segments.get((repository, name))
+        if known is not None and known.pieces:
+            self.put(name, repository, kind, tokens, language)
+            return
+        tokens = tokens[: self.arena.capacity // 4]
+        segment = self.put(name, repository, kind, tokens[:PIECE], language)
+        generation = segment.generation
+        for begin in range(PIECE, len(tokens), PIECE):
+            yield
+            if not self.holds(segment) or segment.generation != generation:
+                return
+            more = self._write(segment, tokens, begin, min(begin + PIECE, len(tokens)))
+            if segment.generation == generation:  # else it was evicted to make room for itself
+                self._set_pieces(segment, segment.pieces + more)
 
     def append(self, segment: Segment, tokens: list[int], prefix: list[int]) -> None:
         """Let a segment grow by verified tokens; ``prefix`` are its stream's prefix hashes, to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from atlasd.draft.learned import LearnedState, pack, unpack, unpack_shared
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import ADAPTER, Neural
-from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.positions_index import PIECE, PositionIndex
 from atlasd.draft.recycle import Recycle
 
 log = logging.getLogger(__name__)
@@ -105,13 +105,30 @@ class Drafting:
     ) -> None:
         """Draft from this text (``kind``: file or accepted); replaces the segment of that name.
         ``modified`` is when it last changed, in seconds since the epoch, if that is known."""
+        for _ in self.adding(segment, repository, kind, tokens, language, modified):
+            pass
+
+    def adding(
+        self,
+        segment: str,
+        repository: str,
+        kind: str,
+        tokens: Int32,
+        language: str | None = None,
+        modified: float = 0.0,
+    ) -> Iterator[None]:
+        """As ``add_segment``, in pieces of about two milliseconds between which requests are
+        served: each step of the iterator is one."""
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
             log.warning("%s has tokens that the model does not have: not drafted from", segment)
             return
         known = (repository, segment) in self.index.segments
-        self.index.put(segment, repository, kind, tokens, language)
+        yield from self.index.put_in_pieces(segment, repository, kind, tokens, language)
         if not known:
-            self.recycle.add(tokens)
+            for begin in range(0, len(tokens), PIECE // 2):
+                if begin:
+                    yield
+                self.recycle.add(tokens[max(0, begin - 2) : begin + PIECE // 2])
         if self.learning is not None:
             self.learning.wish(repository, segment, kind, tokens, modified)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator
 from time import monotonic
 
 from atlasd.draft.registry import Drafting, as_tokens
@@ -81,6 +82,8 @@ class Service:
         self._inbox = inbox
         self._outbox = outbox
         self._later: deque[Later] = deque()
+        self._adding: Iterator[None] | None = None
+        """What is left of a segment that is taken in piece by piece."""
         self._drafting: Drafting | None = None
         self._clock = clock_of(served.loaded)
         self._engine = Engine(
@@ -118,7 +121,7 @@ class Service:
                 self._engine.step()
                 if not self._engine.urgent or monotonic() - self._learned_at > PATIENCE_S:
                     self._do_later(1)
-            elif self._later:
+            elif self._later or self._adding is not None:
                 self._do_later(16)
             elif self._looks:
                 self._looks -= 1
@@ -208,12 +211,18 @@ class Service:
 
     def _do_later(self, most: int) -> None:
         self._learned_at = monotonic()
-        for _ in range(min(most, len(self._later))):
-            message = self._later.popleft()
+        for _ in range(most):
+            if self._adding is None and not self._later:
+                return
+            what = "a segment" if self._adding else type(self._later[0]).__name__
             try:
-                self._learn(message)
+                if self._adding is None:
+                    self._learn(self._later.popleft())
+                elif next(self._adding, self._adding) is not None:
+                    self._adding = None
             except Exception:
-                log.exception("%s could not be learned from", type(message).__name__)
+                log.exception("%s could not be learned from", what)
+                self._adding = None
             if len(self._inbox):
                 return
 
@@ -229,7 +238,7 @@ class Service:
             return
         match message:
             case AddSegment():
-                self._drafting.add_segment(
+                self._adding = self._drafting.adding(
                     message.segment,
                     message.repository,
                     message.kind,
@@ -272,6 +281,7 @@ class Service:
     # State
 
     def _set_drafting(self, on: bool) -> None:
+        self._adding = None
         if not on:
             self._engine.set_planning(None)
             if self._drafting is not None:

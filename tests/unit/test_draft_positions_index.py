@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atlasd.draft.arena import Arena
 from atlasd.draft.ngrams import LONGEST, ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
-from atlasd.draft.positions_index import MAX_MATCH, Context, PositionIndex, context_of
+from atlasd.draft.positions_index import MAX_MATCH, PIECE, Context, PositionIndex, context_of
 from atlasd.draft.segments import Segment
 
 # Few distinct tokens make long and ambiguous matches; many make short and unique ones.
@@ -151,6 +151,33 @@ def test_an_edit_writes_the_window_and_not_the_file() -> None:
     index.put("file", "r", "file", ids([*text[:9000], 7, 7, 7, *text[9100:]]))
     assert index.arena.used - before <= 3 + 2 * MAX_MATCH
     assert segment.generation == 1
+
+
+def test_a_long_segment_grows_in_pieces_and_is_the_same_in_the_end() -> None:
+    index = PositionIndex(8 << 20)
+    text = list(range(3 * PIECE + 100))
+    pieces = index.put_in_pieces("long", "r", "file", ids(text))
+    sizes = [index.segments["r", "long"].length for _ in pieces]
+    assert sizes == [PIECE, 2 * PIECE, 3 * PIECE]
+    segment = index.segments["r", "long"]
+    assert index.read(segment).tolist() == text
+    for at in (PIECE - 1, PIECE + 3, 3 * PIECE + 50):
+        match = index.find(context(text[at - 64 : at]))[0]
+        assert match.length == MAX_MATCH
+        assert index.continuation(segment, match.position, 8) == text[at : at + 8]
+
+
+@pytest.mark.parametrize("change", ["drop", "put"])
+def test_a_segment_that_changes_while_it_grows_grows_no_further(change: str) -> None:
+    index = PositionIndex(8 << 20)
+    pieces = index.put_in_pieces("long", "r", "file", ids(list(range(4 * PIECE))))
+    next(pieces)
+    index.drop("long", "r")
+    if change == "put":
+        index.put("long", "r", "file", ids([1, 2, 3]))
+    assert list(pieces) == []
+    kept = [index.read(segment).tolist() for segment in index]
+    assert kept == ([[1, 2, 3]] if change == "put" else [])
 
 
 def test_a_deleted_repository_is_not_found_any_more() -> None:
