@@ -21,8 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from atlasd_kernels.gpu.formats import FOUR_BITS, PackedMatrix, dequantise
-from atlasd_kernels.gpu.launch import EXACT, compute_type, power_of_two
-from atlasd_kernels.gpu.tiling import ROWS, Tiling, tiles_for
+from atlasd_kernels.gpu.launch import EXACT, compute_type, power_of_two, shared_memory
+from atlasd_kernels.gpu.tiling import ROWS, SHARED, Tiling, tiles_for
 
 
 def reference(
@@ -211,6 +211,7 @@ def matmul(
     tiles = tiles_for(count) if tile_rows == ROWS else 1
     squares, width, eps = norm or (weight.scales, 1, 0.0)
     blocks = squares.shape[1] if norm else 1
+    shared = SHARED if tile_rows == ROWS else shared_memory()
     whole_blocks = weight.columns % (tiling.block_k) == 0
     if weight.format in FOUR_BITS and tiling.block_k != 256:
         raise ValueError("four-bit weights lie in blocks of 256 columns")
@@ -246,6 +247,6 @@ def matmul(
         EVEN=whole_blocks,
         COMPUTE=compute_type(x),
         num_warps=tiling.warps,
-        num_stages=tiling.stages(weight.format, tile_rows * tiles),
+        num_stages=tiling.stages(weight.format, tile_rows * tiles, shared),
         **EXACT,
     )

@@ -19,7 +19,7 @@ PROGRAMS = 264
 A constant, so that bits do not depend on the card."""
 
 SHARED = 96 << 10
-"""Bytes of shared memory that a program may use for blocks in flight."""
+"""Bytes of shared memory that a decoding program may use: what every card since Ampere has."""
 
 BLOCK_K = {"fp32": 32, "bf16": 128, "fp8": 128, "int8": 128, "int4": 256, "nvfp4": 256}
 
@@ -40,12 +40,13 @@ class Tiling:
         blocks = -(-columns // self.block_k)
         return -(-blocks // self.splits)
 
-    def stages(self, kind: str, rows: int) -> int:
-        """Blocks in flight at once, within the shared memory that every card since Ampere has.
-        This orders loads, not sums."""
+    def stages(self, kind: str, rows: int, shared: int = SHARED) -> int:
+        """Blocks in flight at once within ``shared`` bytes. This orders loads, not sums."""
         item = 4 if kind == "fp32" else 2
         tile = self.block_n * self.block_k * BITS[kind] / 8 + rows * self.block_k * item
-        return int(min(4, max(2, SHARED // tile)))
+        # Quantised weights lie there once more when they are decoded.
+        decoded = 0 if kind in ("fp32", "bf16") else self.block_n * self.block_k * item
+        return int(min(4, max(1, (shared - decoded) // tile)))
 
 
 def decode_tiling(rows: int, columns: int, kind: str, *, whole: bool) -> Tiling:
@@ -65,7 +66,7 @@ def decode_tiling(rows: int, columns: int, kind: str, *, whole: bool) -> Tiling:
 def prefill_tiling(kind: str) -> Tiling:
     """For many rows: bound by arithmetic, so blocks are large and wgmma may be used."""
     if kind in FOUR_BITS:
-        return Tiling(128, BLOCK_K[kind], 1, warps=8, rows=64)
+        return Tiling(64, BLOCK_K[kind], 1, warps=8, rows=64)
     if kind == "fp32":
         return Tiling(64, 32, 1, warps=8, rows=64)
     return Tiling(128, 64, 1, warps=8, rows=128)

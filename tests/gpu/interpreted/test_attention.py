@@ -51,9 +51,16 @@ def run(
     return out, expected
 
 
-@pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("window", [None, 40, 200])
-@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 2, 32), (7, 1, 48)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "window", "whole"),
+    [
+        (6, 2, 32, None, False),
+        (6, 2, 32, 200, False),
+        (7, 1, 48, 40, False),
+        (7, 1, 48, None, True),
+        (6, 2, 32, 40, True),
+    ],
+)
 def test_every_row_attends_to_what_it_may_see(heads, kv_heads, dim, window, whole) -> None:
     query = random(40, heads, dim)
     cache = random(3, kv_heads, 320, dim, seed=1), random(3, kv_heads, 320, dim, seed=2)

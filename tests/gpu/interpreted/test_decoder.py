@@ -25,7 +25,7 @@ from atlasd.models.weights import open_weights
 from tests.engine.models_checkpoints import VOCABULARY, random_model, random_tokens, save
 from tests.engine.oracle import OracleController
 
-FAMILIES = ("llama 3", "qwen2 tied", "qwen2 sliding", "qwen3", "mistral")
+FAMILIES = ("llama 3", "qwen2 sliding", "qwen3 tied", "mistral")
 SMALL = {"num_hidden_layers": 2}
 
 

@@ -14,7 +14,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize(("count", "n", "k"), [(1, 70, 96), (17, 64, 512), (40, 33, 300)])
+@pytest.mark.parametrize(("count", "n", "k"), [(1, 70, 512), (40, 33, 300)])
 def test_a_matmul_is_that_of_the_dequantised_weights(kind, count, n, k) -> None:
     weight = quantise(random(n, k) * 0.1, kind)
     x = random(count, k, seed=1)
