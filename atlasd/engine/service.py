@@ -102,7 +102,7 @@ class Service:
         """A stream was held to a constraint, so others will be."""
         self._ending = False
         self._reload: Reload | None = None
-        self._held: deque[Submit] = deque()
+        self._held: dict[int, Submit] = {}
         """Requests that came while new weights wait for the streams before them to end."""
         self._learned_at = monotonic()
         self._unsaved = not served.calibrated
@@ -164,6 +164,12 @@ class Service:
                 self._submit(message)
             case Compiled():
                 self._compiled(message)
+            case Reload():
+                if self._reload is not None:
+                    self._outbox.put(Reloaded(self._reload.request, "Newer weights came."))
+                self._reload = message
+            case Cancel() | Promote() if message.stream in self._held:
+                self._told_while_held(message)
             case Cancel():
                 if (waiting := self._compiling.pop(message.stream, None)) is not None:
                     self._engine.refuse(waiting, "cancelled")
@@ -192,7 +198,7 @@ class Service:
 
     def _submit(self, submit: Submit) -> None:
         if not submit.grammar:
-            self._engine.submit(submit)
+            self._admit(submit)
             return
         self._compiling[submit.stream] = submit
         self._compiler.compile(submit)
@@ -275,8 +281,24 @@ class Service:
         self._release()
 
     def _release(self) -> None:
-        while self._held:
-            self._engine.submit(self._held.popleft())
+        held, self._held = self._held, {}
+        for submit in held.values():
+            self._engine.submit(submit)
+
+    def _admit(self, submit: Submit) -> None:
+        """Decode a request; behind new weights it waits for them."""
+        if self._reload is None:
+            self._engine.submit(submit)
+        else:
+            self._held[submit.stream] = submit
+
+    def _told_while_held(self, message: Cancel | Promote) -> None:
+        """Something about a request that waits for new weights."""
+        if isinstance(message, Promote):
+            self._held[message.stream].priority = message.priority
+        else:
+            self._engine.submit(self._held.pop(message.stream))
+            self._engine.cancel(message.stream)
 
     # State
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic, perf_counter, thread_time
 from typing import Protocol
@@ -40,7 +41,7 @@ REPOSITORIES = 6
 WINDOW = 32
 """Rows of a training step."""
 
-UNIT_MS = 4.0
+UNIT_MS = 3.0
 """What a unit of work should take."""
 
 LOOK_EVERY = 150
@@ -111,6 +112,7 @@ class Learner:
         self._pool_of: Adapted | None = None
         self._chunk = 16
         self._static: Float32 | None = None
+        self._heads: deque[tuple[Adapter, Float32]] = deque(maxlen=4)
         self._saved_at = monotonic()
         self._work = self._units()
         self._headers = {header.repository: header for header in files.headers()} if files else {}
@@ -253,8 +255,9 @@ class Learner:
 
     def _train(self, one: Adapted) -> Iterator[None]:
         """A burst of training steps; at its end perhaps a look at the candidate."""
-        trainer = self._trainer(one)
-        yield
+        if one.trainer is None:
+            yield from self._begin(one)
+        trainer = one.trainer
         if trainer is None:
             one.owed = 0.0
             return
@@ -282,6 +285,9 @@ class Learner:
         """Judge the candidate on rows that no training has seen, and promote it if it gains."""
         one.looked = one.steps
         candidate, live = trainer.adapter.copy(), one.versions.live
+        yield
+        self._head_rows(candidate)
+        yield
         static, current, new = list[Float64](), list[Float64](), list[Float64]()
         for passage in list(one.replay.unseen):
             states = yield from self._states(passage)
@@ -301,6 +307,7 @@ class Learner:
             self._promote(one, candidate, gain)
             yield
         head = one.head(self.model.head, self.model.vocab_size)
+        yield
         if head is not None and not np.array_equal(head, trainer.adapter.head):
             trainer.use_head(head)
         yield
@@ -331,14 +338,15 @@ class Learner:
         if self._files is not None:
             self._files.save_versions(one.repository, one.versions, one.replay.rows, one.steps)
 
-    def _trainer(self, one: Adapted) -> Trainer | None:
-        if one.trainer is None:
-            head = one.head(self.model.head, self.model.vocab_size)
-            if head is None:
-                return None
+    def _begin(self, one: Adapted) -> Iterator[None]:
+        """A candidate that corrects nothing yet."""
+        head = one.head(self.model.head, self.model.vocab_size)
+        yield
+        if head is not None:
             fresh = Adapter.fresh(head, self.model.hidden, self.model.vocab_size, self._seed)
+            yield
             one.trainer = Trainer(fresh, self.model.rows)
-        return one.trainer
+            yield
 
     def _corrected(self, adapter: Adapter) -> Corrected:
         return self.model.corrected(
@@ -402,10 +410,19 @@ class Learner:
             best = (states @ self._static.T).argmax(axis=1)
         else:
             head = adapter.head
-            rows = np.ascontiguousarray(self.model.rows(head), np.float32)
+            rows = self._head_rows(adapter)
             best = adapter.logits(states, *_read_by(passage), rows).argmax(axis=1)
         agrees: Bools = head[best] == passage.top[:, 0]
         return agrees
+
+    def _head_rows(self, adapter: Adapter) -> Float32:
+        """The drafter's rows of an adapter's head; those of the last few are kept."""
+        for known, rows in self._heads:
+            if known is adapter:
+                return rows
+        rows = np.ascontiguousarray(self.model.rows(adapter.head), np.float32)
+        self._heads.append((adapter, rows))
+        return rows
 
     def _play(self, hits: Bools) -> Float64:
         """What a passage would have cost, by lookahead."""
@@ -490,6 +507,7 @@ class Learner:
     def forget(self, repository: str | None) -> None:
         """Drop all that was learned from a repository (None: from all), the files as well."""
         self._pool.clear()
+        self._heads.clear()
         # What is being worked on may belong to it.
         self._work = self._units()
         if repository is None:

