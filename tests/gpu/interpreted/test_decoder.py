@@ -72,7 +72,7 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     decoder.close()
 
 
-@pytest.mark.parametrize("kind", ["int4", "nvfp4"])
+@pytest.mark.parametrize("kind", ["nvfp4"])
 def test_a_quantised_model_is_that_of_its_dequantised_weights(kind: str, tmp_path: Path) -> None:
     model = random_model("qwen2", **SMALL)
     decoder = decoder_of(save(model, tmp_path), kind)
@@ -148,7 +148,7 @@ def test_drafting_changes_no_token(decoder: CudaDecoder) -> None:
     def serve(planning: Planning | None) -> tuple[list[int], dict[str, int]]:
         outputs = Outputs()
         engine = Engine(decoder, outputs.take, planning=planning)
-        engine.submit(request(1, prompt, max_tokens=8, sampling=sampling))
+        engine.submit(request(1, prompt, max_tokens=6, sampling=sampling))
         while engine.step():
             pass
         assert outputs[1].reason == "length", outputs[1].message
