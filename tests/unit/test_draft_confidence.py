@@ -172,3 +172,20 @@ def test_nothing_is_learned_from_a_stream_that_is_not_trusted() -> None:
     ]
     assert list(subject.index) == []
     assert (subject.recycle.single.latest == -1).all()
+
+
+def test_a_low_estimate_recovers_when_proposals_hold_again() -> None:
+    """Long unlucky, then always right: back above a half within twenty outcomes, as the stream's
+    own offset and the adaptive half-life forget what no longer holds."""
+    confidence = Confidence()
+    scope = confidence.scope("r", "python")
+    features = [(3, 1)]
+    for _ in range(500):
+        confidence.learn("text", scope, 1, [2], features, 0, True)
+    low = confidence.predict("text", scope, 1, [2], features)[0]
+    outcomes = 0
+    while confidence.predict("text", scope, 1, [2], features)[0] < 0.5:
+        confidence.learn("text", scope, 1, [2], features, 1, False)
+        outcomes += 1
+        assert outcomes <= 20
+    assert low < 0.05
