@@ -3,9 +3,9 @@
     python -m bench.calibration [--predictions 20000] [--plots docs]
 
 Releases of packages are replayed as in ``bench.replay``, the static drafter being the bundled one
-read teacher-forced. Every token that any source proposed is a prediction, made before its outcome
-was learned from; the log loss is held against that of the source's own running mean. Expected
-calibration error is over 20 bins of equal mass.
+read teacher-forced and asked at every step. Every token that any source proposed is a prediction,
+made before its outcome was learned from; the log loss is held against that of the source's own
+running mean. Expected calibration error is over 20 bins of equal mass.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ def main() -> None:
     """Print a row per source, write the curve."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--predictions", type=int, default=20_000, help="at least, per source")
-    parser.add_argument("--static-ms", type=float, default=0.3, help="low, so that it is asked")
     parser.add_argument("--releases", action="append", default=[], metavar="NAME==V1,V2,…")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "atlasd-bench")
     parser.add_argument("--plots", type=Path, help="write calibration.svg to this folder")
@@ -66,11 +65,11 @@ def main() -> None:
 
 def predictions(options: argparse.Namespace) -> Journal:
     """Replay until every source made enough of them, or there is no text left."""
-    registry.text_library = lambda: None  # the same arithmetic, with a journal
+    vars(registry)["text_library"] = lambda: None  # the same arithmetic, with a journal
     tokenizer = Tokenizer.load(find_model(None, paths()))
     encode = cache(tokenizer.encode)
     costs = COSTS["gpu"]
-    neural, recorded = static_drafter(options.static_ms)
+    neural, recorded = static_drafter(0.3, eager=True)
     drafting = Drafting(
         vocab_size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,

@@ -201,14 +201,14 @@ def plot(works: Sequence[Workload], found: Sequence[System], folder: Path, profi
             drawn.mark(at, work.name)
             at += len(work.requests)
         drawn.save(folder / f"drift-{name}.svg")
-    values = [("plain", 1.0)]
+    bars = [("plain", 1.0)]
     for one in (found[2], found[3], found[0]):
         plain = sum(outcome.plain_ms for outcome in one.phases)
-        values.append((one.name, plain / sum(outcome.target_ms for outcome in one.phases)))
+        bars.append((one.name, plain / sum(outcome.target_ms for outcome in one.phases)))
     drawn = Plot(
-        f"Speed over plain decoding, whole sequence, {profile} costs", "", "× plain", len(values), 4
+        f"Speed over plain decoding, whole sequence, {profile} costs", "", "× plain", len(bars), 4
     )
-    drawn.bars(values)
+    drawn.bars(bars)
     drawn.save(folder / "drift-waterfall.svg")
 
 

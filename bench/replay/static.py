@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atlasd.draft.drafter import Int32
+from atlasd.draft.drafter import Int32, StreamView
 from atlasd.draft.neural import Neural, Noise
 from atlasd.models.decoder import Decoder
 
@@ -109,9 +109,17 @@ def bundled_readings() -> Readings:
     return Readings(decoder, head_tokens(files.path))
 
 
-def static_drafter(token_ms: float) -> tuple[Neural, Recorded]:
+class Eager(Neural):
+    """Asked at every step, whatever it costs: for measuring its confidence."""
+
+    def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
+        """Always worth it."""
+        return float("inf")
+
+
+def static_drafter(token_ms: float, eager: bool = False) -> tuple[Neural, Recorded]:
     """A static drafter that costs so many milliseconds a token."""
     model = Recorded(token_ms)
-    neural = Neural(model, now=lambda: model.spent_ms / 1e3)
+    neural = (Eager if eager else Neural)(model, now=lambda: model.spent_ms / 1e3)
     neural.token_ms, neural.read_ms = token_ms, 0.0
     return neural, model
