@@ -40,7 +40,7 @@ bench: venv ## the numbers of bench/RESULTS.md on this machine
 	@$(PY) -m bench
 
 gpu-check: venv ## build, check and time everything that needs a CUDA device
-	@$(PY) -m pytest -q -m gpu
+	@$(PY) -m bench.gpu_check
 
 e2e-vscode: venv ## the extension in a real VS Code in a browser
 	@editor-extensions/vscode/e2e/run.sh
