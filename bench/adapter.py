@@ -182,5 +182,5 @@ if __name__ == "__main__":
     parser.add_argument("--tests", type=int, default=40)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--lookahead", type=int, default=4)
-    parser.add_argument("--warm", type=float, default=40.0, help="seconds before the first request")
+    parser.add_argument("--warm", type=float, default=90.0, help="seconds before the first request")
     print(measure(parser.parse_args()))

@@ -120,17 +120,17 @@ def test_what_is_read_in_idle_time_is_what_the_target_says(serving: Serving) -> 
 
 def test_reading_gives_way_to_a_request_and_spoils_nothing(serving: Serving) -> None:
     truth = serving.serve(prompts(3), drafting=False)
-    for number in range(8):
+    for number in range(3):
         text = np.random.default_rng(number).integers(0, VOCAB, 400).astype(np.int32)
         serving.drafting.add_segment(f"{number}.py", "/r", "file", text, "python")
-    for _ in range(30):
+    for _ in range(12):
         serving.learner.idle(0.0)  # one unit: in the middle of a text
         assert serving.serve(prompts(3)[:1], drafting=True) == truth[:1]
     assert serving.serve(prompts(3), drafting=True) == truth
 
 
 def test_a_slice_of_idle_time_ends_on_time(serving: Serving) -> None:
-    for number in range(6):
+    for number in range(2):
         text = np.random.default_rng(number).integers(0, VOCAB, 600).astype(np.int32)
         serving.drafting.add_segment(f"{number}.py", "/r", "file", text, "python")
     longest = 0.0

@@ -15,6 +15,8 @@ from atlasd.draft.registry import Drafting
 from atlasd.learn.learner import Learner
 from tests.unit.learning import VOCAB, Table, walk
 
+pytestmark = pytest.mark.slow
+
 TOKEN_MS = 0.06
 SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
 OTHER = np.random.default_rng(6).permutation(VOCAB)
@@ -96,14 +98,14 @@ def random_text(seed: int, length: int = 72) -> list[int]:
 @pytest.mark.parametrize("later", ["another text", "random text", "what the static drafter says"])
 def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(later: str) -> None:
     system = System()
-    for seed in range(100):  # teaches one thing, in part by noise nobody could learn
+    for seed in range(72):  # teaches one thing, in part by noise nobody could learn
         system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed))
         if seed % 10 == 9:
             system.learn()
     assert system.learner._of("/r").versions.latest >= 1
     says = np.array([system.table.says(token) for token in range(VOCAB)])
     spent, tokens = 0.0, 0
-    for seed in range(100, 112):
+    for seed in range(100, 108):
         text = {
             "another text": lambda s: walk(OTHER, 136, s),
             "random text": lambda s: random_text(s, 136),
