@@ -40,6 +40,8 @@ class TimedTable(Table):
     def chain(
         self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
     ) -> tuple[list[int], list[float]]:
+        # The table says 0.9 of every token; a chain ends where its reach falls below ``least``.
+        limit = min(limit, 1 + int(np.log(max(least, 0.02)) / np.log(0.9)))
         self.spent_ms += TOKEN_MS * limit
         return super().chain(last, slot, position, limit, least, noise)
 
@@ -48,6 +50,7 @@ class TimedTable(Table):
         inner = made.chain
 
         def chain(last, before, slot, position, limit, least, noise):
+            limit = min(limit, 1 + int(np.log(max(least, 0.02)) / np.log(0.9)))
             self.spent_ms += TOKEN_MS * limit
             return inner(last, before, slot, position, limit, least, noise)
 
