@@ -57,8 +57,16 @@ ODD: tuple[Any, ...] = (
 
 def test_every_post_is_tried_here_or_elsewhere() -> None:
     posts = {path for method, path, _ in (*PUBLIC, *SOCKET_ONLY) if method == "POST"}
-    elsewhere = {"/completions", "/v1/health", "/v1beta/chat/completions", "/atlasd/v1/index", "/atlasd/v1/stop", "/atlasd/v1/pause", "/atlasd/v1/resume",
-                 "/atlasd/v1/data/purge"}  # fmt: skip
+    elsewhere = {
+        "/completions",
+        "/v1/health",
+        "/v1beta/chat/completions",
+        "/atlasd/v1/index",
+        "/atlasd/v1/stop",
+        "/atlasd/v1/pause",
+        "/atlasd/v1/resume",
+        "/atlasd/v1/data/purge",
+    }
     assert posts == {path.partition("?")[0] for path in GOOD} | elsewhere
 
 
