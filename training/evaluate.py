@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from training import fim
 from training.export import CONTEXT, load
 from training.fetch import HERE
-from training.generate import continue_all
+from training.generate import Cache, advance, continue_all
 from training.model import Decoder
 from training.pack import Document, read
 from training.tokenizer import SHARES
@@ -100,6 +100,34 @@ def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
     return {"exact": exact / count, "holes": count}
 
 
+def continued_holes(subject: Subject, count: int) -> Result:
+    """The same holes continued from what is left of the cursor alone, its last token healed."""
+    rng = random.Random(7)
+    documents = read("held_out", "python")
+    spellings = [subject.tokenizer.decode([token]) for token in range(subject.end)]
+    tried = exact = 0
+    while tried < count:
+        hole = fim.rest_of_line(rng.choice(documents).text, rng)
+        if hole is None:
+            continue
+        tried += 1
+        ids = [subject.end, *subject.encode(hole.prefix[-1000:])]
+        typed = spellings[ids[-1]] if len(ids) > 1 else ""
+        begins = torch.tensor([at for at, text in enumerate(spellings) if text.startswith(typed)])
+        cache = Cache(subject.model, len(ids) + 64)
+        logits = advance(subject.model, torch.tensor([ids[:-1] if typed else ids]), cache)[0]
+        token = int(begins[logits[begins].argmax()])
+        text = spellings[token]
+        while "\n" not in text and len(text) < len(typed) + len(hole.middle) + 20:
+            logits = advance(subject.model, torch.tensor([[token]]), cache)[0]
+            token = int(logits.argmax())
+            if token >= subject.end or cache.length + 1 >= len(ids) + 64:
+                break
+            text += spellings[token]
+        exact += text[len(typed) :].split("\n")[0] == hole.middle
+    return {"exact": exact / count, "holes": count}
+
+
 def is_loop(tokens: list[int]) -> bool:
     """The end repeats, with a period of at most 50 tokens, three times and over 30 tokens."""
     return any(
@@ -167,6 +195,8 @@ def main() -> None:
         for name, first in (("suffix first", True), ("prefix first", False)):
             found[f"holes, {name}"] = holes(subject, args.holes, first)
             print(name, found[f"holes, {name}"], flush=True)
+        found["holes, continued"] = continued_holes(subject, args.holes)
+        print("continued", found["holes, continued"], flush=True)
     if "loops" in args.only:
         found["loops"] = loops(subject, args.files)
         print(found["loops"], flush=True)

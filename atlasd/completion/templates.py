@@ -130,6 +130,24 @@ class FillInTheMiddle:
         return self._tokenizer.encode(text)
 
 
+class RepositoryPrefix(FillInTheMiddle):
+    """For models that know a family's repository tokens and continue better than they fill: the
+    same context, then the text before the cursor with its last token healed. What is right of the
+    cursor is left to trimming."""
+
+    uses_suffix = False
+
+    def __init__(self, family: Family, tokenizer: TextTokenizer) -> None:
+        super().__init__(family, family.orders[0], tokenizer)
+        self.name = f"{family.name} prefix"
+
+    def prompt(self, around: Surroundings) -> Prompt:
+        context = [] if self._separator is None else self._context(around)
+        kept, taken = take_back(self._tokenizer, self._text(around.prefix))
+        parts = (*_start(self._tokenizer), *context, Part("prefix", kept))
+        return Prompt(parts, self.stop_tokens, self.stop, taken)
+
+
 class PlainPrefix:
     """For models without a format of their own: the text before the cursor, and nothing after.
 
@@ -159,10 +177,13 @@ def template_for(
 
     ``orders`` are those that the model declares it was trained with (``atlasd.fim_orders`` in its
     configuration); suffix-first is preferred, because what is typed then comes last and all before
-    it stays cached. ``chat`` is used for chat models without a format for filling in.
+    it stays cached. A list that begins with "prefix" says that the model continues better than it
+    fills. ``chat`` is used for chat models without a format for filling in.
     """
     for family in FAMILIES:
         if _fits(tokenizer, family):
+            if "prefix" in orders[:1]:
+                return RepositoryPrefix(family, tokenizer)
             trained = [order for order in ("spm", "psm") if order in orders]
             order: Order = "spm" if trained[:1] == ["spm"] else family.orders[0]
             return FillInTheMiddle(family, order, tokenizer)

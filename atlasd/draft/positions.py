@@ -120,7 +120,7 @@ class Positions:
         """A segment holding the prompt: an earlier request's, edited, where they are alike."""
         best, shared = None, len(tokens) // 2
         for segment in reversed(self._prompts):
-            if segment.repository == stream.repository and segment.length > shared:
+            if len(tokens) and segment.repository == stream.repository and segment.length > shared:
                 first, last = self.index.ends(segment)
                 if first != tokens[0] and last != tokens[-1]:
                     continue

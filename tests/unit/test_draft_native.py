@@ -138,6 +138,7 @@ def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing() -> 
     assert index.read(other).tolist() == list(range(60, 90))
     drafter.end(stream)
     index.drop_repository(None)
+    index.sweep(index.arena.capacity)
     assert index.arena.free == index.arena.capacity
 
 

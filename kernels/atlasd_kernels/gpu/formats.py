@@ -86,7 +86,7 @@ def quantise(weight: Tensor, kind: Format) -> PackedMatrix:
         ones = torch.ones(len(weight), device=weight.device)
         return _packed(kind, weight, weight.to(dtype).contiguous(), ones)
     tensor = _nonzero(weight.abs().max().float() / (E2M1[-1] * E4M3_MOST))
-    packed = [_pack_rows(rows.float(), kind, tensor) for rows in weight.split(ROWS_AT_ONCE)]
+    packed = [_pack_rows(rows.float(), kind, tensor) for rows in torch.split(weight, ROWS_AT_ONCE)]
     data, scales, groups = zip(*packed, strict=True)
     return _packed(
         kind, weight, torch.cat(data), torch.cat(scales), torch.cat(groups, int(kind == "int4"))
