@@ -37,7 +37,8 @@ def llama_continues(root: Path, gguf: str, prompt: str, count: int) -> str:
         timeout=300,
         check=True,
     )
-    return done.stdout.decode(errors="replace")
+    # llama-completion writes this where the model has ended the text.
+    return done.stdout.decode(errors="replace").replace(" [end of text]", "")
 
 
 def main() -> None:
