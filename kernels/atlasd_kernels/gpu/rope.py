@@ -91,7 +91,7 @@ def rope_kernel(
         kv_head = (head - HEADS) % KV_HEADS
         target = keys if head < HEADS + KV_HEADS else values
         at = ((slot * KV_HEADS + kv_head).to(tl.int64) * slot_tokens + position) * HEAD_DIM + lane
-        written = inside & (slot >= 0)
+        written = inside & (slot + 0 * lane >= 0)
         tl.store(target + at, first.to(COMPUTE), mask=written)
         tl.store(target + at + HEAD_DIM // 2, second.to(COMPUTE), mask=written)
 
