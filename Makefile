@@ -21,7 +21,7 @@ start: venv ## start the daemon
 
 test: venv ## the tests of every tier a CPU can run
 	@tests/e2e/fetch_neovim.sh || echo "no Neovim 0.12 could be fetched: its tests are skipped"
-	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -qq "triton>=3.6,<3.8" || echo "no triton: the GPU kernels' tests are skipped"
+	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -qq "triton>=3.6,<4" || echo "no triton: the GPU kernels' tests are skipped"
 	@$(PY) -m pytest -q
 
 test-slow: venv ## the long suites as well
