@@ -18,7 +18,7 @@ ROWS = (8, 16, 32, 64)
 
 
 class SpareSlot:
-    """Serves ``learn.learner.Target``. Slots are only borrowed: a stream takes one back simply by
+    """Serves ``learn.reading.Target``. Slots are only borrowed: a stream takes one back simply by
     using it, and what was being read is then given up."""
 
     def __init__(self, engine: Engine, costs: StepCosts) -> None:

@@ -40,6 +40,12 @@ class Passage:
     def rows(self) -> int:
         return len(self.top)
 
+    @property
+    def read_by(self) -> tuple[Int32, Int32]:
+        """The token each row read, and the one before it; each [rows]."""
+        end = self.first + self.rows
+        return self.tokens[self.first : end], self.tokens[self.first - 1 : end - 1]
+
 
 def of_stream(tokens: Sequence[int], prompt_length: int) -> Iterator[Passage]:
     """Passages of a finished stream: what follows a row is what the target chose there."""

@@ -64,6 +64,23 @@ class Adapted:
         """There is something to train on, and training it is still worth its time."""
         return self.owed >= 1.0 and self.replay.rows >= ENOUGH_ROWS
 
+    def target_changed(self) -> None:
+        """What was judged by is no longer what the target says."""
+        self.replay.age()
+        self.fresh.clear()
+        self.hits.clear()
+        self.watch = Watch()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of rows and weights; training an adapter takes three times its own."""
+        versions = (self.versions.live, self.versions.good)
+        return (
+            self.replay.nbytes
+            + sum(version.adapter.nbytes for version in versions if version)
+            + (3 * self.trainer.adapter.nbytes if self.trainer else 0)
+        )
+
     def head(self, static: Int32 | None, vocab_size: int) -> Int32 | None:
         """The tokens its adapter should draft; None while too few are known.
 

@@ -7,13 +7,11 @@ must not be kept busy by a repository.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from atlasd.draft.drafter import Float32, Int32
-from atlasd.learn.passages import CONTEXT, ROWS, TOP, Passage
+from atlasd.draft.drafter import Int32
 
 TEXTS, TEXT_TOKENS = 128, 4096
 """Texts of a repository that may wait, and tokens of each."""
@@ -97,20 +95,6 @@ class WarmUp:
         self.left -= end - text.done
         text.done = end
         return block
-
-
-def passages_of(block: Block, top: Int32, logprobs: Float32) -> Iterator[Passage]:
-    """A block that was read, as passages; ``top`` and ``logprobs`` [n, TOP] are of all its rows."""
-    assert top.shape == logprobs.shape == (len(block.tokens), TOP)
-    for first in range(block.first, len(block.tokens), ROWS):
-        end = min(first + ROWS, len(block.tokens))
-        begin = max(0, first - CONTEXT)
-        yield Passage(
-            block.tokens[begin:end],
-            first - begin,
-            top[first:end].copy(),
-            logprobs[first:end].astype(np.float16),
-        )
 
 
 def _common(one: Int32, other: Int32) -> int:

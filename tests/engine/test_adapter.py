@@ -76,7 +76,7 @@ class Serving:
         for name in ("up", "last", "before", "bias"):
             array = getattr(adapter, name)
             array[:] = draw.standard_normal(array.shape) * scale
-        self.learner._of("/r").versions.promote(adapter, 0.1)
+        self.learner.repositories.of("/r").versions.promote(adapter, 0.1)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_what_is_read_in_idle_time_is_what_the_target_says(serving: Serving) -> 
     serving.drafting.add_segment("a.py", "/r", "file", text, "python")
     while serving.learner.idle(20.0):
         pass
-    replay = serving.learner._of("/r").replay
+    replay = serving.learner.repositories.of("/r").replay
     (passage,) = replay.recent
     assert passage.rows == len(text) - 1
     rows = np.arange(len(text), dtype=np.int32)

@@ -97,7 +97,7 @@ def test_traffic_with_idle_time_teaches_the_drafter_and_the_gate_lets_it_through
     assert right(learner(), SUCCESSOR) < 0.2
     one = learner(folder)
     assert right(one, SUCCESSOR) > 0.7
-    assert one._of("/r").versions.history[0].what == "promoted"
+    assert one.repositories.of("/r").versions.history[0].what == "promoted"
     # nothing was learned of another repository
     assert one.correction_of("/other") is None
 
@@ -106,26 +106,26 @@ def test_learning_stops_until_something_new_comes() -> None:
     one = learner()
     serve(one, texts(SUCCESSOR, 60))
     work(one)
-    steps = one._of("/r").steps
+    steps = one.repositories.of("/r").steps
     assert steps > 100
     assert not one.idle(5.0)
-    assert one._of("/r").steps == steps
+    assert one.repositories.of("/r").steps == steps
     serve(one, texts(SUCCESSOR, 1, 500))
     work(one)
-    assert steps < one._of("/r").steps <= steps + 12
+    assert steps < one.repositories.of("/r").steps <= steps + 12
 
 
 def test_nothing_is_kept_of_workspaces_that_are_not_trusted() -> None:
     one = learner()
     serve(one, texts(SUCCESSOR, 60), learn=False)
     assert not one.idle(5.0)
-    assert one._known == {}
+    assert list(one.repositories) == []
 
 
 def test_a_version_that_stops_paying_is_rolled_back(folder: Path) -> None:
     one = learner(folder)
     work(one)
-    versions = one._of("/r").versions
+    versions = one.repositories.of("/r").versions
     assert versions.live is not None
     # From now on the target says what the static drafter has always said.
     says = np.array([one.model.says(token) for token in range(VOCAB)])
@@ -154,7 +154,7 @@ def test_a_head_takes_in_the_tokens_a_repository_uses(head_size: int | None) -> 
     shifted = [[20 + token % 28 for token in walk(np.arange(VOCAB), 72, s, 0.9)] for s in range(70)]
     serve(one, shifted)
     work(one)
-    trained = one._of("/r").trainer
+    trained = one.repositories.of("/r").trainer
     assert trained is not None
     assert len(trained.adapter.head) == (28 if head is None else 30)
     assert set(used.tolist()) <= set(trained.adapter.head.tolist())
@@ -178,13 +178,13 @@ def test_what_was_learned_survives_a_restart(folder: Path) -> None:
     one = learner(folder)
     work(one)
     one.save()
-    known = one._of("/r")
+    known = one.repositories.of("/r")
     share = right(one, SUCCESSOR)
     again = learner(folder)
     # warm from the first request, before any idle time
     assert right(again, SUCCESSOR) == pytest.approx(share, abs=0.05)
     work(again)
-    restored = again._of("/r")
+    restored = again.repositories.of("/r")
     assert restored.replay.rows == known.replay.rows
     assert len(restored.replay.unseen) == len(known.replay.unseen)
     assert restored.versions.latest == known.versions.latest
@@ -209,7 +209,7 @@ def test_another_model_makes_worthless_exactly_what_it_must(
     again = learner(folder, key)
     assert (again.correction_of("/r") is not None) == keeps_weights
     again.idle(50.0)
-    assert (again._of("/r").replay.rows > 0) == keeps_rows
+    assert (again.repositories.of("/r").replay.rows > 0) == keeps_rows
 
 
 def test_damaged_files_cost_what_they_held_and_nothing_else(folder: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_purge_leaves_no_file_and_no_memory(tmp_path: Path) -> None:
     one.idle(1.0)
     one.forget("/r")
     assert len(list(tmp_path.iterdir())) == 2
-    assert "/r" not in one._known
+    assert one.repositories.get("/r") is None
     one.save()
     one.forget(None)
     assert not tmp_path.exists()
@@ -249,8 +249,9 @@ def test_versions_reach_the_store_and_come_back(folder: Path, tmp_path: Path) ->
     assert (kind, repository) == ("adapter", "/r")
     fresh = learner(tmp_path / "empty")
     fresh.restore("/r", payload)
-    assert fresh._of("/r").versions.latest == one._of("/r").versions.latest
-    assert list(fresh._of("/r").versions.history) == list(one._of("/r").versions.history)
+    restored, known = (each.repositories.of("/r").versions for each in (fresh, one))
+    assert restored.latest == known.latest
+    assert list(restored.history) == list(known.history)
     fresh.restore("/r", b"damaged")
 
 

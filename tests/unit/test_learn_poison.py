@@ -105,7 +105,7 @@ def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(later: str) 
         system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed))
         if seed % 10 == 9:
             system.learn()
-    assert system.learner._of("/r").versions.latest >= 1
+    assert system.learner.repositories.of("/r").versions.latest >= 1
     says = np.array([system.table.says(token) for token in range(VOCAB)])
     spent, tokens = 0.0, 0
     for seed in range(100, 108):

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlasd.learn.passages import CONTEXT, ROWS, TOP, Passage, of_stream, pack, unpack
+from atlasd.learn.reading import passages_of
 from atlasd.learn.replay import EVERY, UNSEEN, Replay
-from atlasd.learn.warmup import BUDGET, OVERLAP, TEXTS, WarmUp, passages_of
+from atlasd.learn.warmup import BUDGET, OVERLAP, TEXTS, WarmUp
 
 VOCAB = 500
 
