@@ -139,13 +139,13 @@ def wall_ms(run: Callable[[], object], rounds: int = 20, warm: int = 3) -> float
 
 def plain_step(decoder: CudaDecoder, rows: int, context: int) -> Callable[[], object]:
     """A step as the engine makes it, of one stream with ``rows`` rows, decided on the device."""
-    from atlasd.models.decoder import RowNoise
+    from atlasd.models.decoder import RowNoise, Wanted
 
     at = np.arange(rows, dtype=np.int32)
-    noise = [RowNoise()] * rows
+    wanted = Wanted(at, [RowNoise()] * rows, [(0, rows)])
 
     def step() -> object:
-        return decoder.verify(at + 5, at * 0, at + context, at, noise, [(0, rows)])
+        return decoder.verify(at + 5, at * 0, at + context, wanted)
 
     return step
 

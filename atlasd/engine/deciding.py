@@ -13,7 +13,7 @@ from typing import cast
 
 from atlasd.engine.batch import Batch
 from atlasd.errors import EngineError
-from atlasd.models.decoder import DecidingDecoder, Decoder, Int32, RowNoise
+from atlasd.models.decoder import DecidingDecoder, Decoder, Int32, RowNoise, Wanted
 
 MOST_ROWS = 64
 
@@ -66,8 +66,7 @@ def decide(decoder: Decoder, batch: Batch) -> Decided | None:
             parts.append((len(noise), part.logits))
             first = stream.sampler.outputs
             noise += [RowNoise(*drawn, first + row) for row in range(part.logits)]
-    tokens, slots, positions, wanted = batch.arrays()
-    verified = cast("DecidingDecoder", decoder).verify(
-        tokens, slots, positions, wanted, noise, parts
-    )
+    tokens, slots, positions, rows = batch.arrays()
+    wanted = Wanted(rows, noise, parts)
+    verified = cast("DecidingDecoder", decoder).verify(tokens, slots, positions, wanted)
     return Decided(verified.tokens, verified.top_ids)

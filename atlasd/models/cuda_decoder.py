@@ -7,8 +7,6 @@ nothing but the tokens either, wherever the prompt is cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,7 +18,7 @@ from atlasd.models.config import ModelConfig
 from atlasd.models.cuda_graphs import Graphs, Progress
 from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles, bucket_for, lay_out
 from atlasd.models.cuda_step import MOST_DECODED, Inputs, Step
-from atlasd.models.decoder import Float32, Int32, RowNoise, Verified
+from atlasd.models.decoder import Float32, Int32, Verified, Wanted, check_inside
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import QuantModel
 
@@ -70,48 +68,34 @@ class CudaDecoder:
 
     @torch.inference_mode()
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
         """See ``Decoder.forward``. One synchronisation per step that has logits."""
         if not len(tokens):
             return np.empty((0, self.vocab_size), np.float32)
-        if positions.max() >= self.slot_tokens or slots.max() >= self.slots:
-            raise ValueError("a row lies outside of the slots")
-        if len(self._logits) < len(logits_rows):
-            self._logits = self._pinned((len(logits_rows), self.vocab_size), torch.float32)
+        check_inside(self, slots, positions)
+        if len(self._logits) < len(wanted):
+            self._logits = self._pinned((len(wanted), self.vocab_size), torch.float32)
         most = self.prefill_rows if prefill else MOST_DECODED
-        done = np.zeros(len(logits_rows), bool)
+        done = np.zeros(len(wanted), bool)
         for first in range(0, len(tokens), most):
             rows = slice(first, min(first + most, len(tokens)))
-            here = np.flatnonzero((logits_rows >= rows.start) & (logits_rows < rows.stop))
+            here = np.flatnonzero((wanted >= rows.start) & (wanted < rows.stop))
             for some in np.split(here, range(MOST_DECODED, len(here), MOST_DECODED)):
-                wanted = logits_rows[some] - np.int32(first)
-                self._start(tokens[rows], slots[rows], positions[rows], wanted, prefill=prefill)
+                local = wanted[some] - np.int32(first)
+                self._start(tokens[rows], slots[rows], positions[rows], local, prefill=prefill)
                 self._fetch(some)
                 done[some] = True
         assert done.all()
-        return self._logits[: len(logits_rows)].numpy()
+        return self._logits[: len(wanted)].numpy()
 
     @torch.inference_mode()
-    def verify(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        wanted: Int32,
-        noise: Sequence[RowNoise],
-        parts: Sequence[tuple[int, int]],
-    ) -> Verified:
+    def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
         """See ``DecidingDecoder.verify``. One small read, and no other synchronisation."""
+        rows, noise, parts = wanted.rows, wanted.noise, wanted.parts
         if len(tokens) > MOST_DECODED or len(parts) > MOST_DECODED:
             raise ValueError(f"a verified step has at most {MOST_DECODED} rows")
-        count, array = len(wanted), self._inputs.array
+        count, array = len(rows), self._inputs.array
         array[7:] = 0
         temperatures = np.array([n.temperature for n in noise], np.float32)
         array[7, :count] = temperatures.view(np.int32)
@@ -120,9 +104,9 @@ class CudaDecoder:
             np.uint32,
         ).reshape(-1, 4)
         array[8:12, :count] = keys.T.view(np.int32)
-        array[12, :count] = tokens[wanted]
+        array[12, :count] = tokens[rows]
         array[13:15, : len(parts)] = np.array(parts, np.int32).reshape(-1, 2).T
-        self._start(tokens, slots, positions, wanted, prefill=False)
+        self._start(tokens, slots, positions, rows, prefill=False)
         inputs = self._inputs
         noise_rows = inputs.device[FIELDS.index("seed_low") :][:4]
         temperature = inputs["temperature"].view(torch.float32)

@@ -42,15 +42,9 @@ class Decoder(Protocol):
         ...
 
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
-        """Run rows [R] and return logits [L, vocab] of the rows whose indices are ``logits_rows``.
+        """Run rows [R] and return logits [L, vocab] of the rows whose indices are ``wanted``.
 
         Rows of one slot come in ascending positions. Keys and values are written to the slots
         before attention, so a row sees the earlier rows of its slot in the same call. Rejecting a
@@ -71,6 +65,12 @@ class Decoder(Protocol):
         ...
 
 
+def check_inside(decoder: Decoder, slots: Int32, positions: Int32) -> None:
+    """Raise ValueError if a row lies outside of the decoder's slots."""
+    if positions.max() >= decoder.slot_tokens or slots.max() >= decoder.slots:
+        raise ValueError("a row lies outside of the slots")
+
+
 @dataclass(frozen=True)
 class RowNoise:
     """How the token after a row is chosen: temperature 0 is argmax, anything else argmax with the
@@ -80,6 +80,20 @@ class RowNoise:
     seed: int = 0
     choice: int = 0
     output_index: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a step is to decide."""
+
+    rows: Int32
+    """Indices of the rows whose next tokens are wanted."""
+
+    noise: Sequence[RowNoise]
+    """Of each of these rows."""
+
+    parts: Sequence[tuple[int, int]]
+    """(first, count) of ``rows``: a part's draft is the tokens of its rows after the first."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +116,6 @@ class DecidingDecoder(Decoder, Protocol):
     """A decoder that also chooses and accepts where it computes, so that a step hands back a few
     numbers instead of its logits. What it chooses is what ``engine.sampling.choose_row`` would."""
 
-    def verify(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        wanted: Int32,
-        noise: Sequence[RowNoise],
-        parts: Sequence[tuple[int, int]],
-    ) -> Verified:
-        """A decoding step of up to 64 rows. ``noise`` is per row of ``wanted``; ``parts`` are
-        (first, rows) of ``wanted``, a part's draft being the tokens of its rows after the
-        first."""
+    def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
+        """A decoding step of up to 64 rows, decided as ``wanted`` says."""
         ...

@@ -25,7 +25,7 @@ from torch.nn import functional
 from atlasd.models.agreement import TRIED_ROWS, Sizes, agreeing_sizes
 from atlasd.models.attention import BLOCK, attend
 from atlasd.models.config import ModelConfig
-from atlasd.models.decoder import Float32, Int32
+from atlasd.models.decoder import Float32, Int32, check_inside
 from atlasd.models.passes import Pass, Passes
 from atlasd.models.torch_weights import Layer, pack_weights
 
@@ -110,25 +110,18 @@ class LlamaDecoder:
 
     @torch.inference_mode()
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
         """See ``Decoder.forward``."""
         if not len(tokens):
             return np.empty((0, self.vocab_size), np.float32)
-        if positions.max() >= self.slot_tokens or slots.max() >= self.slots:
-            raise ValueError("a row lies outside of the slots")
+        check_inside(self, slots, positions)
         if prefill:
             passes = self.passes.prefill(tokens, slots, positions)
         else:
             passes = self.passes.decode(tokens, slots, positions, self.sizes)
         hidden, places = self._through(passes)
-        return self._logits(hidden, places[logits_rows])
+        return self._logits(hidden, places[wanted])
 
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, length: int) -> None:

@@ -40,16 +40,10 @@ class HashDecoder:
         return -(-rows // self.tile) * self.tile
 
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
         assert len(tokens) == len(slots) == len(positions) > 0
-        assert all(array.dtype == np.int32 for array in (tokens, slots, positions, logits_rows))
+        assert all(array.dtype == np.int32 for array in (tokens, slots, positions, wanted))
         assert positions.min() >= 0
         assert positions.max() < self.slot_tokens
         assert slots.min() >= 0
@@ -70,7 +64,7 @@ class HashDecoder:
         ):
             written = self._written[slot]
             written[position] = b"%d@%d%s" % (token, position, kind)
-            if index in logits_rows:
+            if index in wanted:
                 digest = hashlib.sha256(b",".join(written[: position + 1])).digest()
                 generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16])))
                 rows.append(generator.normal(0, 2, self.vocab_size).astype(np.float32))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import choose_row, top_choices
 from atlasd.engine.steps import Engine
-from atlasd.models.decoder import Int32, RowNoise, Verified
+from atlasd.models.decoder import Int32, Verified, Wanted
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
 
@@ -28,26 +26,19 @@ class Deciding(HashDecoder):
         super().__init__()
         self.decided = 0
 
-    def verify(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        wanted: Int32,
-        noise: Sequence[RowNoise],
-        parts: Sequence[tuple[int, int]],
-    ) -> Verified:
+    def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
         self.decided += 1
-        logits = self.forward(tokens, slots, positions, wanted)
+        logits = self.forward(tokens, slots, positions, wanted.rows)
         chosen = [
             choose_row(row, n.temperature, n.seed, n.choice, n.output_index)
             if n.temperature
             else int(row.argmax())
-            for row, n in zip(logits, noise, strict=True)
+            for row, n in zip(logits, wanted.noise, strict=True)
         ]
-        assert sum(rows for _, rows in parts) == len(wanted)
-        top, logprobs = top_choices(logits, 8) if len(logits) else (wanted[:, None], logits)
-        return Verified(np.array(chosen, np.int32), wanted, top, logprobs)
+        rows = wanted.rows
+        assert sum(count for _, count in wanted.parts) == len(rows)
+        top, logprobs = top_choices(logits, 8) if len(logits) else (rows[:, None], logits)
+        return Verified(np.array(chosen, np.int32), rows, top, logprobs)
 
 
 def serve(decoder: HashDecoder, samplings: list[Sampling], truth: dict[int, list[int]] | None):

@@ -56,24 +56,18 @@ class WatchedDecoder:
         return getattr(self.inner, name)
 
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
-        logits = self.inner.forward(tokens, slots, positions, logits_rows, prefill=prefill)
-        wanted = {row: at for at, row in enumerate(logits_rows.tolist())}
+        logits = self.inner.forward(tokens, slots, positions, wanted, prefill=prefill)
+        places = {row: at for at, row in enumerate(wanted.tolist())}
         for row, (token, slot, position) in enumerate(
             zip(tokens.tolist(), slots.tolist(), positions.tolist(), strict=True)
         ):
             held = self._held[slot]
             del held[position:]
             held.append(token)
-            if row in wanted:
-                self._note(tuple(held), logits[wanted[row]].tobytes())
+            if row in places:
+                self._note(tuple(held), logits[places[row]].tobytes())
         return logits
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:

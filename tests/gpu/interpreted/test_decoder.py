@@ -17,7 +17,7 @@ from atlasd.engine.sampling import choose_row, top_choices
 from atlasd.engine.steps import Engine
 from atlasd.models.config import read_config
 from atlasd.models.cuda_decoder import CudaDecoder
-from atlasd.models.decoder import RowNoise
+from atlasd.models.decoder import RowNoise, Wanted
 from atlasd.models.locate import find_model
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import quantise_model
@@ -129,7 +129,7 @@ def test_the_device_chooses_and_accepts_as_the_sampler_does(decoder: CudaDecoder
     noise = [RowNoise(), RowNoise()] + [RowNoise(0.8, 2**63 + 5, 1, n) for n in range(6)]
     chosen = [int(row.argmax()) for row in logits[:2]]
     chosen += [choose_row(row, 0.8, 2**63 + 5, 1, n) for n, row in enumerate(logits[2:])]
-    verified = decoder.verify(tokens, slots, positions, rows, noise, [(0, 4), (4, 4)])
+    verified = decoder.verify(tokens, slots, positions, Wanted(rows, noise, [(0, 4), (4, 4)]))
     assert verified.tokens.tolist() == chosen
     expected = []
     for part in (0, 4):
