@@ -60,6 +60,10 @@ class CpuDecoder:
         self.threads = threads if threads is not None else measure_threads()
         self._handle = ctypes.c_void_p()
         self._reduced: Int32 | None = None
+        self._states: Float32 | None = None
+        self.states: Float32 | None = None
+        """[L, hidden] of the last call's logits rows, valid until the next; see ``keep_states``."""
+        self.has_feature = False
         layout, self._blob, kind = packing.load_packed(
             spec,
             tensors,
@@ -112,15 +116,9 @@ class CpuDecoder:
         return rows
 
     def forward(
-        self,
-        tokens: Int32,
-        slots: Int32,
-        positions: Int32,
-        logits_rows: Int32,
-        *,
-        prefill: bool = False,
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
-        """Run rows [R] and return logits [L, vocab] of the rows indexed by ``logits_rows``.
+        """Run rows [R] and return logits [L, vocab] of the rows indexed by ``wanted``.
 
         Rows of one slot come in ascending positions; keys and values are written before attention,
         so a row sees the earlier rows of its slot in the same call. The array is valid until the
@@ -131,12 +129,13 @@ class CpuDecoder:
         )
         if not tokens.shape == slots.shape == positions.shape == (len(tokens),):
             raise ValueError("tokens, slots and positions must be of one length")
-        wanted = np.ascontiguousarray(logits_rows, np.int32)
+        wanted = np.ascontiguousarray(wanted, np.int32)
         inverse = None
         if len(wanted) > 1 and not (np.diff(wanted) > 0).all():
             wanted, inverse = np.unique(wanted, return_inverse=True)
         if len(self._logits) < len(wanted):
             self._logits = np.empty((len(wanted), self._logits_ld), np.float32)
+            self._place_states()
         check(
             native().forward(
                 self.handle,
@@ -150,7 +149,29 @@ class CpuDecoder:
             )
         )
         logits = self._logits[: len(wanted), : self.vocab_size]
+        if self._states is not None:
+            states = self._states[: len(wanted)]
+            self.states = states if inverse is None else states[inverse]
         return logits if inverse is None else logits[inverse]
+
+    def keep_states(self) -> None:
+        """Have ``forward`` leave the final normalised states of its logits' rows in ``states``."""
+        self._states = np.empty((0, self.spec.hidden_size), np.float32)
+        self._place_states()
+
+    def _place_states(self) -> None:
+        if self._states is not None:
+            self._states = np.empty((len(self._logits), self.spec.hidden_size), np.float32)
+            native().keep_states(self.handle, self._states.ctypes.data)
+
+    def set_feature(self, weight: Float32) -> None:
+        """Let rows of chains have features, mapped by ``weight`` [hidden, hidden] (out, in) and
+        added to their embeddings; chains then carry the decoder's own states along."""
+        hidden = self.spec.hidden_size
+        if weight.shape != (hidden, hidden):
+            raise ValueError(f"the map of features is {weight.shape}, not {(hidden, hidden)}")
+        native().set_feature(self.handle, np.ascontiguousarray(weight, np.float32).ctypes.data)
+        self.has_feature = True
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of positions [0, length) from one slot to another."""
@@ -199,6 +220,15 @@ class CpuDecoder:
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
             self.close()
+
+
+def feature_rows(decoder: CpuDecoder, features: Float32 | None, rows: int) -> Float32 | None:
+    """Features as the native calls take them; ValueError where they do not fit the rows."""
+    if features is None:
+        return None
+    if not decoder.has_feature or features.shape != (rows, decoder.spec.hidden_size):
+        raise ValueError("features do not fit the decoder or the rows")
+    return np.ascontiguousarray(features, np.float32)
 
 
 def rope_tables(spec: DecoderSpec, positions: int) -> tuple[Float32, Float32]:
