@@ -88,6 +88,7 @@ class GgufWeights(Mapping[str, Array]):
                 return raw.view(plain).reshape(tensor.shape)
             rows = raw.reshape(*tensor.shape[:-1], -1)
             return np.asarray(dequantize(rows, kind), dtype=np.float32).reshape(tensor.shape)
+        # The gguf package raises NotImplementedError for a type that it knows by name only.
         except (ValueError, KeyError, NotImplementedError):
             raise ModelError(
                 f"{self._file.path.name} holds {name} in a format that is not read"
