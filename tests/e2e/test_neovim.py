@@ -76,7 +76,7 @@ def wait_attached(editing: Editing) -> None:
 
 def test_ghost_text_appears_and_tab_accepts_it(editing: Editing) -> None:
     wait_attached(editing)
-    editing.daemon.enqueue(SUGGESTION)
+    editing.daemon.complete_after("", SUGGESTION)
     editing.terminal.send("i")
     editing.terminal.until("add(left, right)")
     editing.terminal.until("return left")
@@ -90,12 +90,12 @@ def test_ghost_text_appears_and_tab_accepts_it(editing: Editing) -> None:
 
 def test_words_and_lines_are_accepted_one_by_one(editing: Editing) -> None:
     wait_attached(editing)
-    editing.daemon.enqueue(SUGGESTION)
+    editing.daemon.complete_after("", SUGGESTION)
+    editing.daemon.complete_after(SUGGESTION[:3], SUGGESTION[3:], id="c2")
     editing.terminal.send("i")
     editing.terminal.until("add(left, right)")
     editing.terminal.send(ALT_RIGHT)
     assert editing.fates(2)[-1] == ("c1", "accepted_word", 3)
-    editing.daemon.enqueue(SUGGESTION[3:], id="c2")
     editing.terminal.until(lambda _: len(editing.daemon.bodies("/atlasd/v1/complete")) >= 2)
     editing.terminal.until("add(left, right)")
     editing.terminal.send(ALT_DOWN)
@@ -105,13 +105,14 @@ def test_words_and_lines_are_accepted_one_by_one(editing: Editing) -> None:
 
 def test_typing_along_keeps_the_ghost_and_accepting_adds_only_the_rest(editing: Editing) -> None:
     wait_attached(editing)
-    editing.daemon.enqueue("value = compute(x)")
+    suggestion = "value = compute(x)"
+    for typed in range(4):
+        editing.daemon.complete_after(suggestion[:typed], suggestion[typed:], id=f"t{typed}")
     editing.terminal.send("i")
-    editing.terminal.until("value = compute(x)")
-    for at, letter in enumerate("val"):
-        editing.daemon.enqueue("value = compute(x)"[at + 1 :], id=f"t{at}")
+    editing.terminal.until(suggestion)
+    for letter in "val":
         editing.terminal.send(letter)
-        editing.terminal.until("value = compute(x)")
+        editing.terminal.until(suggestion)
     editing.terminal.send(TAB)
     editing.until_accepted()
     assert editing.written() == "value = compute(x)\n"
@@ -119,7 +120,7 @@ def test_typing_along_keeps_the_ghost_and_accepting_adds_only_the_rest(editing: 
 
 def test_typing_something_else_removes_the_ghost(editing: Editing) -> None:
     wait_attached(editing)
-    editing.daemon.enqueue("value = 1")
+    editing.daemon.complete_after("", "value = 1")
     editing.terminal.send("i")
     editing.terminal.until("value = 1")
     editing.terminal.send("q")
@@ -132,7 +133,7 @@ def test_the_right_bracket_is_replaced_not_doubled(editing: Editing) -> None:
     editing.terminal.send("i")
     editing.terminal.type("f()")
     editing.terminal.until("f()")
-    editing.daemon.enqueue("a, b)", id="c7", replace_right=1)
+    editing.daemon.complete_after("f(", "a, b)", id="c7", replace_right=1)
     editing.terminal.send("\x1b[D")
     editing.terminal.until("f(a, b)")
     editing.terminal.send(TAB)
@@ -177,5 +178,59 @@ def test_a_mapping_that_tab_had_before_still_works(version: str, tmp_path: Path)
         session.terminal.send("i")
         session.terminal.send(TAB)
         session.terminal.until("was-here")
+    finally:
+        session.close()
+
+
+LATE = """
+local first
+local function answer(text)
+  return { items = { { insertText = text } } }
+end
+local function server()
+  return {
+    request = function(method, _, done)
+      if method == "initialize" then
+        done(nil, { capabilities = { inlineCompletionProvider = true } })
+      elseif method == "shutdown" then
+        done(nil, nil)
+      elseif not first then
+        first, vim.o.statusline = done, "asked once"
+      else
+        done(nil, answer("new"))
+        first(nil, answer("xold"))
+      end
+      return true, 1
+    end,
+    notify = function() return true end,
+    is_closing = function() return false end,
+    terminate = function() end,
+  }
+end
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_answer_that_was_overtaken_is_not_shown(version: str, tmp_path: Path) -> None:
+    file = tmp_path / "main.py"
+    file.write_text("\n")
+    terminal = open_neovim(
+        version, tmp_path / "home", file, "cmd = server, native = false", before=LATE
+    )
+    try:
+        terminal.until("main.py")
+        terminal.send("i")
+        terminal.until("asked once")
+        terminal.send("x")
+        assert "xold" not in terminal.until("xnew")
+    finally:
+        terminal.close()
+
+
+def test_who_types_before_the_bridge_is_there_gets_a_suggestion(tmp_path: Path) -> None:
+    session = Editing("0.11", tmp_path, before="vim.cmd.startinsert()")
+    try:
+        session.daemon.complete_after("", "value = 1")
+        session.terminal.until("value = 1")
     finally:
         session.close()

@@ -11,12 +11,14 @@ from aiohttp import web
 
 
 class ScriptedDaemon:
-    """Records what it is asked; answers completions with what was enqueued."""
+    """Records what it is asked; answers completions with what was enqueued, or with what belongs
+    to their place where the order of requests is the editor's business."""
 
     def __init__(self, home: Path) -> None:
         self.socket = home / "run" / "atlasd.sock"
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[dict[str, Any]] = []
+        self.places: dict[str, dict[str, Any]] = {}
         self.pid = 1
         self.progress: list[dict[str, Any]] = [{"state": "ready"}]
         self.delay_s = 0.0
@@ -24,7 +26,12 @@ class ScriptedDaemon:
         self._runner: web.AppRunner | None = None
 
     def enqueue(self, text: str, id: str = "c1", **more: Any) -> None:
-        self.answers.append({"items": [{"id": id, "text": text, "replace_right": 0, **more}]})
+        """The next completion asked for is this one, wherever the cursor is."""
+        self.answers.append(_answer_of(text, id, **more))
+
+    def complete_after(self, prefix: str, text: str, id: str = "c1", **more: Any) -> None:
+        """Every completion asked for with exactly ``prefix`` before the cursor is this one."""
+        self.places[prefix] = _answer_of(text, id, **more)
 
     def bodies(self, path: str) -> list[dict[str, Any]]:
         return [body for called, body in self.calls if called == path]
@@ -52,7 +59,9 @@ class ScriptedDaemon:
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-            return web.json_response(self.answers.pop(0) if self.answers else {"items": []})
+            if self.answers:
+                return web.json_response(self.answers.pop(0))
+            return web.json_response(self.places.get(body.get("prefix", ""), {"items": []}))
         if request.path == "/atlasd/v1/status":
             return web.json_response({"state": "ready", "pid": self.pid})
         if request.path == "/atlasd/v1/progress":
@@ -65,3 +74,7 @@ class ScriptedDaemon:
             )
             return web.Response(text=lines + "data: [DONE]\n\n", content_type="text/event-stream")
         return web.json_response({})
+
+
+def _answer_of(text: str, id: str, **more: Any) -> dict[str, Any]:
+    return {"items": [{"id": id, "text": text, "replace_right": 0, **more}]}

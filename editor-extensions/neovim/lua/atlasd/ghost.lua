@@ -2,6 +2,7 @@
 local client_of = require("atlasd.client")
 local config = require("atlasd.config")
 local insert = require("atlasd.insert")
+local text = require("atlasd.text")
 local M = {}
 
 local namespace = vim.api.nvim_create_namespace("atlasd.ghost")
@@ -9,12 +10,13 @@ local namespace = vim.api.nvim_create_namespace("atlasd.ghost")
 ---@class atlasd.GhostState
 ---@field suggestions atlasd.Suggestion[]
 ---@field index integer
----@field request integer?
+---@field request integer? id of the request in flight
+---@field asked integer number of the latest request; answers to older ones come too late
 ---@field timer uv.uv_timer_t?
 local states = {} ---@type table<integer, atlasd.GhostState>
 
 local function state_of(buf)
-  states[buf] = states[buf] or { suggestions = {}, index = 1 }
+  states[buf] = states[buf] or { suggestions = {}, index = 1, asked = 0 }
   return states[buf]
 end
 
@@ -64,6 +66,8 @@ local function cancel(buf)
     client_of.call(client, "cancel_request", state.request)
   end
   state.request = nil
+  -- An answer may be on its way already, whatever is cancelled here.
+  state.asked = state.asked + 1
 end
 
 ---@param item table
@@ -72,23 +76,27 @@ local function suggestion_of(buf, item, encoding, row, col)
   local replace = 0
   if item.range then
     local line = vim.api.nvim_buf_get_lines(buf, row, row + 1, false)[1] or ""
-    local stop = vim.lsp.util._get_line_byte_from_position
-      and vim.lsp.util._get_line_byte_from_position(buf, item.range["end"], encoding)
-      or #line
-    replace = math.max(0, stop - col)
+    replace = math.max(0, text.byte(line, item.range["end"].character, encoding) - col)
   end
-  local text = type(item.insertText) == "table" and item.insertText.value or item.insertText
-  return { text = text, row = row, col = col, replace = replace, item = item }
+  local suggested = type(item.insertText) == "table" and item.insertText.value or item.insertText
+  return { text = suggested, row = row, col = col, replace = replace, item = item }
 end
 
-local function receive(buf, err, result, encoding, row, col)
+local function inserting()
+  return vim.startswith(vim.api.nvim_get_mode().mode, "i")
+end
+
+local function receive(buf, number, err, result, encoding, row, col)
   local state = state_of(buf)
+  if number ~= state.asked then
+    return
+  end
   state.request = nil
   -- null keeps what is on screen; an empty list clears it.
   if err or not result or result == vim.NIL or vim.api.nvim_get_current_buf() ~= buf then
     return
   end
-  if not vim.startswith(vim.api.nvim_get_mode().mode, "i") then
+  if not inserting() then
     return
   end
   state.suggestions = vim.tbl_map(function(item)
@@ -113,8 +121,9 @@ function M.request(buf, invoked)
   local params = vim.lsp.util.make_position_params(0, encoding)
   params.context = { triggerKind = invoked and 1 or 2 }
   local row, col = unpack(vim.api.nvim_win_get_cursor(0))
+  local number = state_of(buf).asked
   local _, id = client_of.call(client, "request", "textDocument/inlineCompletion", params, function(err, result)
-    receive(buf, err, result, encoding, row - 1, col)
+    receive(buf, number, err, result, encoding, row - 1, col)
   end, buf)
   state_of(buf).request = id
 end
@@ -145,6 +154,13 @@ function M.attach(buf)
   end
   on({ "InsertEnter", "CursorMovedI", "TextChangedP" }, function()
     typed(buf)
+  end)
+  on({ "LspAttach" }, function(event)
+    -- Who types while the bridge still starts would get nothing before the next key.
+    local client = vim.lsp.get_client_by_id(event.data.client_id)
+    if client and client.name == "atlasd" and inserting() then
+      typed(buf)
+    end
   end)
   on({ "CompleteChanged" }, function()
     clear(buf)

@@ -26,6 +26,21 @@ function M.rest(text, typed)
   end
 end
 
+--- Byte offset of an LSP position in its line; the line's end for what lies behind it.
+---@param line string
+---@param character integer
+---@param encoding "utf-8"|"utf-16"|"utf-32"
+---@return integer
+function M.byte(line, character, encoding)
+  if vim.fn.has("nvim-0.11") == 1 then
+    return vim.str_byteindex(line, encoding, character, false)
+  elseif encoding == "utf-8" then
+    return math.min(character, #line)
+  end
+  local ok, byte = pcall(vim.str_byteindex, line, character, encoding == "utf-16")
+  return ok and byte or #line
+end
+
 --- UTF-16 code units of a string, as LSP counts accepted lengths.
 ---@param text string
 ---@return integer
