@@ -132,13 +132,16 @@ class Decoder(nn.Module):
         end: the token that ends a document. A batch of one row is then attended document by
         document, which costs half; larger batches (a GPU) attend to whole rows.
         """
-        cos, sin = (t.to(tokens.device) for t in rope_tables(self.shape, tokens.shape[1]))
         documents = [tokens.shape[1]]
         if end is not None and len(tokens) == 1:
             documents = document_lengths(tokens[0], end)
-        x = self.embed(tokens)
+        return self.through(self.embed(tokens), documents)
+
+    def through(self, x: Tensor, documents: list[int] | None = None) -> Tensor:
+        """Inputs x [batch, length, hidden] -> final normed states of the same shape."""
+        cos, sin = (t.to(x.device) for t in rope_tables(self.shape, x.shape[1]))
         for layer in self.layers:
-            x = layer(x, cos, sin, documents)
+            x = layer(x, cos, sin, documents or [x.shape[1]])
         return self.norm(x)
 
     def logits(self, tokens: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ def exercise(weight_format: str, isa: str, threads: int) -> None:
         some = rows[:count]
         logits = decoder.forward(some % 77, some * 0 + 1, some, some[-2:])
     decoder.copy_prefix(1, 0, 130)
-    draft_chain(decoder, 3, 0, 100, 40, temperature=0.8, head_tokens=rows[:7] * 11)
-    draft_chain(decoder, 3, 0, 100, 8)
+    draft_chain(decoder, [3], 0, 100, 40, temperature=0.8, head_tokens=rows[:7] * 11)
+    draft_chain(decoder, [3], 0, 100, 8)
     choose(logits, temperature=0.7, seed=1, output_index=3)
     top_k(logits, 5)
     decoder.close()

@@ -37,10 +37,10 @@ def test_a_correction_of_zero_changes_nothing(
 ) -> None:
     decoder = make_decoder("llama", weight_format=weight_format)
     plain = draft_chain(
-        decoder, 5, 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=HEAD
+        decoder, [5], 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=HEAD
     )
     correction = Correction(decoder, HEAD, **weights(decoder, 0.0))
-    corrected = correction.draft(5, 2, 1, 0, 12, temperature=temperature, seed=9, output_index=4)
+    corrected = correction.draft([5], 2, 1, 0, 12, temperature=temperature, seed=9, output_index=4)
     assert corrected.tokens.tolist() == plain.tokens.tolist()
     assert corrected.probabilities.tobytes() == plain.probabilities.tobytes()
 
@@ -52,7 +52,7 @@ def test_a_corrected_chain_is_what_numpy_says(
     decoder = make_decoder("llama", weight_format="fp32")
     made = weights(decoder, 0.3)
     correction = Correction(decoder, HEAD, **made)
-    drafted = correction.draft(5, 2, 0, 0, 8, temperature=temperature, seed=9, output_index=4)
+    drafted = correction.draft([5], 2, 0, 0, 8, temperature=temperature, seed=9, output_index=4)
     embedding = head_rows(decoder)
     last, before = 5, 2
     for i, token in enumerate(drafted.tokens.tolist()):

@@ -22,7 +22,7 @@ def test_a_chain_equals_single_steps(
     decoder = make_decoder("llama", weight_format=weight_format)
     head = HEAD if reduced else None
     chain = draft_chain(
-        decoder, 5, 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=head
+        decoder, [5], 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=head
     )
     token = 5
     for i in range(12):
@@ -41,22 +41,22 @@ def test_a_chain_stops_where_its_reach_falls_below_the_threshold(
     make_decoder: Callable[..., CpuDecoder],
 ) -> None:
     decoder = make_decoder("llama")
-    full = draft_chain(decoder, 5, 0, 0, 30)
+    full = draft_chain(decoder, [5], 0, 0, 30)
     reach = np.cumprod(full.probabilities)
     threshold = float(np.sqrt(reach[6] * reach[7]))
-    stopped = draft_chain(decoder, 5, 0, 0, 30, stop_probability=threshold)
+    stopped = draft_chain(decoder, [5], 0, 0, 30, stop_probability=threshold)
     assert stopped.tokens.tolist() == full.tokens[:7].tolist()
 
 
 def test_a_chain_ends_with_its_slot(make_decoder: Callable[..., CpuDecoder]) -> None:
     decoder = make_decoder("llama", slot_tokens=40)
-    assert len(draft_chain(decoder, 5, 0, 35, 30).tokens) == 5
+    assert len(draft_chain(decoder, [5], 0, 35, 30).tokens) == 5
 
 
 def test_a_slot_is_intact_behind_a_chain(make_decoder: Callable[..., CpuDecoder]) -> None:
     """Rows that drafting wrote are as good as any: they are the drafter's own decoding."""
     decoder = make_decoder("qwen2")
-    chain = draft_chain(decoder, 5, 0, 0, 8)
+    chain = draft_chain(decoder, [5], 0, 0, 8)
     tokens = np.concatenate([[5], chain.tokens]).astype(np.int32)
     last = np.array([8], np.int32)
     after = decoder.forward(tokens[-1:], last * 0, last, last * 0).copy()

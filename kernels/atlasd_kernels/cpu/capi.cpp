@@ -28,7 +28,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 2; }
+ATLASD_API int32_t atlasd_version() { return 3; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
@@ -63,34 +63,27 @@ ATLASD_API const char* atlasd_forward(Decoder* decoder, const int32_t* tokens,
   });
 }
 
-ATLASD_API const char* atlasd_draft(Decoder* decoder, int32_t token, int32_t slot,
-                                    int32_t position, int64_t limit, float stop,
-                                    const Noise* noise, int32_t reduced, int32_t* tokens,
-                                    float* probabilities, int64_t* drafted) {
+// correction: null, or the one to draft with; then `before` is the token before the last row's.
+ATLASD_API const char* atlasd_draft(Decoder* decoder, const Correction* correction, int32_t before,
+                                    const int32_t* tokens, const int32_t* slots,
+                                    const int32_t* positions, int64_t rows, const float* features,
+                                    int64_t limit, float stop, const Noise* noise, int32_t reduced,
+                                    int32_t* drafted, float* probabilities, int64_t* count) {
   return guarded([&]() -> const char* {
-    if (const char* problem = decoder->check({&token, &slot, &position, 1}, nullptr, 0))
+    const RowBatch batch{tokens, slots, positions, rows, features};
+    if (const char* problem = decoder->check_chain(batch, correction ? &before : nullptr))
       return problem;
-    *drafted = decoder->draft(token, slot, position, limit, stop, *noise, reduced != 0, tokens,
-                              probabilities);
+    *count = decoder->draft(batch, limit, stop, *noise, reduced != 0, drafted, probabilities,
+                            correction, before);
     return nullptr;
   });
 }
 
-ATLASD_API const char* atlasd_draft_corrected(Decoder* decoder, const Correction* correction,
-                                              int32_t before, int32_t token, int32_t slot,
-                                              int32_t position, int64_t limit, float stop,
-                                              const Noise* noise, int32_t* tokens,
-                                              float* probabilities, int64_t* drafted) {
-  return guarded([&]() -> const char* {
-    const int32_t both[2] = {token, before}, slots[2] = {slot, slot};
-    const int32_t positions[2] = {position, position};
-    if (const char* problem = decoder->check({both, slots, positions, 2}, nullptr, 0))
-      return problem;
-    *drafted = decoder->draft(token, slot, position, limit, stop, *noise, true, tokens,
-                              probabilities, correction, before);
-    return nullptr;
-  });
+ATLASD_API void atlasd_set_feature(Decoder* decoder, const float* weight) {
+  decoder->set_feature(weight);
 }
+
+ATLASD_API void atlasd_keep_states(Decoder* decoder, float* out) { decoder->keep_states(out); }
 
 ATLASD_API const char* atlasd_correction(const Decoder* decoder, const CorrectionWeights* weights,
                                          Correction** out) {
@@ -105,9 +98,9 @@ ATLASD_API void atlasd_correction_free(Correction* correction) { delete correcti
 
 ATLASD_API const char* atlasd_states(Decoder* decoder, const int32_t* tokens,
                                      const int32_t* slots, const int32_t* positions, int64_t rows,
-                                     float* states) {
+                                     const float* features, float* states) {
   return guarded([&]() -> const char* {
-    const RowBatch batch{tokens, slots, positions, rows};
+    const RowBatch batch{tokens, slots, positions, rows, features};
     if (const char* problem = decoder->check(batch, nullptr, 0)) return problem;
     decoder->states(batch, states);
     return nullptr;

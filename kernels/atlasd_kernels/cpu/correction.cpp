@@ -62,6 +62,7 @@ const char* Decoder::check_correction(const CorrectionWeights& w) const {
 void Decoder::corrected_head(const Correction& correction, int32_t last, int32_t before,
                              Scratch& s, float* logits, long ld) {
   kernels_->rms_norm(s.x, final_norm_, config_.rms_eps, config_.hidden, s.normed);
+  std::copy_n(s.normed, config_.hidden, carried_.data());
   correction.correct(s.normed, last, before);
   quantise(s.normed, s.x_ld, config_.hidden, 1, correction.head().format, s);
   multiply(correction.head(), s.rows, 1, {logits, ld, Finish::store, nullptr});
@@ -70,13 +71,12 @@ void Decoder::corrected_head(const Correction& correction, int32_t last, int32_t
 
 void Decoder::states(const RowBatch& rows, float* out) {
   const Pool::Series series(*pool_);
-  constexpr long kRows = 256;
   std::vector<int32_t> all;
-  for (long begin = 0; begin < rows.count; begin += kRows) {
-    const long n = std::min(kRows, rows.count - begin);
+  for (long begin = 0; begin < rows.count; begin += kStepRows) {
+    const long n = std::min(kStepRows, rows.count - begin);
     all.resize(n);
     for (long i = 0; i < n; i++) all[i] = static_cast<int32_t>(i);
-    block({rows.tokens + begin, rows.slots + begin, rows.positions + begin, n}, all);
+    block(rows.part(begin, n, config_.hidden), all);
     Scratch s = scratch(n);
     normalise(s.x, final_norm_, n, Format::fp32, s);
     for (long i = 0; i < n; i++)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 
-from atlasd_kernels.cpu.decoder import CpuDecoder
-from atlasd_kernels.cpu.drafting import DraftedChain
-from atlasd_kernels.cpu.library import CorrectionWeights, Noise, check, native
+from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
+from atlasd_kernels.cpu.drafting import DraftedChain, draft_chain
+from atlasd_kernels.cpu.library import CorrectionWeights, check, native
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -54,12 +55,13 @@ class Correction:
 
     def draft(
         self,
-        last_token: int,
+        tokens: Int32 | Sequence[int],
         before: int,
         slot: int,
         position: int,
         limit: int,
         *,
+        features: Float32 | None = None,
         stop_probability: float = 0.0,
         temperature: float = 0.0,
         seed: int = 0,
@@ -67,31 +69,34 @@ class Correction:
         output_index: int = 0,
     ) -> DraftedChain:
         """As ``draft_chain``, with the correction; ``before`` is the token before the last."""
-        tokens = np.empty(limit, np.int32)
-        probabilities = np.empty(limit, np.float32)
-        drafted = ctypes.c_int64()
-        check(
-            native().draft_corrected(
-                self.decoder.handle,
-                self._handle,
-                before,
-                last_token,
-                slot,
-                position,
-                limit,
-                stop_probability,
-                ctypes.byref(Noise(temperature, seed, choice, output_index)),
-                tokens.ctypes.data,
-                probabilities.ctypes.data,
-                ctypes.byref(drafted),
-            )
+        return draft_chain(
+            self.decoder,
+            tokens,
+            slot,
+            position,
+            limit,
+            features=features,
+            stop_probability=stop_probability,
+            temperature=temperature,
+            seed=seed,
+            choice=choice,
+            output_index=output_index,
+            correction=self._handle,
+            before=before,
         )
-        return DraftedChain(tokens[: drafted.value], probabilities[: drafted.value])
 
 
-def last_states(decoder: CpuDecoder, tokens: Int32, slot: int, position: int) -> Float32:
-    """The normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on."""
+def last_states(
+    decoder: CpuDecoder,
+    tokens: Int32,
+    slot: int,
+    position: int,
+    features: Float32 | None = None,
+) -> Float32:
+    """The normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on;
+    ``features`` as in ``draft_chain``."""
     tokens = np.ascontiguousarray(tokens, np.int32)
+    features = feature_rows(decoder, features, len(tokens))
     slots = np.full(len(tokens), slot, np.int32)
     positions = np.arange(position, position + len(tokens), dtype=np.int32)
     states = np.empty((len(tokens), decoder.spec.hidden_size), np.float32)
@@ -102,6 +107,7 @@ def last_states(decoder: CpuDecoder, tokens: Int32, slot: int, position: int) ->
             slots.ctypes.data,
             positions.ctypes.data,
             len(tokens),
+            None if features is None else features.ctypes.data,
             states.ctypes.data,
         )
     )

@@ -1,4 +1,5 @@
 // A drafter's whole lookahead: forward one row, choose, repeat.
+#include <algorithm>
 #include <cmath>
 
 #include "decoder.h"
@@ -16,26 +17,43 @@ void Decoder::reduce_head(const int32_t* tokens, long count) {
     copy_column(head_.format, head_.data, tokens[i], reduced_memory_.as<uint8_t>(), i, head_.k);
 }
 
-long Decoder::draft(int32_t token, int slot, int position, long limit, float stop,
-                    const Noise& noise, bool reduced, int32_t* tokens, float* probabilities,
-                    const Correction* correction, int32_t before) {
+const char* Decoder::check_chain(const RowBatch& rows, const int32_t* before) const {
+  if (rows.count < 1 || rows.count > kStepRows) return "a draft begins with 1 to 256 rows";
+  for (long r = 1; r < rows.count; r++)
+    if (rows.slots[r] != rows.slots[0]) return "the rows of a draft are of one slot";
+  if (before && (*before < 0 || *before >= config_.vocab)) return "token out of range";
+  return check(rows, nullptr, 0);
+}
+
+long Decoder::draft(const RowBatch& rows, long limit, float stop, const Noise& noise, bool reduced,
+                    int32_t* tokens, float* probabilities, const Correction* correction,
+                    int32_t before) {
   const std::vector<int32_t>& ids = correction ? correction->tokens() : reduced_tokens_;
   const Matrix& head_matrix = correction ? correction->head() : reduced ? reduced_head_ : head_;
   reduced = reduced || correction;
   const long width = head_matrix.panels * kPanel;
   const long count = reduced ? static_cast<long>(ids.size()) : config_.vocab;
   draft_logits_.resize(width);
+  carried_.resize(config_.hidden);
   if (reduced) draft_full_.assign(config_.vocab, -INFINITY);
   const Pool::Series series(*pool_);
+  int32_t token = rows.tokens[rows.count - 1], slot = rows.slots[rows.count - 1];
+  int32_t position = rows.positions[rows.count - 1];
   float reach = 1.0f;
   long drafted = 0;
   for (; drafted < limit && position < config_.slot_tokens; drafted++, position++) {
-    block({&token, &slot, &position, 1}, {0});
-    Scratch s = scratch(1);
-    if (correction)
-      corrected_head(*correction, token, before, s, draft_logits_.data(), width);
+    const long n = drafted ? 1 : rows.count;
+    if (drafted)
+      block({&token, &slot, &position, 1, has_feature() ? carried_.data() : nullptr}, {0});
     else
+      block(rows, {static_cast<int32_t>(n - 1)});
+    Scratch s = scratch(n);
+    if (correction) {
+      corrected_head(*correction, token, before, s, draft_logits_.data(), width);
+    } else {
       head(head_matrix, 1, s, draft_logits_.data(), width);
+      std::copy_n(s.normed, config_.hidden, carried_.data());
+    }
     before = token;
     const float total = kernels_->log_sum_exp(draft_logits_.data(), count);
     Noise here = noise;

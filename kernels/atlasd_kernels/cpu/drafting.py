@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from atlasd_kernels.cpu.decoder import CpuDecoder
+from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
 from atlasd_kernels.cpu.library import Noise, check, native
 
 Int32 = npt.NDArray[np.int32]
@@ -25,43 +26,57 @@ class DraftedChain:
 
 def draft_chain(
     decoder: CpuDecoder,
-    last_token: int,
+    tokens: Int32 | Sequence[int],
     slot: int,
     position: int,
     limit: int,
     *,
+    features: Float32 | None = None,
     stop_probability: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
     choice: int = 0,
     output_index: int = 0,
     head_tokens: Int32 | None = None,
+    correction: ctypes.c_void_p | None = None,
+    before: int = 0,
 ) -> DraftedChain:
-    """Draft up to ``limit`` tokens after ``last_token``, which goes to ``position`` of ``slot``.
+    """Draft up to ``limit`` tokens after ``tokens`` [n], which go to ``position`` of ``slot`` on.
 
-    Each token is chosen as ``choose`` would with the target's own noise (the first has index
-    ``output_index``). Drafting ends after the token whose running product of probabilities falls
-    below ``stop_probability``; that token is not returned. ``head_tokens`` restricts the head to
-    these ids. Keys and values of every row that ran stay in the slot.
+    n is 1 to 256. Each token is chosen as ``choose`` would with the target's own noise (the first
+    has index ``output_index``). Drafting ends after the token whose running product of
+    probabilities falls below ``stop_probability``; that token is not returned. ``head_tokens``
+    restricts the head to these ids. ``features`` [n, hidden] are those of ``tokens`` (zeros: not
+    known) where the decoder has them (``CpuDecoder.set_feature``). ``correction`` is what
+    ``Correction.draft`` gives, with ``before``, the token before the last. Keys and values of every
+    row that ran stay in the slot.
     """
     if head_tokens is not None:
         decoder.reduce_head(head_tokens)
-    tokens = np.empty(limit, np.int32)
+    read = np.ascontiguousarray(tokens, np.int32)
+    features = feature_rows(decoder, features, len(read))
+    slots = np.full(len(read), slot, np.int32)
+    positions = np.arange(position, position + len(read), dtype=np.int32)
+    drafted = np.empty(limit, np.int32)
     probabilities = np.empty(limit, np.float32)
-    drafted = ctypes.c_int64()
+    count = ctypes.c_int64()
     check(
         native().draft(
             decoder.handle,
-            last_token,
-            slot,
-            position,
+            correction,
+            before,
+            read.ctypes.data,
+            slots.ctypes.data,
+            positions.ctypes.data,
+            len(read),
+            None if features is None else features.ctypes.data,
             limit,
             stop_probability,
             ctypes.byref(Noise(temperature, seed, choice, output_index)),
             int(head_tokens is not None),
-            tokens.ctypes.data,
+            drafted.ctypes.data,
             probabilities.ctypes.data,
-            ctypes.byref(drafted),
+            ctypes.byref(count),
         )
     )
-    return DraftedChain(tokens[: drafted.value], probabilities[: drafted.value])
+    return DraftedChain(drafted[: count.value], probabilities[: count.value])

@@ -22,7 +22,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of the C interface and of the packed weights' layout."""
 
 
@@ -116,20 +116,15 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "draft": (
         c_char_p,
         [
-            *[c_void_p, c_int32, c_int32, c_int32, c_int64, c_float, POINTER(Noise), c_int32],
-            *[Array, Array, POINTER(c_int64)],
+            *[c_void_p, c_void_p, c_int32, Array, Array, Array, c_int64, Array, c_int64, c_float],
+            *[POINTER(Noise), c_int32, Array, Array, POINTER(c_int64)],
         ],
     ),
-    "draft_corrected": (
-        c_char_p,
-        [
-            *[c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32, c_int64, c_float],
-            *[POINTER(Noise), Array, Array, POINTER(c_int64)],
-        ],
-    ),
+    "set_feature": (None, [c_void_p, Array]),
+    "keep_states": (None, [c_void_p, Array]),
     "correction": (c_char_p, [c_void_p, POINTER(CorrectionWeights), POINTER(c_void_p)]),
     "correction_free": (None, [c_void_p]),
-    "states": (c_char_p, [c_void_p, Array, Array, Array, c_int64, Array]),
+    "states": (c_char_p, [c_void_p, *[Array] * 3, c_int64, *[Array] * 2]),
     "reduce_head": (c_char_p, [c_void_p, Array, c_int64]),
     "copy_prefix": (None, [c_void_p, c_int32, c_int32, c_int32]),
     "slot_bytes": (c_int64, [c_void_p]),

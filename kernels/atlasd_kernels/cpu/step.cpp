@@ -9,7 +9,6 @@
 namespace atlasd {
 namespace {
 
-constexpr long kStepRows = 256;       // longer calls are cut; the bits are the same
 constexpr long kRowsPerThread = 4;    // below, rows are not worth sharing out
 constexpr long kChunksPerThread = 4;
 
@@ -236,6 +235,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
     const Timer timer(profile_.other, profiling_);
     each_row(rows.count, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
   }
+  if (rows.features) add_features(rows, s);
   for (int i = 0; i < c.layers; i++) {
     const Layer& layer = layers_[i];
     normalise(s.x, layer.input_norm, rows.count, format, s);
@@ -279,10 +279,14 @@ void Decoder::forward(const RowBatch& rows, const int32_t* wanted, long count, f
     here.clear();
     for (; next < count && wanted[next] < begin + n; next++)
       here.push_back(static_cast<int32_t>(wanted[next] - begin));
-    block({rows.tokens + begin, rows.slots + begin, rows.positions + begin, n}, here);
+    block(rows.part(begin, n, config_.hidden), here);
     if (here.empty()) continue;
     Scratch s = scratch(n);
-    head(head_, static_cast<long>(here.size()), s, logits + first * ld, ld);
+    const long wanted_here = static_cast<long>(here.size());
+    head(head_, wanted_here, s, logits + first * ld, ld);
+    if (!kept_) continue;
+    for (long i = 0; i < wanted_here; i++)
+      std::copy_n(s.normed + i * s.x_ld, config_.hidden, kept_ + (first + i) * config_.hidden);
   }
 }
 
