@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atlasd.commands.connection import Connection
+from atlasd.errors import AtlasdError
+from atlasd.paths import paths
 from tests.served import free_port
 
 
@@ -76,6 +79,18 @@ class Home:
         done = self.atlasd(*words, "--json")
         assert done.stdout.count("\n") == 1, done
         return json.loads(done.stdout)
+
+    def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """What the daemon answers on its socket; at once, where a command takes a process."""
+        folders = paths({"ATLASD_HOME": str(self.folder)})
+        return Connection(folders).call(method, path, body, timeout=30)
+
+    def status(self) -> dict[str, Any]:
+        """What ``atlasd status --json`` prints."""
+        try:
+            return self.ask("GET", "/atlasd/v1/status")
+        except AtlasdError:
+            return {"state": "not running"}
 
     def start(self, *words: str) -> None:
         done = self.atlasd("start", *words)

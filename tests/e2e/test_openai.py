@@ -228,7 +228,7 @@ def test_models_are_listed_and_errors_are_the_packages_own(
 def test_a_client_that_leaves_frees_the_engine(
     home: Home, client: openai.OpenAI, stream: bool
 ) -> None:
-    before = home.json("status")["served"]["output_tokens"]
+    before = home.status()["served"]["output_tokens"]
     if stream:
         with client.chat.completions.create(
             model="t", messages=MESSAGES, max_tokens=1900, stream=True
@@ -239,8 +239,8 @@ def test_a_client_that_leaves_frees_the_engine(
             client.with_options(timeout=0.05).chat.completions.create(
                 model="t", messages=MESSAGES, max_tokens=1900
             )
-    wait_until(lambda: home.json("status")["engine"]["streams"] == 0, patience=5)
-    made = home.json("status")["served"]["output_tokens"] - before
+    wait_until(lambda: home.status()["engine"]["streams"] == 0, patience=5)
+    made = home.status()["served"]["output_tokens"] - before
     assert made < 1800
 
 
@@ -260,7 +260,7 @@ def test_requests_while_the_model_is_away_wait_for_it(home: Home, client: openai
     import os
     import signal
 
-    pid = home.json("status")["engine_pid"]
+    pid = home.status()["engine_pid"]
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     text = None
@@ -270,4 +270,4 @@ def test_requests_while_the_model_is_away_wait_for_it(home: Home, client: openai
         except openai.InternalServerError:
             time.sleep(0.05)
     assert text
-    assert home.json("status")["served"]["engine_restarts"] == 1
+    assert home.status()["served"]["engine_restarts"] == 1
