@@ -20,7 +20,8 @@ from rich.table import Table
 from atlasd.draft import positions_files
 from atlasd.draft.drafter import Int32
 from atlasd.draft.ngrams import LONGEST, extend_prefix_hashes
-from atlasd.draft.positions_index import PositionIndex, context_of
+from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.positions_lookup import context_of
 from atlasd.errors import AtlasdError
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer

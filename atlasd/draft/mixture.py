@@ -13,7 +13,8 @@ from math import exp, log
 from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
 from atlasd.draft.edit import Rule, Rules
 from atlasd.draft.positions import Place, Positions
-from atlasd.draft.positions_index import MAX_MATCH, PositionIndex
+from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.positions_lookup import MAX_MATCH
 from atlasd.draft.recycle import VOTE_KINDS, Recycle
 from atlasd.draft.segments import Segment
 

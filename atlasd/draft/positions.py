@@ -10,7 +10,8 @@ import numpy as np
 from atlasd.draft.drafter import Int32, StreamView
 from atlasd.draft.edit import WINDOW, Pointer, Rules
 from atlasd.draft.ngrams import LONGEST, extend_prefix_hashes
-from atlasd.draft.positions_index import MAX_MATCH, Context, PositionIndex, context_of
+from atlasd.draft.positions_index import PositionIndex
+from atlasd.draft.positions_lookup import MAX_MATCH, Context, context_of
 from atlasd.draft.segments import KINDS, Segment
 
 _PROMPTS = 8

@@ -1,70 +1,28 @@
 """The segmented position index: everything that can be drafted from, found by its last tokens.
 
-Tokens of all segments lie in one arena that is written once per place. ``NgramTable`` chains lead
-from the last 3, 6, 12 and 24 tokens to the places where they stood; a place is extended backwards
-to its true match length. Edits add the changed window, deletion empties a list of pieces, and what
-is stale is noticed when it is met.
+Tokens of all segments lie in one arena that is written once per place. Edits add the changed
+window, deletion empties a list of pieces; what is stale is swept in idle moments, and what earned
+least credit is dropped where there is no room. Finding is ``positions_lookup``'s.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
-
-from atlasd.draft.arena import Arena
 from atlasd.draft.drafter import Int32
-from atlasd.draft.ngrams import (
-    LONGEST,
-    ORDERS,
-    WALK,
-    NgramTable,
-    extend_prefix_hashes,
-    key_of,
-    keys_of,
-)
-from atlasd.draft.segments import Piece, Run, Segment
-
-MAX_MATCH = 64
-"""Matches are measured up to this many tokens; so much text is repeated before an edit."""
+from atlasd.draft.ngrams import extend_prefix_hashes, key_of, keys_of
+from atlasd.draft.positions_lookup import MAX_MATCH, PositionLookup
+from atlasd.draft.positions_stale import Stale
+from atlasd.draft.segments import Piece, Run, Segment, common_prefix
 
 _BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a position to two
-_CANDIDATES = 6
-_ENOUGH = 3
 _TAIL = 256
 _MAX_PIECES = 32
 PIECE = 8192
 """Tokens of a new segment that are written at a time: about two milliseconds."""
 _SWEEP = 2048
 """Positions that are taken out of the chains at a time: about two milliseconds."""
-
-
-class Match(NamedTuple):
-    """A place whose last tokens are the context's last ``length`` tokens."""
-
-    length: int
-    position: int
-    segment: Segment
-
-
-class Context(NamedTuple):
-    """The end of a stream as lookups want it."""
-
-    packed: int
-    """The last ``length`` tokens as one little-endian number, newest in the highest 32 bits."""
-    length: int
-    last: int
-    prefix: list[int]
-    """Prefix hashes of at least the last 24 tokens (fewer where the stream is shorter)."""
-
-
-def context_of(tokens: list[int], prefix: list[int]) -> Context:
-    """The context that ``tokens`` end in."""
-    tail = array("i", tokens[-MAX_MATCH:])
-    return Context(int.from_bytes(tail.tobytes(), "little"), len(tail), tokens[-1], prefix)
 
 
 class Watcher(Protocol):
@@ -79,29 +37,17 @@ class Watcher(Protocol):
         ...
 
 
-class PositionIndex:
+class PositionIndex(PositionLookup):
     """Segments under a byte budget. Not thread-safe."""
 
     def __init__(self, budget_bytes: int = 512 << 20) -> None:
-        capacity = max(1 << 12, budget_bytes // _BYTES_PER_TOKEN)
-        self.arena = Arena(capacity)
-        self.tokens = np.empty(capacity, np.int32)
-        self.run_of = np.empty(capacity, np.int32)
-        self.tables = [NgramTable(order, capacity) for order in ORDERS]
-        self.segments: dict[tuple[str | None, str], Segment] = {}
-        self.runs: list[Run | None] = []
-        self.free_runs: list[int] = []
+        super().__init__(max(1 << 12, budget_bytes // _BYTES_PER_TOKEN))
         self.clock = 0
         self.watcher: Watcher | None = None
-        self._stale: deque[tuple[int, int]] = deque()
-        """Places of dropped segments: still in the chains, not yet free."""
         self.insert: Callable[[int, int, int], None] = self._insert
         """Makes ``size`` arena positions from ``start`` findable, but for the first ``skip``."""
-        self._token_view = self.tokens.data
-        self._token_bytes = self.tokens.data.cast("B")
-        self._run_view = self.run_of.data
-
-    # Writing
+        self._free_runs: list[int] = []
+        self._stale = Stale(self.arena, self.tokens, self.tables)
 
     def put(
         self,
@@ -178,10 +124,6 @@ class PositionIndex:
                 self.arena.give(piece.stop, run.stop)
                 run.stop = piece.stop
 
-    def holds(self, segment: Segment) -> bool:
-        """Whether the segment is still known by its name."""
-        return self.segments.get((segment.repository, segment.name)) is segment
-
     def release(self, segment: Segment) -> None:
         """Free what a segment holds, whether or not it is still known by its name."""
         if self.holds(segment):
@@ -199,26 +141,11 @@ class PositionIndex:
         for key in [k for k in self.segments if repository is None or k[0] == repository]:
             self._clear(self.segments.pop(key))
 
-    def read(self, segment: Segment) -> Int32:
-        """The segment's text."""
-        parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
-
-    def ends(self, segment: Segment) -> tuple[int, int]:
-        """The first and the last token of a segment that has any."""
-        first, last = segment.pieces[0].start, segment.pieces[-1].stop - 1
-        return self._token_view[first], self._token_view[last]
-
-    def bytes_used(self) -> int:
-        """Bytes that hold something, tables included."""
-        per_position = 8 + 4 * len(self.tables)
-        return self.arena.used * per_position + sum(t.heads.nbytes for t in self.tables)
-
     def _edit(self, segment: Segment, tokens: Int32) -> None:
         old = self.read(segment)
-        prefix = _common(old, tokens)
+        prefix = common_prefix(old, tokens)
         shorter = min(len(old), len(tokens)) - prefix
-        suffix = _common(old[::-1][:shorter], tokens[::-1][:shorter])
+        suffix = common_prefix(old[::-1][:shorter], tokens[::-1][:shorter])
         if prefix == len(old) == len(tokens):
             return
         segment.generation += 1
@@ -275,16 +202,10 @@ class PositionIndex:
         self._set_pieces(segment, [*segment.pieces, piece])
         return piece
 
-    def read_tail(self, segment: Segment, count: int) -> Int32:
-        """The segment's last ``count`` tokens."""
-        pieces = segment.clip(max(0, segment.length - count), segment.length)
-        parts = [self.tokens[piece.start : piece.stop] for piece in pieces]
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
-
     def _take(self, size: int, owner: Segment) -> int | None:
         """Room for ``size`` adjacent positions; None if a long text has to be cut up for it."""
         if self._stale and self.arena.free < size:
-            self.sweep(self.arena.capacity)
+            self._stale.sweep(self.arena.capacity)
         if self.arena.free < size:
             self._evict(size + self.arena.capacity // 16, owner)
         start = self.arena.take(size)
@@ -302,40 +223,29 @@ class PositionIndex:
                 break
             if segment is not keep and segment.kind != "stream":
                 self.drop(segment.name, segment.repository)
-                self.sweep(self.arena.capacity)
+                self._stale.sweep(self.arena.capacity)
         else:
             for segment in order:
                 if self.arena.free < wanted and segment is not keep and segment.kind == "stream":
                     self._clear(segment)
-                    self.sweep(self.arena.capacity)
+                    self._stale.sweep(self.arena.capacity)
         for segment in self.segments.values():
             segment.credit /= 2
 
     def sweep(self, most: int = _SWEEP) -> bool:
-        """Free at most about ``most`` places of dropped segments; True if there are more. For idle
+        """Free at most ``most`` places of dropped segments; True if there are more. For idle
         moments: at the end of a stream the next one would wait for it."""
-        while self._stale and most > 0:
-            start, stop = self._stale.popleft()
-            # From the end: the keys of what is left need the tokens before them only.
-            begin = max(start, stop - most)
-            context = min(begin - start, LONGEST - 1)
-            keys = keys_of(self.tokens[begin - context : stop])
-            for table, of_table in zip(self.tables, keys, strict=True):
-                table.unlink(of_table[max(context, table.order - 1) :], begin, stop)
-            self.arena.give(begin, stop)
-            if begin > start:
-                self._stale.appendleft((start, begin))
-            most -= stop - begin
+        self._stale.sweep(most)
         return bool(self._stale)
 
     def stale(self, start: int, stop: int) -> None:
         """Nothing lives in these places any more; they are swept before they are used again."""
-        self._stale.append((start, stop))
+        self._stale.add(start, stop)
 
     def _new_run(self, segment: Segment, start: int, stop: int) -> None:
         run = Run(start, stop, segment)
-        if self.free_runs:
-            number = self.free_runs.pop()
+        if self._free_runs:
+            number = self._free_runs.pop()
             self.runs[number] = run
         else:
             number = len(self.runs)
@@ -350,113 +260,12 @@ class PositionIndex:
         segment.generation += 1
         self._set_pieces(segment, [])
         for run in segment.runs:
-            self._stale.append((run.start, run.stop))
+            self._stale.add(run.start, run.stop)
             self.runs[run.number] = None
-            self.free_runs.append(run.number)
+            self._free_runs.append(run.number)
         segment.runs = []
 
     def _set_pieces(self, segment: Segment, pieces: list[Piece]) -> None:
         segment.set_pieces(pieces)
         if self.watcher is not None:
             self.watcher.changed(segment)
-
-    # Reading
-
-    def find(self, context: Context, minimum: int = ORDERS[0]) -> list[Match]:
-        """The most recent live places that agree with the context on at least ``minimum`` tokens:
-        those of the longest order that has any, newest first, then those of shorter orders while
-        there are few."""
-        found: list[Match] = []
-        longest = min(context.length, len(context.prefix) - 1)
-        tokens, last = self._token_view, context.last
-        for index in range(len(ORDERS) - 1, -1, -1):
-            order = ORDERS[index]
-            if order > longest:
-                continue
-            if order < minimum:
-                break
-            table = self.tables[index]
-            position = table.newest(key_of(context.prefix, index))
-            if position < 0:
-                continue
-            links = table.links
-            for step in range(WALK):
-                if tokens[position] == last:
-                    match = self.match_at(position, context)
-                    if match is not None and match.length >= order and match not in found:
-                        found.append(match)
-                        if len(found) == _CANDIDATES:
-                            return found
-                older = links[position]
-                # A re-used place can link to a later one; a few such jumps, but no endless ring.
-                if older < 0 or (older >= position and step > 2):
-                    break
-                position = older
-            if len(found) >= _ENOUGH:
-                break
-        return found
-
-    def match_at(self, position: int, context: Context) -> Match | None:
-        """How far back the text at a live place that has a continuation agrees with the context;
-        None where it is stale, ends there, or differs in the last token."""
-        if self._token_view[position] != context.last:
-            return None
-        run = self.runs[self._run_view[position]]
-        if run is None:
-            return None
-        segment = run.segment
-        index = segment.piece_at(position)
-        if index < 0 or (
-            index == len(segment.pieces) - 1 and position + 1 == segment.pieces[index].stop
-        ):
-            return None
-        count = min(context.length, position + 1 - run.start, MAX_MATCH)
-        raw = self._token_bytes[4 * (position + 1 - count) : 4 * (position + 1)]
-        packed = context.packed >> (32 * (context.length - count))
-        differing = int.from_bytes(raw, "little") ^ packed
-        if differing:
-            count -= (differing.bit_length() + 31) // 32
-        return Match(count, position, segment)
-
-    def continuation(self, segment: Segment, position: int, limit: int) -> list[int]:
-        """At most ``limit`` tokens of the segment that follow an arena position of it."""
-        index = segment.piece_at(position)
-        if index < 0:
-            return []
-        stop = segment.pieces[index].stop
-        first = position + 1
-        if stop - first >= limit:
-            return self._token_view[first : first + limit].tolist()
-        tokens = self._token_view[first:stop].tolist()
-        for piece in segment.pieces[index + 1 :]:
-            missing = limit - len(tokens)
-            if missing <= 0:
-                break
-            tokens += self._token_view[
-                piece.start : min(piece.stop, piece.start + missing)
-            ].tolist()
-        return tokens
-
-    def advance(self, segment: Segment, position: int, count: int) -> int:
-        """The arena position ``count`` tokens after ``position`` in reading order, or -1."""
-        index = segment.piece_at(position)
-        while index >= 0:
-            room = segment.pieces[index].stop - 1 - position
-            if count <= room:
-                return position + count
-            count -= room + 1
-            index += 1
-            if index >= len(segment.pieces):
-                return -1
-            position = segment.pieces[index].start
-        return -1
-
-    def __iter__(self) -> Iterator[Segment]:
-        return iter(self.segments.values())
-
-
-def _common(one: Int32, other: Int32) -> int:
-    """How many leading tokens two texts share."""
-    count = min(len(one), len(other))
-    differs = one[:count] != other[:count]
-    return int(differs.argmax()) if differs.any() else count

@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from atlasd.draft.drafter import Int32
+
 KINDS = ("stream", "file", "accepted", "output")
 
 
@@ -79,3 +81,10 @@ class Run:
     segment: Segment
     number: int = -1
     """Its id in the index's run array."""
+
+
+def common_prefix(one: Int32, other: Int32) -> int:
+    """How many leading tokens two texts share."""
+    count = min(len(one), len(other))
+    differs = one[:count] != other[:count]
+    return int(differs.argmax()) if differs.any() else count

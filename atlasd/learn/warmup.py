@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlasd.draft.drafter import Int32
+from atlasd.draft.segments import common_prefix
 
 TEXTS, TEXT_TOKENS = 128, 4096
 """Texts of a repository that may wait, and tokens of each."""
@@ -70,7 +71,7 @@ class WarmUp:
             if len(self._texts) > TEXTS:
                 del self._texts[min(self._texts, key=lambda key: self._texts[key].order)]
             return
-        same = _common(known.tokens, tokens)
+        same = common_prefix(known.tokens, tokens)
         if same == len(known.tokens) == len(tokens):
             return
         known.tokens, known.done = tokens, min(known.done, same)
@@ -95,9 +96,3 @@ class WarmUp:
         self.left -= end - text.done
         text.done = end
         return block
-
-
-def _common(one: Int32, other: Int32) -> int:
-    size = min(len(one), len(other))
-    differs = one[:size] != other[:size]
-    return int(differs.argmax()) if differs.any() else size

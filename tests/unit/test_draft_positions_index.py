@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from atlasd.draft.arena import Arena
 from atlasd.draft.ngrams import LONGEST, ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
-from atlasd.draft.positions_index import MAX_MATCH, PIECE, Context, PositionIndex, context_of
+from atlasd.draft.positions_index import PIECE, PositionIndex
+from atlasd.draft.positions_lookup import MAX_MATCH, Context, context_of
 from atlasd.draft.segments import Segment
 
 # Few distinct tokens make long and ambiguous matches; many make short and unique ones.
