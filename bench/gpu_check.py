@@ -139,7 +139,8 @@ def warm_one(what: str) -> None:
 
     import numpy as np
 
-    from bench.gpu_shapes import plain_step, random_decoder, shape_config
+    from bench.gpu_shapes import plain_step, random_decoder
+    from bench.shapes import shape_config
 
     shape, kind = what.split(":")
     config = shape_config(shape)

@@ -10,39 +10,10 @@ import numpy as np
 import torch
 from atlasd_kernels.gpu.formats import Format, PackedMatrix, packed_bytes, quantise
 
-from atlasd.models.config import ModelConfig, config_from_json
+from atlasd.models.config import ModelConfig
 from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import HEAD_FORMATS, QuantLayer, QuantModel
-
-# layers, hidden, heads, kv heads, intermediate, vocabulary, tied
-SHAPES = {
-    "0.5B": (24, 896, 14, 2, 4864, 151_936, True),
-    "1.5B": (28, 1536, 12, 2, 8960, 151_936, True),
-    "7B": (28, 3584, 28, 4, 18944, 152_064, False),
-}
-"""Of Qwen2.5-Coder."""
-
-
-def shape_config(name: str) -> ModelConfig:
-    """The configuration of a shape."""
-    layers, hidden, heads, kv_heads, inner, vocabulary, tied = SHAPES[name]
-    return config_from_json(
-        f"Qwen2.5-Coder-{name} shape",
-        {
-            "architectures": ["Qwen2ForCausalLM"],
-            "num_hidden_layers": layers,
-            "hidden_size": hidden,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "intermediate_size": inner,
-            "vocab_size": vocabulary,
-            "tie_word_embeddings": tied,
-            "max_position_embeddings": 32_768 + 512,
-            "rope_theta": 1e6,
-            "torch_dtype": "bfloat16",
-        },
-    )
 
 
 def random_matrix(rows: int, columns: int, kind: Format) -> PackedMatrix:

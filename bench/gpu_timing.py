@@ -14,15 +14,14 @@ from atlasd_kernels.gpu.formats import Format
 
 from atlasd.models.cuda_decoder import CudaDecoder
 from bench.gpu_shapes import (
-    SHAPES,
     device_ms,
     kv_bytes,
     plain_step,
     random_decoder,
-    shape_config,
     step_bytes,
     wall_ms,
 )
+from bench.shapes import SHAPES, shape_config
 
 if TYPE_CHECKING:
     from bench.gpu_check import Check
@@ -238,17 +237,7 @@ def peer(check: Check) -> None:
 def _transformers_rate(shape: str) -> float:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    layers, hidden, heads, kv_heads, inner, vocabulary, tied = SHAPES[shape]
-    config = Qwen2Config(
-        num_hidden_layers=layers,
-        hidden_size=hidden,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        intermediate_size=inner,
-        vocab_size=vocabulary,
-        tie_word_embeddings=tied,
-        eos_token_id=None,
-    )
+    config = Qwen2Config(**SHAPES[shape].as_json())
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda"):

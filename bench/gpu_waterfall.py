@@ -18,7 +18,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from atlasd.models.cuda_layout import bucket_for
-from bench.gpu_shapes import plain_step, random_decoder, shape_config, wall_ms
+from bench.gpu_shapes import plain_step, random_decoder, wall_ms
+from bench.shapes import shape_config
 
 if TYPE_CHECKING:
     from bench.gpu_check import Check

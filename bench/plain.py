@@ -1,12 +1,12 @@
 """Plain decoding: tokens per second of the exact decoders against ``transformers.generate``.
 
-    python bench/plain.py [--model bundled|FOLDER] [--prompt 512] [--tokens 64] [--rounds 9]
+    python -m bench.plain [--model bundled|FOLDER] [--prompt 512] [--tokens 64] [--rounds 9]
 
 Every round runs all candidates one after the other on the same prompt, so that whatever else the
 machine does meets all of them. What counts is the median time between two tokens; ratios are per
 round, and their median and spread are what to read. CPU time is given beside wall time: with one
 thread it leaves out the waiting for other programs. Without ``--model``, a random checkpoint in the
-Qwen2 layout is made (8192 tokens, hidden 448, 5 layers, 13.7M parameters).
+Qwen2 layout is made (13.7M parameters).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import transformers
 from atlasd.models.decoder import Decoder
 from atlasd.models.load import LoadOptions, WeightFormat, load_decoder
 from atlasd.models.locate import BUNDLED, find_model
+from bench.shapes import SHAPES
 
 REFERENCE = "transformers.generate"
 FORMATS: dict[str, WeightFormat] = {"float32": "fp32", "bfloat16": "bf16"}
@@ -73,18 +74,7 @@ class Candidate:
 def random_checkpoint(folder: Path, dtype: torch.dtype) -> Path:
     """A Qwen2-layout checkpoint with random weights."""
     torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=8192,
-        hidden_size=448,
-        intermediate_size=1152,
-        num_hidden_layers=5,
-        num_attention_heads=7,
-        num_key_value_heads=1,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        eos_token_id=None,
-        bos_token_id=None,
-    )
+    config = transformers.Qwen2Config(**SHAPES["14M"].as_json())
     target = folder / "random"
     transformers.Qwen2ForCausalLM(config).to(dtype).save_pretrained(target)
     return target

@@ -1,6 +1,6 @@
 """One step of the CPU kernels: where the milliseconds go, per number of rows, and beside peers.
 
-    python bench/step.py [--model FOLDER | --shape qwen2.5-coder-0.5b] [--formats bf16,int8,int4]
+    python -m bench.step [--model FOLDER | --shape 0.5B] [--formats bf16,int8,int4]
         [--threads 1,2] [--rows 1,2,4,8,16,32,64] [--rounds 9] [--context 200] [--prefill 1000]
         [--busy] [--transformers]
         [--llama-bench "chroot ROOT llama-bench" --gguf bf16=FILE --gguf int8=FILE ...]
@@ -19,8 +19,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, read_bandwidth
 from atlasd_kernels.spec import DecoderSpec
@@ -30,15 +28,11 @@ from atlasd.models.load import decoder_spec
 from atlasd.models.locate import find_model
 from atlasd.models.weights import open_weights
 from bench.report import table
+from bench.shapes import SHAPES, shape_config
 from bench.step_busy import busy_table
 from bench.step_peers import LlamaBench, Transformers, plain
 
 BUNDLED = Path(__file__).resolve().parent.parent / "atlasd" / "models" / "bundled" / "target"
-# layers, hidden, heads, kv_heads, intermediate, vocabulary
-SHAPES = {
-    "qwen2.5-coder-0.5b": (24, 896, 14, 2, 4864, 151_936),
-    "20m": (8, 512, 8, 2, 1024, 8192),
-}
 
 
 class RandomTensors(Mapping[str, np.ndarray]):
@@ -74,25 +68,6 @@ class RandomTensors(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
-
-
-def shape_spec(name: str) -> DecoderSpec:
-    layers, hidden, heads, kv_heads, intermediate, vocabulary = SHAPES[name]
-    dim = hidden // heads
-    frequencies = 1e6 ** (-np.arange(0, dim, 2, dtype=np.float32) / dim)
-    return DecoderSpec(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=dim,
-        intermediate_size=intermediate,
-        rms_eps=1e-6,
-        inv_freq=frequencies.astype(np.float32),
-        tied=True,
-        qkv_bias=True,
-    )
 
 
 @dataclasses.dataclass
@@ -220,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peer-rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     if options.shape:
-        spec = shape_spec(options.shape)
+        spec = decoder_spec(shape_config(options.shape))
         tensors: Mapping[str, np.ndarray] = RandomTensors(spec)
     else:
         files = find_model(options.model)

@@ -1,4 +1,4 @@
-"""What bench/step.py compares with: transformers in this process, llama-bench in its own."""
+"""What bench.step compares with: transformers in this process, llama-bench in its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, choose
+
+from bench.shapes import Shape
 
 
 def plain(decoder: CpuDecoder, count: int) -> float:
@@ -28,7 +30,7 @@ class Transformers:
 
     weight_format = "bf16"
 
-    def __init__(self, folder: Path, shape: tuple[int, ...] | None, threads: int) -> None:
+    def __init__(self, folder: Path, shape: Shape | None, threads: int) -> None:
         import torch
         import transformers
 
@@ -40,18 +42,7 @@ class Transformers:
                 folder, dtype=torch.bfloat16
             )
         else:
-            layers, hidden, heads, kv_heads, intermediate, vocabulary = shape
-            config = transformers.Qwen2Config(
-                num_hidden_layers=layers,
-                hidden_size=hidden,
-                num_attention_heads=heads,
-                num_key_value_heads=kv_heads,
-                intermediate_size=intermediate,
-                vocab_size=vocabulary,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=None,
-            )
+            config = transformers.Qwen2Config(**shape.as_json())
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         self._model = model.eval()
 
