@@ -36,6 +36,7 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
         "template": template,
         "prompt": parts,
         "prompt_tokens": prompt_tokens,
+        "prompt_hash": built.prompt.hash,
         "raw": decoded.raw,
         "trimmed": decoded.text,
         "trimmed_by": list(decoded.rules),

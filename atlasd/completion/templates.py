@@ -7,8 +7,10 @@ file that contains these characters.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 from atlasd.completion.families import FAMILIES, Family, Order, Spellings
@@ -39,6 +41,12 @@ class Prompt:
     @property
     def tokens(self) -> list[int]:
         return [token for part in self.parts for token in part.tokens]
+
+    @property
+    def hash(self) -> str:
+        """Tells prompts apart without showing them: the same hash, the same text to be decoded."""
+        given = array("i", [*self.tokens, -1, *self.taken_back]).tobytes()
+        return blake2b(given, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

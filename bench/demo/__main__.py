@@ -36,13 +36,16 @@ class Measuring:
 
     def __init__(self, served: Served, root: Path) -> None:
         self.compared = Comparison()
+        self.moved_on = 0
+        """Suggestions whose prompt was another one by then: the context follows edits and saves."""
+        self.different: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._served = served
         self._root = root
 
     async def seen(self, shown: Shown) -> None:
         # What was typed along or decoded ahead cost no time that could be compared.
-        why = await self._call("GET", f"/atlasd/v1/why?id={shown.suggested.id}")
-        if why.get("source") != "model":
+        drafted = await self._call("GET", f"/atlasd/v1/why?id={shown.suggested.id}")
+        if drafted.get("source") != "model":
             return
         body = {
             "prefix": shown.prefix,
@@ -54,20 +57,29 @@ class Measuring:
             "drafting": False,
         }
         answer = await self._call("POST", "/atlasd/v1/complete", body)
-        plain = answer["items"][0] if answer["items"] else {"text": "", "stats": why["stats"]}
-        if plain["text"] != shown.suggested.text and answer["items"]:
-            # The context of a prompt moves on by itself, a second after an edit for example.
-            other = await self._call("GET", f"/atlasd/v1/why?id={plain['id']}")
-            if other["prompt"] != why["prompt"]:
-                return
+        # Without an id: why there was nothing.
+        id = f"?id={answer['items'][0]['id']}" if answer["items"] else ""
+        plain = await self._call("GET", f"/atlasd/v1/why{id}")
+        if plain.get("prompt_hash") != drafted["prompt_hash"]:
+            self.moved_on += 1
+            return
+        texts = {True: _said(drafted, plain), False: _said(plain, drafted)}
+        if texts[True] != texts[False]:
+            self.different.append((drafted, plain))
         self.compared.add(
-            {True: shown.suggested.text, False: plain["text"]},
-            {True: _timings(why["stats"]), False: _timings(plain["stats"])},
+            texts, {True: _timings(drafted["stats"]), False: _timings(plain["stats"])}
         )
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         call = self._served.connection.call
         return await asyncio.to_thread(call, method, path, body, timeout=120)
+
+
+def _said(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The suggestion and the raw text it came from, as far as both ways decoded it: what ends a
+    stream is found out at the end of a step, and a step with a draft is longer."""
+    common = min(len(one["raw"]), len(other["raw"]))
+    return f"{one['text']}\0{one['raw'][:common]}"
 
 
 def _timings(stats: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +94,7 @@ def _timings(stats: dict[str, Any]) -> dict[str, Any]:
 
 async def edit(
     served: Served, root: Path, holes: list[Hole], seconds: float
-) -> tuple[Session, Comparison]:
+) -> tuple[Session, Measuring]:
     """The editing session; no body is begun after ``seconds``."""
     session, measuring = Session(), Measuring(served, root)
     editor = Editor(root)
@@ -99,7 +111,7 @@ async def edit(
             await write(editor, hole, session, measuring.seen)
             progress.advance(bar)
     await editor.stop()
-    return session, measuring.compared
+    return session, measuring
 
 
 def run(served: Served, root: Path, holes: list[Hole], seconds: float) -> bool:
@@ -116,12 +128,15 @@ def run(served: Served, root: Path, holes: list[Hole], seconds: float) -> bool:
         f"{repository['tokens']:,} tokens"
     )
     console.print(f"bodies taken out of it, for a developer to write again: {len(holes)}")
-    session, compared = asyncio.run(edit(served, root, holes, seconds))
+    session, measuring = asyncio.run(edit(served, root, holes, seconds))
     for text in examples(session, root):
         console.print(text)
     console.print(session_table(session, stored_by_fate(served)))
-    console.print(drafting_table(compared))
-    return bool(session.shown) and not compared.different
+    console.print(drafting_table(measuring.compared, measuring.moved_on))
+    for drafted, plain in measuring.different:
+        console.print("[bold red]The same prompt gave two texts; this must never be:[/]")
+        console.print_json(data={"with drafting": drafted, "without": plain})
+    return bool(session.shown) and not measuring.different
 
 
 def main() -> int:

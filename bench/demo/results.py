@@ -42,8 +42,9 @@ def session_table(session: Session, stored: dict[str, int]) -> Table:
     return table
 
 
-def drafting_table(compared: Comparison) -> Table:
-    """The session's own completions, each decoded once with drafting and once without."""
+def drafting_table(compared: Comparison, moved_on: int) -> Table:
+    """The session's own completions, each decoded once with drafting and once without; of
+    ``moved_on`` more the prompt had become another one in between."""
     table = _table("The same completions with and without drafting")
     table.add_row("completions, tokens", f"{len(compared.ratios)}, {compared.tokens}")
     table.add_row("tokens per second with drafting", f"{compared.speed(True):.0f}")
@@ -51,7 +52,8 @@ def drafting_table(compared: Comparison) -> Table:
     if compared.ratios:
         table.add_row("with over without, median", f"{statistics.median(compared.ratios):.2f}x")
     table.add_row("tokens per step with drafting", f"{compared.tokens_a_step:.2f}")
-    table.add_row("texts that differed", str(compared.different))
+    table.add_row("same prompt, different text", str(compared.different))
+    table.add_row("not compared: the prompt had moved on", str(moved_on))
     for source, drafted in sorted(compared.drafted.items(), key=lambda item: -item[1]):
         accepted = compared.accepted.get(source, 0)
         table.add_row(f"drafted by {source}", f"{accepted} of {drafted} accepted")
