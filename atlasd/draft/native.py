@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from dataclasses import dataclass
+from operator import is_
 from weakref import finalize
 
 import numpy as np
@@ -219,13 +220,9 @@ class NativeMixture(Mixture):
     def _attach(self) -> None:
         """Hand over the arrays where one of them was replaced."""
         tables = self.positions.index.tables
-        if self._attached and not self._places.grown:
-            for table, known in zip(tables, self._attached, strict=True):
-                if table.heads is not known:
-                    break
-            else:
-                return
         heads = [table.heads for table in tables]
+        if not self._places.grown and all(map(is_, heads, self._attached)):
+            return
         self._places.grown = False
         self._attached = heads
         index, recycle = self.positions.index, self.recycle
