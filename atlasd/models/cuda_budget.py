@@ -3,6 +3,7 @@ memory is not there after all."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from atlasd_kernels.gpu.noise import VALUES
 from atlasd.errors import ModelError
 from atlasd.models.config import ModelConfig
 from atlasd.models.cuda_layout import BUCKETS
-from atlasd.models.memory import FEWEST_TOKENS, GIB, SlotPlan, plan_slots
+from atlasd.models.memory import FEWEST_TOKENS, SlotPlan, plan_slots
 from atlasd.models.quant import model_bytes
 
 log = logging.getLogger(__name__)
@@ -100,25 +101,29 @@ def smaller(slots: SlotPlan) -> SlotPlan | None:
     return None
 
 
-def shrinking(name: str, slots: SlotPlan, make: Callable[[SlotPlan], Made]) -> Made:
-    """What ``make`` gives, with as many slots as the memory really holds."""
+def shrinking(name: str, slots: SlotPlan, make: Callable[[SlotPlan, bool], Made]) -> Made:
+    """What ``make(slots, graphs)`` gives, with as many slots as the memory really holds: fewer of
+    them, then shorter ones, and at the very last no graphs. Each is logged."""
+    graphs = True
     while True:
         try:
-            return make(slots)
+            return make(slots, graphs)
         except torch.OutOfMemoryError as error:
             less, reason = smaller(slots), str(error).splitlines()[0]
-        # Outside of the handler: the exception's frames hold what was allocated.
+        # Outside of the handler: the exception's frames hold what was allocated. A decoder and its
+        # graphs hold each other, so what was half made goes only when it is looked for.
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if less is None:
+        if less is not None:
+            slots = less
+            held = f"{slots.slots} slots of {slots.slot_tokens} positions"
+            log.warning("out of GPU memory (%s): now %s", reason, held)
+        elif graphs:
+            graphs = False
+        else:
             raise ModelError(
-                f"{name} does not fit in the GPU's memory ({slots.slot_tokens} positions of one"
-                f" slot were too much; {GIB >> 20} MiB would be a start).",
+                f"{name} does not fit in the GPU's memory: one slot of {slots.slot_tokens}"
+                " positions was too much.",
                 "Close other programs, choose a smaller weight format, or use --device cpu.",
             )
-        log.warning("out of GPU memory (%s): now %d slots of %d", reason, *_numbers(less))
-        slots = less
-
-
-def _numbers(slots: SlotPlan) -> tuple[int, int]:
-    return slots.slots, slots.slot_tokens

@@ -15,7 +15,7 @@ from atlasd_kernels.gpu.choose import TOP, Choices, Chooser
 from atlasd_kernels.gpu.noise import gumbel_table
 
 from atlasd.models.config import ModelConfig
-from atlasd.models.cuda_graphs import Graphs, Progress
+from atlasd.models.cuda_graphs import Graphs, Progress, Record, Recorder
 from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles, bucket_for, lay_out
 from atlasd.models.cuda_step import MOST_DECODED, Inputs, Step
 from atlasd.models.decoder import Float32, Int32, Verified, Wanted, check_inside
@@ -38,9 +38,13 @@ class CudaDecoder:
         slots: SlotPlan,
         *,
         prefill_rows: int = 1024,
+        graphs: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        """``model`` says the device. On a CPU the kernels need Triton's interpreter, for tests."""
+        """``model`` says the device. On a CPU the kernels need Triton's interpreter, for tests.
+
+        Raises torch.OutOfMemoryError where the slots, the buffers or the graphs do not fit;
+        without ``graphs`` steps run eagerly."""
         self.config, self.model = config, model
         self.vocab_size = config.vocab_size
         self.slots, self.slot_tokens = slots.slots, slots.slot_tokens
@@ -59,8 +63,20 @@ class CudaDecoder:
         self._chooser = Chooser(MOST_DECODED, config.vocab_size, gumbel_table(self.device))
         self._logits: torch.Tensor
         self._make_outputs()
-        self.graphs = Graphs(self._run_bucket, self.device)
-        self.graphs.capture(progress)
+        self.graphs = Graphs(self._run_bucket)
+        self._graph_bytes = 0
+        if self.device.type != "cuda":
+            self.graphs.reason = "there is no GPU"
+        elif graphs:
+            self.capture(Recorder(self.device), progress)
+        else:
+            self.graphs.run_eagerly("there is no memory for them")
+
+    def capture(self, record: Record, progress: Progress | None = None) -> None:
+        """Record the steps of every bucket; see ``Graphs.capture``."""
+        before = self._free_bytes()
+        self.graphs.capture(record, progress)
+        self._graph_bytes = max(0, before - self._free_bytes())
 
     def bucket(self, rows: int) -> int:
         """1, 2, 4, 8, 16, 32 or 64; more rows take several steps."""
@@ -143,7 +159,12 @@ class CudaDecoder:
         scratch = self._step.nbytes + self._prefill.nbytes + self._chooser.nbytes
         shared = sum(t.nbytes for t in (self._step.cos, self._step.sin, self._step.logits))
         scratch += self._inputs.nbytes + self._prompt.nbytes + self._decided.nbytes - shared
-        return {"weights": self.model.nbytes(), "slots": self._cache.nbytes, "scratch": scratch}
+        return {
+            "weights": self.model.nbytes(),
+            "slots": self._cache.nbytes,
+            "scratch": scratch,
+            "graphs": self._graph_bytes,
+        }
 
     def close(self) -> None:
         """Free everything; the decoder cannot be used afterwards."""
@@ -165,6 +186,9 @@ class CudaDecoder:
             self._decided[2 + TOP :].view(torch.float32).view(rows, TOP),
         )
         self._logits = self._pinned((BUCKETS[-1], self.vocab_size), torch.float32)
+
+    def _free_bytes(self) -> int:
+        return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else 0
 
     def _pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -14,59 +13,85 @@ from atlasd.models.cuda_layout import BUCKETS
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+"""Runs a step while noting what it does; what comes back does it again."""
+
+
+class Recorder:
+    """Records steps of a GPU into CUDA graphs that share one pool."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Run a step once, which compiles its kernels, then capture it."""
+        with torch.cuda.stream(self._stream):
+            step()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            step()
+        replay: Callable[[], None] = graph.replay
+        return replay
 
 
 class Graphs:
-    """Runs ``step(bucket)`` by replaying what it did when it was captured.
+    """Runs ``step(bucket)`` by replaying what it did when it was recorded.
 
-    Buckets are captured largest first, so that smaller ones fit into the pool that is there. A
-    bucket that cannot be captured runs eagerly, which is slower and gives the same bits; the
-    reason is logged once.
+    A bucket that is not recorded runs eagerly, which is slower and gives the same bits.
     """
 
-    def __init__(self, step: Callable[[int], None], device: torch.device) -> None:
+    def __init__(self, step: Callable[[int], None]) -> None:
         self._step = step
-        self._device = device
-        self._graphs: dict[int, Any] = {}
-        self.reason = "not captured yet"
+        self._replays: dict[int, Callable[[], None]] = {}
+        self.reason = "not captured"
         """Why steps run eagerly; empty if they do not."""
 
-    def capture(self, progress: Progress | None = None) -> None:
-        """Run every bucket once (which compiles its kernels), then capture it."""
-        if self._device.type != "cuda":
-            self.reason = "there is no GPU"
-            return
-        pool = torch.cuda.graph_pool_handle()
-        stream = torch.cuda.Stream(self._device)
+    def capture(self, record: Record, progress: Progress | None = None) -> None:
+        """Record every bucket, the largest first, so that smaller ones fit into the pool that is
+        there. If one cannot be recorded all run eagerly, and the reason is logged once.
+
+        Raises torch.OutOfMemoryError where that is the reason: with fewer slots there is room, and
+        eager steps would cost more than slots do.
+        """
         for number, bucket in enumerate(reversed(BUCKETS)):
             if progress:
                 progress("capturing steps", number / len(BUCKETS))
             try:
-                with torch.cuda.stream(stream):
-                    self._step(bucket)
-                stream.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool, stream=stream):
-                    self._step(bucket)
+                self._replays[bucket] = record(lambda bucket=bucket: self._step(bucket))  # type: ignore[misc]
             except RuntimeError as error:
-                self._give_up(str(error))
+                self._replays.clear()
+                if out_of_memory(error):
+                    raise torch.OutOfMemoryError(f"capturing steps: {error}") from error
+                self.run_eagerly(str(error))
                 return
-            self._graphs[bucket] = graph
         self.reason = ""
+
+    def run_eagerly(self, reason: str) -> None:
+        """Do without graphs from now on, and log why."""
+        self._replays.clear()
+        self.reason = reason
+        log.warning("steps run without CUDA graphs, which is slower: %s", reason)
 
     def run(self, bucket: int) -> None:
         """Start a step of this bucket on the current stream."""
-        graph = self._graphs.get(bucket)
-        if graph is None:
-            self._step(bucket)
+        if replay := self._replays.get(bucket):
+            replay()
         else:
-            graph.replay()
+            self._step(bucket)
 
     def close(self) -> None:
         """Free the graphs."""
-        self._graphs.clear()
+        self._replays.clear()
 
-    def _give_up(self, reason: str) -> None:
-        self.reason = reason
-        self._graphs.clear()
-        log.warning("steps run without CUDA graphs, which is slower: %s", reason)
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is, or came of, memory running out. The driver says so in words of its own, and
+    leaving a capture that was broken off raises an error that hides the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.OutOfMemoryError) or "out of memory" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -78,7 +78,9 @@ def load_cuda(
         progress=progress,
     )
 
-    def make(slots: SlotPlan) -> CudaDecoder:
-        return CudaDecoder(config, model, slots, prefill_rows=PREFILL_ROWS, progress=progress)
+    def make(slots: SlotPlan, graphs: bool) -> CudaDecoder:
+        return CudaDecoder(
+            config, model, slots, prefill_rows=PREFILL_ROWS, graphs=graphs, progress=progress
+        )
 
     return shrinking(files.name, divided.slots, make), kind

@@ -57,7 +57,7 @@ class Decoder(Protocol):
         ...
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes held, by purpose: ``weights``, ``slots``, ``scratch``."""
+        """Bytes held, by purpose: ``weights``, ``slots``, ``scratch`` and, on a GPU, ``graphs``."""
         ...
 
     def close(self) -> None:
@@ -69,6 +69,13 @@ def check_inside(decoder: Decoder, slots: Int32, positions: Int32) -> None:
     """Raise ValueError if a row lies outside of the decoder's slots."""
     if positions.max() >= decoder.slot_tokens or slots.max() >= decoder.slots:
         raise ValueError("a row lies outside of the slots")
+
+
+def kept_states(decoder: Decoder) -> Float32 | None:
+    """The final states [L, hidden] of the rows wanted in the last call, valid until the next, of a
+    decoder that keeps them; else None."""
+    states: Float32 | None = getattr(decoder, "states", None)
+    return states
 
 
 @dataclass(frozen=True)

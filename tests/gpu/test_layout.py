@@ -1,10 +1,9 @@
-"""What the GPU decoder decides on the host: units, buckets, the memory plan, the fallbacks."""
+"""What the GPU decoder decides on the host: units, buckets, the memory plan."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +14,7 @@ from atlasd_kernels.gpu.tiling import decode_tiling, tiles_for
 
 from atlasd.errors import ModelError
 from atlasd.models.config import config_from_json
-from atlasd.models.cuda_budget import plan, scratch_bytes, shrinking, smaller
-from atlasd.models.cuda_graphs import Graphs
+from atlasd.models.cuda_budget import plan, scratch_bytes
 from atlasd.models.cuda_layout import (
     BUCKETS,
     FIELDS,
@@ -25,7 +23,6 @@ from atlasd.models.cuda_layout import (
     cut_units,
     lay_out,
 )
-from atlasd.models.memory import SlotPlan
 
 CONFIG = config_from_json(
     "tiny",
@@ -99,33 +96,3 @@ def test_the_memory_is_divided_before_it_is_taken() -> None:
     assert 1 <= small.slots.slots <= 16
     with pytest.raises(ModelError, match="needs"):
         plan("model", CONFIG, "bf16", 8 << 30)
-
-
-def test_running_out_of_memory_gives_up_slots_and_then_context(caplog) -> None:
-    tried = []
-
-    def make(slots: SlotPlan) -> SlotPlan:
-        tried.append((slots.slots, slots.slot_tokens))
-        if slots.slots * slots.slot_tokens > 3000:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return slots
-
-    assert shrinking("model", SlotPlan(4, 8192), make) == SlotPlan(1, 2048)
-    assert tried == [(4, 8192), (2, 8192), (1, 8192), (1, 4096), (1, 2048)]
-    assert "out of GPU memory" in caplog.text
-    assert smaller(SlotPlan(1, 2048)) is None
-
-    def never(slots: SlotPlan) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(ModelError, match="does not fit"):
-        shrinking("model", SlotPlan(2, 4096), never)
-
-
-def test_a_step_that_is_not_captured_runs_eagerly() -> None:
-    ran: list[int] = []
-    graphs = Graphs(ran.append, torch.device("cpu"))
-    graphs.capture()
-    graphs.run(4)
-    assert ran == [4]
-    assert graphs.reason == "there is no GPU"

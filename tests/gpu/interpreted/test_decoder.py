@@ -68,7 +68,7 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     rows = np.arange(19, 22, dtype=np.int32)
     second = decoder.forward(tokens[19:], rows * 0 + 1, rows, ints([0, 2]))
     np.testing.assert_allclose(second, expected[[19, 21]], atol=2e-4, rtol=1e-3)
-    assert set(decoder.memory_bytes()) == {"weights", "slots", "scratch"}
+    assert set(decoder.memory_bytes()) == {"weights", "slots", "scratch", "graphs"}
     decoder.close()
 
 
