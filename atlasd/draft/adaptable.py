@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from atlasd.draft.drafter import Float32, Int32
-from atlasd.draft.neural import Corrected
+from atlasd.draft.lookahead import Chains
 
 
 class Adaptable(Protocol):
@@ -36,7 +36,7 @@ class Adaptable(Protocol):
         last: Float32,
         before: Float32,
         bias: Float32,
-    ) -> Corrected:
+    ) -> Chains:
         """The drafter with a correction (``learn.adapter`` has the formula): ``head`` [n] ids,
         ``down`` [hidden, rank], ``up`` [rank, hidden], ``last`` and ``before`` [codes, rank],
         ``bias`` [n]. The arrays are copied."""

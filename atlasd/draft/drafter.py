@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from atlasd.draft.constraint import Constraint
+    from atlasd.draft.states import States
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -36,6 +37,9 @@ class StreamView:
     sample with the same."""
     constraint: Constraint | None = None
     """What the output is held to; the engine advances it."""
+    states: States | None = None
+    """The target's states that chose the verified output, where the target keeps them; the engine
+    adds to it."""
 
 
 @dataclass(frozen=True)

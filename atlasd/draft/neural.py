@@ -2,9 +2,10 @@
 
 It has a small KV cache of its own: a slot per stream, over the last few hundred tokens. Where the
 target samples, it chooses with the target's noise at the same output index, and so agrees more
-often. Where a repository has an adapter, chains are drafted with its correction. Drafting costs
-time, so it is asked only where its expected tokens are worth more than that time (``gain``); what
-it costs is measured as it is used.
+often. A model that was trained to reads the target's states that chose the verified tokens beside
+these (EAGLE, Li et al. 2024). Where a repository has an adapter, chains are drafted with its
+correction. Drafting costs time, so it is asked only where its expected tokens are worth more than
+that time (``gain``); what it costs is measured as it is used.
 """
 
 from __future__ import annotations
@@ -13,67 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import log
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 
-from atlasd.draft.drafter import EMPTY, Draft, Float32, Int32, StreamView, VerifiedRows
+from atlasd.draft.drafter import EMPTY, Draft, Float32, StreamView, VerifiedRows
+from atlasd.draft.lookahead import ChainModel, Chains, Lookahead, Noise
 
 ADAPTER = "adapter"
 """Source of the tokens that were drafted with an adapter's correction."""
 
+_TOGETHER = 32
+"""Tokens that are read in one call with the chain; what comes before them is read ahead of it."""
+
 _CONTEXT = 384
 _LONGEST = 16
 _PROBE = 128
-
-
-class ChainModel(Protocol):
-    """A model that drafts: ``slots`` sequences of at most ``slot_tokens`` positions."""
-
-    slots: int
-    slot_tokens: int
-
-    def read(self, tokens: Int32, slot: int, position: int) -> None:
-        """Take tokens [n] into the slot from ``position`` on."""
-        ...
-
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
-        """Tokens after ``last`` (which goes to ``position``) and the model's probability of each;
-        ends before the product of probabilities falls below ``least``."""
-        ...
-
-    def memory_bytes(self) -> dict[str, int]:
-        """Bytes held, by purpose."""
-        ...
-
-
-class Corrected(Protocol):
-    """A ``ChainModel`` with an adapter's correction of it."""
-
-    def chain(
-        self,
-        last: int,
-        before: int,
-        slot: int,
-        position: int,
-        limit: int,
-        least: float,
-        noise: Noise,
-    ) -> tuple[list[int], list[float]]:
-        """As ``ChainModel.chain``; ``before`` is the token before ``last``."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """The target's noise for the first token of a chain."""
-
-    temperature: float
-    seed: int
-    choice: int
-    output_index: int
 
 
 @dataclass(slots=True)
@@ -107,7 +62,7 @@ class Neural:
         self.token_ms = 1.0
         self.read_ms = 0.05
         self.rate = 0.5
-        self.correction_of: Callable[[str | None], Corrected | None] = lambda repository: None
+        self.correction_of: Callable[[str | None], Chains | None] = lambda repository: None
         """The adapter in use for a repository, if it has one (``learn.learner``)."""
         self._streams: dict[int, _State] = {}
         self._owners: dict[int, int] = {}
@@ -121,7 +76,7 @@ class Neural:
             started = self._now()
             self.model.read(text, 0, 0)
             read = self._now()
-            self.model.chain(1, 0, count, 8, 0.0, Noise(0.0, 0, 0, 0))
+            self.model.chain(Lookahead([1], -1, 0, count, 8, 0.0, Noise(0.0, 0, 0, 0)))
             self.token_ms = (self._now() - read) * 1e3 / 8
             self.read_ms = (read - started) * 1e3 / count
 
@@ -159,40 +114,46 @@ class Neural:
             return EMPTY
         self._place(stream, state, total, limit)
         text = stream.tokens[state.offset :] + after
-        valid = state.good
-        while valid < min(len(state.written), len(text) - 1) and (
-            state.written[valid] == text[valid]
-        ):
-            valid += 1
-        started = self._now()
-        pending = text[valid:-1]
-        if pending:
-            self.model.read(np.array(pending, np.int32), state.slot, valid)
-            read = self._now()
-            self.read_ms = _steady(self.read_ms, (read - started) * 1e3 / len(pending))
-            started = read
-        noise = Noise(
-            stream.temperature,
-            stream.seed,
-            stream.choice,
-            total - stream.prompt_length,
+        begin = self._read(state, text)
+        corrected = self.correction_of(stream.repository) if len(text) > 1 else None
+        ask = Lookahead(
+            text[begin:],
+            text[-2] if len(text) > 1 else -1,
+            state.slot,
+            begin,
+            limit,
+            self.least,
+            Noise(stream.temperature, stream.seed, stream.choice, total - stream.prompt_length),
+            self._features(stream, state.offset + begin, total),
         )
-        at, corrected = len(text) - 1, self.correction_of(stream.repository)
-        if corrected is None or len(text) < 2:
-            name = self.name
-            tokens, probabilities = self.model.chain(
-                text[-1], state.slot, at, limit, self.least, noise
-            )
-        else:
-            name = ADAPTER
-            tokens, probabilities = corrected.chain(
-                text[-1], text[-2], state.slot, at, limit, self.least, noise
-            )
-        spent = (self._now() - started) * 1e3 / (len(tokens) + 1)
-        self.token_ms = _steady(self.token_ms, spent)
+        started = self._now()
+        tokens, probabilities = (corrected or self.model).chain(ask)
+        spent = (self._now() - started) * 1e3 - self.read_ms * (len(ask.tokens) - 1)
+        self.token_ms = _steady(self.token_ms, max(spent, 0.0) / (len(tokens) + 1))
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
-        return Draft(name, tokens, _features(probabilities)) if tokens else EMPTY
+        name = self.name if corrected is None else ADAPTER
+        return Draft(name, tokens, _levels(probabilities)) if tokens else EMPTY
+
+    def _read(self, state: _State, text: list[int]) -> int:
+        """Read all of a slot's text but the last few tokens; returns where these begin."""
+        begin = min(state.good, len(text) - 1)
+        if not self.model.has_feature:
+            while begin < min(len(state.written), len(text) - 1) and (
+                state.written[begin] == text[begin]
+            ):
+                begin += 1
+        ahead = text[begin:-_TOGETHER]
+        if ahead:
+            started = self._now()
+            self.model.read(np.array(ahead, np.int32), state.slot, begin)
+            self.read_ms = _steady(self.read_ms, (self._now() - started) * 1e3 / len(ahead))
+        return begin + len(ahead)
+
+    def _features(self, stream: StreamView, begin: int, end: int) -> Float32 | None:
+        if stream.states is None or not self.model.has_feature:
+            return None
+        return stream.states.of(begin, end)
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
         """Nothing to learn: the drafter is static."""
@@ -244,7 +205,7 @@ def _steady(mean: float, spent: float) -> float:
     return mean + 0.1 * (min(spent, 2.0 * mean) - mean)
 
 
-def _features(probabilities: list[float]) -> list[tuple[int, ...]]:
+def _levels(probabilities: list[float]) -> list[tuple[int, ...]]:
     product = 1.0
     features: list[tuple[int, ...]] = []
     for depth, probability in enumerate(probabilities):

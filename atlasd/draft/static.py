@@ -12,10 +12,12 @@ import numpy as np
 from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu.correction import Correction, last_states
 from atlasd_kernels.cpu.drafting import draft_chain
+from safetensors.numpy import load_file
 
 from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.drafter import Float32, Int32
-from atlasd.draft.neural import ChainModel, Corrected, Neural, Noise, choose
+from atlasd.draft.lookahead import Chain, ChainModel, Chains, Lookahead
+from atlasd.draft.neural import Neural, choose
 from atlasd.errors import AtlasdError, ModelError
 from atlasd.models import hub
 from atlasd.models.config import read_config
@@ -29,6 +31,7 @@ from atlasd.paths import Paths
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "draft_head.json"
+FEATURE_FILE = "feature.safetensors"
 SLOT_TOKENS = 1024
 _SHARE = 0.25
 """A drafter of more than this share of its target's weights cannot pay."""
@@ -68,6 +71,7 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
+    _load_feature(decoder, files.path / FEATURE_FILE)
     # Steps are measured in processor time on a CPU, so their drafts must be as well.
     alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
     model = chain_model(decoder, head_tokens(files.path), files)
@@ -129,6 +133,13 @@ def head_tokens(folder: Path) -> Int32 | None:
     return np.array(content["token_ids"], np.int32)
 
 
+def _load_feature(decoder: Decoder, file: Path) -> None:
+    """Where a drafter was trained to read the target's states, and can here, the map of them."""
+    if isinstance(decoder, CpuDecoder) and file.is_file():
+        weight = load_file(file)["weight"]
+        decoder.set_feature(weight.astype(np.float32))
+
+
 def chain_model(
     decoder: Decoder, head: Int32 | None, files: ModelFiles | None = None
 ) -> ChainModel:
@@ -148,6 +159,8 @@ def adaptable(drafter: Neural | None) -> Adaptable | None:
 
 
 class _Reader:
+    has_feature = False
+
     def __init__(self, decoder: Decoder, head: Int32 | None) -> None:
         self.decoder = decoder
         self.head = head
@@ -169,23 +182,12 @@ class _Reader:
 class _NativeChain(_Reader):
     decoder: CpuDecoder
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
-        drafted = draft_chain(
-            self.decoder,
-            last,
-            slot,
-            position,
-            limit,
-            stop_probability=least,
-            temperature=noise.temperature,
-            seed=noise.seed,
-            choice=noise.choice,
-            output_index=noise.output_index,
-            head_tokens=self.head,
-        )
-        return drafted.tokens.tolist(), drafted.probabilities.tolist()
+    def __init__(self, decoder: CpuDecoder, head: Int32 | None) -> None:
+        super().__init__(decoder, head)
+        self.has_feature = decoder.has_feature
+
+    def chain(self, ask: Lookahead) -> Chain:
+        return _drafted(self.decoder, ask, head_tokens=self.head)
 
 
 class _AdaptableChain(_NativeChain):
@@ -201,8 +203,8 @@ class _AdaptableChain(_NativeChain):
         self._weights = open_weights(files, config)
         self._name = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
 
-    def states(self, tokens: Int32, position: int) -> Float32:
-        return last_states(self.decoder, tokens, self.slots, position)
+    def states(self, tokens: Int32, position: int, features: Float32 | None = None) -> Float32:
+        return last_states(self.decoder, tokens, self.slots, position, features)
 
     def rows(self, ids: Int32) -> Float32:
         rows = self._weights[self._name][ids]
@@ -218,7 +220,7 @@ class _AdaptableChain(_NativeChain):
         last: Float32,
         before: Float32,
         bias: Float32,
-    ) -> Corrected:
+    ) -> Chains:
         return _CorrectedChain(Correction(self.decoder, head, down, up, last, before, bias))
 
 
@@ -226,53 +228,57 @@ class _CorrectedChain:
     def __init__(self, correction: Correction) -> None:
         self._correction = correction
 
-    def chain(
-        self,
-        last: int,
-        before: int,
-        slot: int,
-        position: int,
-        limit: int,
-        least: float,
-        noise: Noise,
-    ) -> tuple[list[int], list[float]]:
-        drafted = self._correction.draft(
-            last,
-            before,
-            slot,
-            position,
-            limit,
-            stop_probability=least,
-            temperature=noise.temperature,
-            seed=noise.seed,
-            choice=noise.choice,
-            output_index=noise.output_index,
-        )
-        return drafted.tokens.tolist(), drafted.probabilities.tolist()
+    def chain(self, ask: Lookahead) -> Chain:
+        return _drafted(self._correction.decoder, ask, correction=self._correction)
+
+
+def _drafted(
+    decoder: CpuDecoder,
+    ask: Lookahead,
+    head_tokens: Int32 | None = None,
+    correction: Correction | None = None,
+) -> Chain:
+    drafted = draft_chain(
+        decoder,
+        ask.tokens,
+        ask.slot,
+        ask.position,
+        ask.limit,
+        features=ask.features,
+        stop_probability=ask.least,
+        temperature=ask.noise.temperature,
+        seed=ask.noise.seed,
+        choice=ask.noise.choice,
+        output_index=ask.noise.output_index,
+        head_tokens=head_tokens,
+        correction=correction,
+        before=ask.before,
+    )
+    return drafted.tokens.tolist(), drafted.probabilities.tolist()
 
 
 class _RowChain(_Reader):
     """One row after another through ``Decoder.forward``."""
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
+    def chain(self, ask: Lookahead) -> Chain:
         tokens: list[int] = []
         probabilities: list[float] = []
         reach = 1.0
-        for index in range(limit):
+        self.read(np.array(ask.tokens[:-1], np.int32), ask.slot, ask.position)
+        last, position = ask.tokens[-1], ask.position + len(ask.tokens) - 1
+        for index in range(ask.limit):
             logits: Float32 = self.decoder.forward(
                 np.array([last], np.int32),
-                np.array([slot], np.int32),
+                np.array([ask.slot], np.int32),
                 np.array([position + index], np.int32),
                 np.zeros(1, np.int32),
             )[0]
             row = logits if self.head is None else _only(logits, self.head)
-            last = choose(row, noise, index)
+            last = choose(row, ask.noise, index)
             shifted = row - row.max()
             probability = float(np.exp(shifted[last]) / np.exp(shifted).sum())
             reach *= probability
-            if reach < least:
+            if reach < ask.least:
                 break
             tokens.append(last)
             probabilities.append(probability)

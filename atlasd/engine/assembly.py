@@ -3,6 +3,8 @@ successor where weights are replaced in place."""
 
 from __future__ import annotations
 
+from atlasd_kernels.cpu import CpuDecoder
+
 from atlasd.draft.cut import Costs
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting, installed_drafters
@@ -42,6 +44,9 @@ def drafting_for(
         extra=installed_drafters(),
         neural=neural,
     )
+    target = served.loaded.decoder
+    if neural is not None and neural.model.has_feature and isinstance(target, CpuDecoder):
+        target.keep_states()
     model = adaptable(neural)
     if neural is not None and model is not None and Learner.can_learn(model):
         key = Key(served.fingerprint, served.files.identity, model.identity)

@@ -25,7 +25,7 @@ from atlasd.engine.requests import Emit, Requests
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
 from atlasd.engine.schedule import JOIN_ROWS
 from atlasd.engine.streams import Phase, Stream
-from atlasd.models.decoder import Decoder, Float32
+from atlasd.models.decoder import Decoder, Float32, kept_states
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Engine(Requests):
             count = part.logits
             try:
                 if count:
-                    self._accept(part, logits[at : at + count], step_ms)
+                    self._accept(part, logits[at : at + count], step_ms, at)
                 else:
                     part.stream.fed += part.rows
             except Exception as error:
@@ -170,8 +170,9 @@ class Engine(Requests):
         self.counters.add("rows", rows)
         self.counters.add("forward_seconds", seconds)
 
-    def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float) -> None:
-        """Accept what the target agrees with, and go on to the stream's end if it is there."""
+    def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> None:
+        """Accept what the target agrees with, and go on to the stream's end if it is there; ``at``
+        is the place of the part's first row among the rows wanted."""
         stream, draft = part.stream, part.draft
         stats = stream.stats
         if isinstance(logits, Decided):
@@ -186,6 +187,9 @@ class Engine(Requests):
             rows = zip(logits, tokens, strict=False)
             scores = [logprobs_of(row, token, stream.logprobs) for row, token in rows]
         stream.fed = min(stream.fed + part.pending + accepted, len(stream.tokens) + len(verified))
+        states = kept_states(self.decoder)
+        if states is not None:
+            stream.keep(states[at : at + len(verified)])
         stream.view.tokens.extend(verified)
         stream.sampler.accept(verified)
         stats.output_tokens += len(tokens)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlasd.draft.drafter import Draft, StreamView
+from atlasd.draft.drafter import Draft, Float32, StreamView
+from atlasd.draft.states import States
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.predicted import Predicted
 from atlasd.engine.protocol import Priority, StreamStats, Submit
@@ -115,6 +116,12 @@ class Stream:
         if self.predicted is not None:
             self.predicted.feed(tokens)
         return tokens, reason, verified
+
+    def keep(self, states: Float32) -> None:
+        """Let drafters see the states that chose the tokens which follow those known so far."""
+        if self.view.states is None:
+            self.view.states = States(states.shape[1])
+        self.view.states.put(len(self.view.tokens), states)
 
     def count(self, draft: Draft, decided: int, accepted: int) -> None:
         """Book a draft of which ``decided`` tokens were judged and ``accepted`` right."""

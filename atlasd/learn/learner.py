@@ -14,7 +14,8 @@ from time import perf_counter
 from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
-from atlasd.draft.neural import Corrected, Neural
+from atlasd.draft.lookahead import Chains
+from atlasd.draft.neural import Neural
 from atlasd.learn.adapter import Adapter
 from atlasd.learn.candidates import Candidates
 from atlasd.learn.files import AdapterFiles
@@ -98,7 +99,7 @@ class Learner:
         if one is not None:
             one.warmup.drop(name)
 
-    def correction_of(self, repository: str | None) -> Corrected | None:
+    def correction_of(self, repository: str | None) -> Chains | None:
         """The version in use for a repository; None: the static drafter."""
         one = self.repositories.get(repository)
         live = one.versions.live if one is not None else None
@@ -213,7 +214,7 @@ class Learner:
         one.watch = Watch()
         self.repositories.save_versions(one)
 
-    def _corrected(self, adapter: Adapter) -> Corrected:
+    def _corrected(self, adapter: Adapter) -> Chains:
         return self.model.corrected(
             adapter.head,
             adapter.down,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from atlasd.draft.neural import Corrected
+from atlasd.draft.lookahead import Chains
 from atlasd.learn.adapter import Adapter
 
 FORMAT = 1
@@ -56,7 +56,7 @@ class Version:
 
     number: int
     adapter: Adapter
-    corrected: Corrected | None = None
+    corrected: Chains | None = None
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.neural import Noise
+from atlasd.draft.lookahead import Lookahead, Noise
 from bench.replay.baselines import LastOccurrence, Plain, SuffixTree
 from bench.replay.static import Recorded
 
@@ -71,7 +71,7 @@ class StaticAlone(Plain):
     def propose(self, stream: StreamView, limit: int) -> list[int]:
         noise = Noise(0.0, 0, 0, len(stream.tokens) - stream.prompt_length)
         count = min(self.count, limit)
-        return self.recorded.chain(stream.tokens[-1], 0, 0, count, 0.0, noise)[0]
+        return self.recorded.chain(Lookahead(stream.tokens[-1:], -1, 0, 0, count, 0.0, noise))[0]
 
 
 class ArcticHybrid(SuffixTree):

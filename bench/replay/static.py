@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from atlasd.draft.drafter import Int32, StreamView
-from atlasd.draft.neural import Neural, Noise
+from atlasd.draft.lookahead import Chain, Lookahead
+from atlasd.draft.neural import Neural
 from atlasd.models.decoder import Decoder
 
 _ROWS = 64
@@ -58,7 +59,7 @@ class Readings:
 class Recorded:
     """A ``ChainModel`` that drafts from ``Readings`` along one recorded text at a time."""
 
-    slots, slot_tokens = 1, 1 << 20
+    slots, slot_tokens, has_feature = 1, 1 << 20, False
 
     def __init__(self, token_ms: float) -> None:
         self.token_ms = token_ms
@@ -71,19 +72,17 @@ class Recorded:
     def read(self, tokens: Int32, slot: int, position: int) -> None:
         """Nothing: the text was read before."""
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
+    def chain(self, ask: Lookahead) -> Chain:
         """The chain from where the stream and the drafts before this one are."""
-        at, reach = noise.output_index, 1.0
+        at, reach, last = ask.noise.output_index, 1.0, ask.tokens[-1]
         tokens: list[int] = []
         chances: list[float] = []
         if 0 < at <= len(self.text) and self.text[at - 1] != last:
             return tokens, chances  # behind a draft that is wrong already
         wrong = False
-        while len(tokens) < limit and at < len(self.choices):
+        while len(tokens) < ask.limit and at < len(self.choices):
             reach *= self.chances[at]
-            if reach < least and tokens:
+            if reach < ask.least and tokens:
                 break
             tokens.append(self.choices[at])
             chances.append(self.chances[at])

@@ -40,7 +40,18 @@ def test_a_correction_of_zero_changes_nothing(
         decoder, [5], 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=HEAD
     )
     correction = Correction(decoder, HEAD, **weights(decoder, 0.0))
-    corrected = correction.draft([5], 2, 1, 0, 12, temperature=temperature, seed=9, output_index=4)
+    corrected = draft_chain(
+        decoder,
+        [5],
+        1,
+        0,
+        12,
+        correction=correction,
+        before=2,
+        temperature=temperature,
+        seed=9,
+        output_index=4,
+    )
     assert corrected.tokens.tolist() == plain.tokens.tolist()
     assert corrected.probabilities.tobytes() == plain.probabilities.tobytes()
 
@@ -52,7 +63,18 @@ def test_a_corrected_chain_is_what_numpy_says(
     decoder = make_decoder("llama", weight_format="fp32")
     made = weights(decoder, 0.3)
     correction = Correction(decoder, HEAD, **made)
-    drafted = correction.draft([5], 2, 0, 0, 8, temperature=temperature, seed=9, output_index=4)
+    drafted = draft_chain(
+        decoder,
+        [5],
+        0,
+        0,
+        8,
+        correction=correction,
+        before=2,
+        temperature=temperature,
+        seed=9,
+        output_index=4,
+    )
     embedding = head_rows(decoder)
     last, before = 5, 2
     for i, token in enumerate(drafted.tokens.tolist()):

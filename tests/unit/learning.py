@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atlasd.draft.neural import Corrected, Noise
+from atlasd.draft.lookahead import Chain, Chains, Lookahead
 
 VOCAB, HIDDEN = 48, 24
 
@@ -18,6 +18,7 @@ class Table:
     vocab_size = VOCAB
     slot_tokens = 512
     slots = 4
+    has_feature = False
 
     def __init__(self, head: np.ndarray | None = None, seed: int = 0) -> None:
         draw = np.random.default_rng(seed)
@@ -33,20 +34,18 @@ class Table:
     def rows(self, ids: np.ndarray) -> np.ndarray:
         return self.embedding[ids]
 
-    def corrected(self, *weights: np.ndarray) -> Corrected:
+    def corrected(self, *weights: np.ndarray) -> Chains:
         return TableCorrected(self, *weights)
 
     def read(self, tokens: np.ndarray, slot: int, position: int) -> None:
         pass
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
-        tokens = []
-        for _ in range(limit):
+    def chain(self, ask: Lookahead) -> Chain:
+        tokens, last = [], ask.tokens[-1]
+        for _ in range(ask.limit):
             last = self.says(last)
             tokens.append(last)
-        return tokens, [0.9] * limit
+        return tokens, [0.9] * ask.limit
 
     def says(self, token: int) -> int:
         head = np.arange(VOCAB) if self.head is None else self.head
@@ -61,25 +60,17 @@ class TableCorrected:
         self.table, self.head = table, head
         self.weights = (down, up, last, before, bias)
 
-    def chain(
-        self,
-        last: int,
-        before: int,
-        slot: int,
-        position: int,
-        limit: int,
-        least: float,
-        noise: Noise,
-    ) -> tuple[list[int], list[float]]:
+    def chain(self, ask: Lookahead) -> Chain:
         down, up, codes, codes_before, bias = self.weights
         tokens: list[int] = []
-        for _ in range(limit):
+        last, before = ask.tokens[-1], ask.before
+        for _ in range(ask.limit):
             state = self.table.state[last]
             z = state @ down + codes[last % len(codes)] + codes_before[before % len(codes)]
             logits = (state + z @ up) @ self.table.embedding[self.head].T + bias
             before, last = last, int(self.head[logits.argmax()])
             tokens.append(last)
-        return tokens, [0.9] * limit
+        return tokens, [0.9] * ask.limit
 
 
 class FlatCosts:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.neural import Neural, Noise, choose
+from atlasd.draft.lookahead import Chain, Lookahead, Noise
+from atlasd.draft.neural import Neural, choose
 
 
 class Sums:
@@ -18,6 +19,7 @@ class Sums:
     slot holds shows in the chain."""
 
     slot_tokens = 64
+    has_feature = False
 
     def __init__(self, slots: int = 2) -> None:
         self.slots = slots
@@ -29,16 +31,19 @@ class Sums:
         for at, token in enumerate(tokens.tolist()):
             self.held[slot][position + at] = token
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
-        assert position + limit <= self.slot_tokens
+    def chain(self, ask: Lookahead) -> Chain:
+        slot, position = ask.slot, ask.position + len(ask.tokens) - 1
+        assert position + ask.limit <= self.slot_tokens
+        self.read_tokens += len(ask.tokens) - 1
+        for at, token in enumerate(ask.tokens):
+            self.held[slot][ask.position + at] = token
         tokens: list[int] = []
-        for at in range(limit):
+        last = ask.tokens[-1]
+        for at in range(ask.limit):
             self.held[slot][position + at] = last
             last = following([self.held[slot][p] for p in range(position + at + 1)])
             tokens.append(last)
-        return tokens, [0.9] * limit
+        return tokens, [0.9] * ask.limit
 
     def memory_bytes(self) -> dict[str, int]:
         return {"slots": 1}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.neural import Neural, Noise
+from atlasd.draft.lookahead import Lookahead, Noise
+from atlasd.draft.neural import Neural
 from atlasd.learn.files import AdapterFiles
 from atlasd.learn.learner import Learner
 from atlasd.learn.passages import TOP
@@ -64,7 +65,7 @@ def right(
         if corrected is None:
             said = model.says(token)
         else:
-            said = corrected.chain(token, 0, 0, 0, 1, 0.0, GREEDY)[0][0]
+            said = corrected.chain(Lookahead([token], 0, 0, 0, 1, 0.0, GREEDY))[0][0]
         found += said == successor[token]
     return found / len(tokens)
 

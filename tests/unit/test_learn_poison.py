@@ -1,7 +1,8 @@
 """Poisoned traffic must not make a later workload slower than 0.98 of plain decoding.
 
-Counted, not timed: a step costs what its rows cost, a drafted token of the neural drafter what it
-costs, and both are given. What the text drafters take is measured elsewhere (bench.controller).
+The engine is the real one, with its planning, pacing and costs; the target says recorded text.
+Time is counted, not measured: a step takes what its rows take, a token of the static drafter and a
+look-up of the text drafters what they take, and all are given.
 """
 
 from __future__ import annotations
@@ -9,114 +10,184 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atlasd.draft.drafter import StreamView
-from atlasd.draft.neural import Neural, Noise
+from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
+from atlasd.engine.clock import Moment, StepClock
+from atlasd.engine.costs import ROWS, StepCosts
+from atlasd.engine.inprocess import Outputs, request, run
+from atlasd.engine.planning import Planning
+from atlasd.engine.steps import Engine
 from atlasd.learn.learner import Learner
 from tests.unit.learning import VOCAB, Table, walk
 
 pytestmark = pytest.mark.slow
 
-TOKEN_MS = 0.06
+TOKEN_MS, LOOKUP_MS = 0.06, 0.03
+PROMPT = 8
 SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
 OTHER = np.random.default_rng(6).permutation(VOCAB)
 
 
-class SteepCosts:
+def step_ms(rows: int) -> float:
     """Verifying is dear, as on a CPU."""
+    return 1.0 + 0.08 * (rows - 1)
 
-    def ms(self, rows: int, kv_tokens: int) -> float:
-        return 1.0 + 0.08 * (rows - 1)
+
+class Counted(StepClock):
+    """Milliseconds that were counted so far."""
+
+    spent_ms = 0.0
+
+    def now(self) -> Moment:
+        return self.own(), 0.0
+
+    def ms_since(self, began: Moment) -> float:
+        return (self.own() - began[0]) * 1e3
+
+    def own(self) -> float:
+        return self.spent_ms / 1e3
+
+
+class Recorded:
+    """A target that says ``text``, whatever it reads."""
+
+    vocab_size, slots, slot_tokens = VOCAB, 2, 256
+    prefill_chunk, prefill_rows = 1, 64
+
+    def __init__(self, clock: Counted) -> None:
+        self.clock = clock
+        self.text = np.zeros(1, np.int32)
 
     def bucket(self, rows: int) -> int:
         return rows
 
+    def forward(self, tokens, slots, positions, wanted, *, prefill=False) -> np.ndarray:
+        if not prefill:
+            self.clock.spent_ms += step_ms(len(tokens))
+        next_tokens = self.text[np.minimum(positions[wanted] + 1, len(self.text) - 1)]
+        return np.eye(VOCAB, dtype=np.float32)[next_tokens]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None: ...
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None: ...
+
 
 class TimedTable(Table):
-    """Knows how long it has drafted."""
+    """What it drafts takes time, with a correction as without."""
 
-    spent_ms = 0.0
+    def __init__(self, clock: Counted) -> None:
+        super().__init__()
+        self.clock = clock
 
-    def chain(
-        self, last: int, slot: int, position: int, limit: int, least: float, noise: Noise
-    ) -> tuple[list[int], list[float]]:
+    def length(self, limit: int, least: float) -> int:
         # The table says 0.9 of every token; a chain ends where its reach falls below ``least``.
-        limit = min(limit, 1 + int(np.log(max(least, 0.02)) / np.log(0.9)))
-        self.spent_ms += TOKEN_MS * limit
-        return super().chain(last, slot, position, limit, least, noise)
+        limit = min(limit, int(np.log(max(least, 0.02)) / np.log(0.9)))
+        self.clock.spent_ms += TOKEN_MS * (limit + 1)
+        return limit
+
+    def chain(self, last, slot, position, limit, least, noise):
+        return super().chain(last, slot, position, self.length(limit, least), least, noise)
 
     def corrected(self, *weights: np.ndarray):
         made = super().corrected(*weights)
-        inner = made.chain
+        chain = made.chain
 
-        def chain(last, before, slot, position, limit, least, noise):
-            limit = min(limit, 1 + int(np.log(max(least, 0.02)) / np.log(0.9)))
-            self.spent_ms += TOKEN_MS * limit
-            return inner(last, before, slot, position, limit, least, noise)
+        def timed(last, before, slot, position, limit, least, noise):
+            return chain(last, before, slot, position, self.length(limit, least), least, noise)
 
-        made.chain = chain
+        made.chain = timed
         return made
 
 
 class System:
+    """All of it, but for the processes."""
+
     def __init__(self) -> None:
-        self.table = TimedTable()
-        self.costs = SteepCosts()
-        neural = Neural(self.table, now=lambda: self.table.spent_ms / 1e3)
+        self.clock = Counted()
+        self.table = TimedTable(self.clock)
+        self.target = Recorded(self.clock)
+        costs = StepCosts(self.target.bucket)
+        for rows in ROWS:
+            costs.measure(rows, 0, step_ms(rows))
+        neural = Neural(self.table, now=self.clock.own)
         neural.token_ms, neural.read_ms = TOKEN_MS, 0.0
-        self.drafting = Drafting(vocab_size=VOCAB, fingerprint="", costs=self.costs, neural=neural)
-        self.learner = Learner(self.table, neural, self.costs)
+        self.drafting = Drafting(vocab_size=VOCAB, fingerprint="", costs=costs, neural=neural)
+        propose = self.drafting.text.propose
+
+        def timed(*of):
+            self.clock.spent_ms += LOOKUP_MS
+            return propose(*of)
+
+        self.drafting.text.propose = timed
+        self.learner = Learner(self.table, neural, costs, promoted=self.drafting.promoted, seed=1)
         self.drafting.learn_with(self.learner, self.learner)
+        self.outputs = Outputs()
+        self.engine = Engine(
+            self.target,
+            self.outputs.take,
+            planning=Planning(self.drafting.controller, costs, self.clock),
+            costs=costs,
+            clock=self.clock,
+        )
         self.number = 0
 
-    def serve(self, text: list[int], repository: str = "/r") -> float:
-        """Decode a text behind its first 8 tokens; milliseconds it would have taken."""
-        controller, start = self.drafting.controller, self.table.spent_ms
+    def serve(self, text: list[int]) -> float:
+        """Decode a text behind its prompt; milliseconds that it took."""
+        self.target.text = np.array(text, np.int32)
+        began = self.clock.spent_ms
         self.number += 1
-        stream = StreamView(self.number, text[:8], 8, repository, "python")
-        controller.begin(stream)
-        spent = 0.0
-        while (at := len(stream.tokens)) < len(text):
-            draft = controller.plan([stream], 16, [len(text) - at - 1]).drafts[0]
-            accepted = 0
-            while accepted < len(draft.tokens) and draft.tokens[accepted] == text[at + accepted]:
-                accepted += 1
-            new = text[at : at + accepted + 1]
-            step = self.costs.ms(1 + len(draft.tokens), 0)
-            stream.tokens += new
-            controller.settle(stream, draft, accepted, new, None, step)
-            spent += step
-        controller.end(stream)
-        return spent + self.table.spent_ms - start
+        submit = request(self.number, text[:PROMPT], max_tokens=len(text) - PROMPT)
+        submit.repository, submit.language = "/r", "python"
+        self.engine.submit(submit)
+        run(self.engine)
+        assert self.outputs.pop(self.number).tokens == text[PROMPT:]
+        return self.clock.spent_ms - began
 
     def learn(self) -> None:
-        while self.learner.idle(50.0):
+        while self.drafting.idle(50.0):
             pass
 
 
-def random_text(seed: int, length: int = 72) -> list[int]:
+def random_text(seed: int, length: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, VOCAB, length).tolist()
 
 
-@pytest.mark.parametrize("later", ["another text", "random text", "what the static drafter says"])
-def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(later: str) -> None:
-    system = System()
-    for seed in range(72):  # teaches one thing, in part by noise nobody could learn
-        system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed))
-        if seed % 10 == 9:
-            system.learn()
-    assert system.learner.repositories.of("/r").versions.latest >= 1
-    says = np.array([system.table.says(token) for token in range(VOCAB)])
-    spent, tokens = 0.0, 0
+@pytest.fixture(scope="module")
+def poisoned():
+    """Teaches one thing, in part by noise nobody could learn."""
+
+    def made() -> System:
+        system = System()
+        for seed in range(72):
+            system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed, 72))
+            if seed % 10 == 9:
+                system.learn()
+        assert system.learner.repositories.of("/r").versions.latest >= 1
+        return system
+
+    return made
+
+
+WORKLOADS = {
+    "another text": lambda system, seed: walk(OTHER, 136, seed),
+    "random text": lambda system, seed: random_text(seed, 136),
+    "what the static drafter says": lambda system, seed: walk(
+        np.array([system.table.says(token) for token in range(VOCAB)]), 136, seed
+    ),
+}
+
+
+@pytest.mark.parametrize("later", WORKLOADS)
+def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(poisoned, later: str) -> None:
+    system = poisoned()
+    spent, steps = 0.0, 0
     for seed in range(100, 108):
-        text = {
-            "another text": lambda s: walk(OTHER, 136, s),
-            "random text": lambda s: random_text(s, 136),
-            "what the static drafter says": lambda s: walk(says, 136, s),
-        }[later](seed)
+        text = WORKLOADS[later](system, seed)
         spent += system.serve(text)
-        tokens += len(text) - 8
+        steps += len(text) - PROMPT - 1  # the first token comes with the prompt
         if seed % 4 == 3:
             system.learn()
-    plain = tokens * system.costs.ms(1, 0)
-    assert plain / spent >= 0.98
+    assert steps * step_ms(1) / spent >= 0.98

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 
 from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
-from atlasd_kernels.cpu.drafting import DraftedChain, draft_chain
 from atlasd_kernels.cpu.library import CorrectionWeights, check, native
 
 Int32 = npt.NDArray[np.int32]
@@ -47,43 +45,9 @@ class Correction:
         )
         self.decoder = decoder
         self.nbytes = sum(a.nbytes for a in arrays) + 2 * len(ids) * hidden
-        self._handle = ctypes.c_void_p()
-        check(
-            native().correction(decoder.handle, ctypes.byref(weights), ctypes.byref(self._handle))
-        )
-        finalize(self, native().correction_free, self._handle)
-
-    def draft(
-        self,
-        tokens: Int32 | Sequence[int],
-        before: int,
-        slot: int,
-        position: int,
-        limit: int,
-        *,
-        features: Float32 | None = None,
-        stop_probability: float = 0.0,
-        temperature: float = 0.0,
-        seed: int = 0,
-        choice: int = 0,
-        output_index: int = 0,
-    ) -> DraftedChain:
-        """As ``draft_chain``, with the correction; ``before`` is the token before the last."""
-        return draft_chain(
-            self.decoder,
-            tokens,
-            slot,
-            position,
-            limit,
-            features=features,
-            stop_probability=stop_probability,
-            temperature=temperature,
-            seed=seed,
-            choice=choice,
-            output_index=output_index,
-            correction=self._handle,
-            before=before,
-        )
+        self.handle = ctypes.c_void_p()
+        check(native().correction(decoder.handle, ctypes.byref(weights), ctypes.byref(self.handle)))
+        finalize(self, native().correction_free, self.handle)
 
 
 def last_states(

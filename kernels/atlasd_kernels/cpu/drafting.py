@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from atlasd_kernels.cpu.correction import Correction
 from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
 from atlasd_kernels.cpu.library import Noise, check, native
 
@@ -38,7 +39,7 @@ def draft_chain(
     choice: int = 0,
     output_index: int = 0,
     head_tokens: Int32 | None = None,
-    correction: ctypes.c_void_p | None = None,
+    correction: Correction | None = None,
     before: int = 0,
 ) -> DraftedChain:
     """Draft up to ``limit`` tokens after ``tokens`` [n], which go to ``position`` of ``slot`` on.
@@ -47,9 +48,9 @@ def draft_chain(
     has index ``output_index``). Drafting ends after the token whose running product of
     probabilities falls below ``stop_probability``; that token is not returned. ``head_tokens``
     restricts the head to these ids. ``features`` [n, hidden] are those of ``tokens`` (zeros: not
-    known) where the decoder has them (``CpuDecoder.set_feature``). ``correction`` is what
-    ``Correction.draft`` gives, with ``before``, the token before the last. Keys and values of every
-    row that ran stay in the slot.
+    known) where the decoder has them (``CpuDecoder.set_feature``). With a
+    ``correction`` its head is used, and ``before`` is the token before the last. Keys and values
+    of every row that ran stay in the slot.
     """
     if head_tokens is not None:
         decoder.reduce_head(head_tokens)
@@ -63,7 +64,7 @@ def draft_chain(
     check(
         native().draft(
             decoder.handle,
-            correction,
+            None if correction is None else correction.handle,
             before,
             read.ctypes.data,
             slots.ctypes.data,
