@@ -239,6 +239,7 @@ class Supervisor:
                 config=files.config,
                 slot_tokens=ready.slot_tokens,
                 special=special,
+                measured=lambda stats, repository: self._meter.add(stats, repository=repository),
             ),
             chat=ChatTemplate(tokenizer.chat_template, special),
             slots=ready.slots,

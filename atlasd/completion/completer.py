@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from atlasd.completion.hole_filler import HoleFiller
 from atlasd.completion.nothing import SUPERSEDED, WITHDRAWN, Nothing, reason_of
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
 from atlasd.completion.prompt import PromptBuilder
-from atlasd.completion.record import Given, Origin, origin_of
+from atlasd.completion.record import Given, Origin, origin_of, repository_of
 from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.completion.templates import Prompt, template_for
@@ -37,12 +37,16 @@ SLOT_TOKENS = 4096
 
 Source = Literal["model", "type-through", "ahead"]
 
+Measured = Callable[[StreamStats, str | None], None]
+
 
 class Completer:
     """Completes at cursors; one per daemon and loaded model.
 
     ``model`` is its name, as shown to users; ``config`` is the model's configuration, of which
-    ``atlasd.fim_orders`` is read; ``slot_tokens`` bounds prompt plus answer.
+    ``atlasd.fim_orders`` is read; ``slot_tokens`` bounds prompt plus answer. ``measured`` is told
+    the statistics and the repository of every stream that was read to its end, whatever became of
+    its text: shown, trimmed to nothing, decoded ahead in vain.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Completer:
         config: Mapping[str, Any] | None = None,
         slot_tokens: int | None = None,
         special: Mapping[str, str] | None = None,
+        measured: Measured = lambda stats, repository: None,
     ) -> None:
         self._engine = engine
         self._tokenizer = RememberingTokenizer(tokenizer)
@@ -71,6 +76,7 @@ class Completer:
         self._fates = Fates(engine, self._tokenizer, store)
         self._ahead = Ahead(self._decode_ahead, self._settle_ahead)
         self._flights = Flights()
+        self._measured = measured
         self._nothing: Nothing | None = None
         """The last request, if it was answered with nothing."""
         self._counts: Counter[str] = Counter()
@@ -220,11 +226,13 @@ class Completer:
         """Wait for a decoding and remember what came of it."""
         decoded = await decoding.result()
         self._builder.budget.observe(decoded.stats)
+        self._measured(decoded.stats, repository_of(decoding))
         if decoding.request.trim:
             self._remember(decoding, decoded, ahead)
         return decoded
 
     def _settle_ahead(self, decoding: Decoding, decoded: Decoded) -> None:
+        self._measured(decoded.stats, repository_of(decoding))
         self._remember(decoding, decoded, ahead=True)
 
     def _remember(self, decoding: Decoding, decoded: Decoded, ahead: bool) -> None:

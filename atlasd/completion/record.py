@@ -44,16 +44,21 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
         "stats": msgspec.to_builtins(decoded.stats),
         "stream": decoded.stream,
     }
-    repository = str(built.repository.root) if built.repository else decoding.request.repository
     return Origin(
         why,
         built.language,
-        repository,
+        repository_of(decoding),
         prompt_tokens,
         decoded.finish_reason,
         decoded.rules,
         ahead,
     )
+
+
+def repository_of(decoding: Decoding) -> str | None:
+    """The root of the open repository, or whatever the client calls its repository."""
+    found = decoding.built.repository
+    return str(found.root) if found else decoding.request.repository
 
 
 @dataclass

@@ -83,7 +83,6 @@ async def infill(request: web.Request) -> web.StreamResponse:
         if asked.stream:
             return await _stream(request, asked, serving, cursor)
         found = await _complete(serving, cursor, count)
-        daemon.meter.add_completions(found)
         return _send(asked, [_body(asked, serving, one, limit) for one in found])
 
 

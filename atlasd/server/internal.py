@@ -101,7 +101,6 @@ async def complete(request: web.Request) -> web.Response:
             if daemon.state == "paused":
                 return answer({"items": [], "paused": True})
             raise
-    daemon.meter.add_completions(found, asked.repository)
     total_ms = round((time.perf_counter() - started) * 1000, 3)
     return answer({"items": [_item(one, total_ms) for one in found]})
 

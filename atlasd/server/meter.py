@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from atlasd.engine.protocol import StreamStats
-
-if TYPE_CHECKING:
-    from atlasd.completion.request import Completion
-
 
 KEPT_POINTS = 240
 
@@ -83,9 +77,3 @@ class Meter:
         self.drafted.update(stats.drafted)
         self.accepted.update(stats.accepted)
         self.cancelled += reason == "cancelled"
-
-    def add_completions(self, found: Iterable[Completion], repository: str | None = None) -> None:
-        """Suggestions were given; those from the type-through cache cost no stream."""
-        for one in found:
-            if one.source != "type-through":
-                self.add(one.stats, repository=repository)

@@ -99,7 +99,6 @@ async def completions(request: web.Request) -> web.Response:
         done = await serving.completer.complete(cursor)
     if done is None:
         return answer({"id": f"{PREFIX}none", "choices": [], "mode": "standard"})
-    daemon.meter.add_completions([done])
     choice = {"index": 0, "text": inserted(done, cursor.suffix)}
     return answer({"id": PREFIX + done.id, "choices": [choice], "mode": "standard"})
 

@@ -1,0 +1,38 @@
+"""What the daemon counts of the streams behind completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlasd.engine.protocol import StreamStats
+from tests.served import House, eventually, served
+
+CURSOR = {"prefix": "def add(x, y):\n    return ", "suffix": "\n", "repository": "/r"}
+
+
+async def counted(house: House) -> dict[str, Any]:
+    async with house.unix() as client, client.get("/atlasd/v1/status") as answer:
+        told: dict[str, Any] = (await answer.json())["served"]
+        return told
+
+
+@pytest.mark.parametrize("text", ["x + y\n", "x", "\n\n"], ids=["shown", "too short", "blank"])
+async def test_a_stream_counts_whatever_became_of_its_text(tmp_path: Path, text: str) -> None:
+    async with served(tmp_path) as house, house.unix() as client:
+        house.says(text, stats=StreamStats(output_tokens=6, steps=2, decode_ms=3.0))
+        for _ in range(2):  # the second time it is remembered, and costs no stream
+            assert (await client.post("/atlasd/v1/complete", json=CURSOR)).status == 200
+        told = await counted(house)
+        assert (told["requests"], told["output_tokens"]) == (2, 6)
+        assert list(house.daemon.meter.recent) == ["/r"]
+
+
+async def test_what_was_decoded_ahead_counts_as_well(tmp_path: Path) -> None:
+    async with served(tmp_path) as house, house.unix() as client:
+        house.says("x + y\n", stats=StreamStats(output_tokens=6))
+        house.says("\n    return z\n", stats=StreamStats(output_tokens=5))
+        assert (await client.post("/atlasd/v1/complete", json=CURSOR)).status == 200
+        await eventually(lambda: house.daemon.meter.output_tokens == 11)
