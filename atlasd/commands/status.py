@@ -64,7 +64,8 @@ def describe(status: dict[str, Any]) -> str:
         rows.insert(1, ["error", f"{status['error']} {status['hint'] or ''}".rstrip()])
     if not status["store"]:
         rows.append(["store", styled("the database cannot be opened; see: atlasd doctor", "red")])
-    if memory := status["model"].get("memory"):
+    # What the running engine holds counts drafters and adapters, too.
+    if memory := (status["engine"] or status["model"]).get("memory"):
         held = ", ".join(f"{name} {size(used)}" for name, used in memory.items())
         rows.append(["memory", held])
     for source, known in ((status["engine"] or {}).get("sources") or {}).items():

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atlasd import cli
-from atlasd.commands import chat, complete, data, models, output, top
+from atlasd.commands import chat, complete, data, models, output, status, top
 from atlasd.commands.clients import CLIENTS, Place
 from atlasd.errors import AtlasdError, RequestError
 from atlasd.server.app import PUBLIC, SOCKET_ONLY, _found
@@ -198,6 +199,27 @@ def test_top_shows_what_the_dashboard_draws() -> None:
     assert "200 tokens/s in the last streams, without drafting 100 tokens/s (2.00x)" in said
     assert "60%" in said
     assert "4.0 ▂▂▂" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"memory": {"weights": 7 << 30, "graphs": 3 << 20, "neural": 2048, "adapter": 5}},
+         "weights 7.0 GB, graphs 3.0 MB, neural 2.0 kB, adapter 5 bytes"),
+        (None, "weights 2.0 kB"),
+    ],
+)  # fmt: skip
+def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, said: str) -> None:
+    told = {
+        "state": "ready", "version": "1", "pid": 1, "socket": "s", "uptime_s": 5,
+        "http": {"port": 0},
+        "drafting": True, "error": "", "store": True, "repositories": [], "engine": engine,
+        "model": {"name": "m", "memory": {"weights": 2048}},
+        "served": {"requests": 0, "output_tokens": 0, "decode_s": 0.0, "drafted": {},
+                   "accepted": {}},
+    }  # fmt: skip
+    line = next(line for line in status.describe(told).splitlines() if "memory" in line)
+    assert line.endswith(said)
 
 
 def test_models_that_cannot_be_served_say_why() -> None:
