@@ -25,6 +25,7 @@ from atlasd.learn.reading import Target, read
 from atlasd.learn.repositories import Repositories
 from atlasd.learn.repository import Adapted
 from atlasd.learn.scoring import Scorer
+from atlasd.learn.warmup import Block
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,12 @@ class Learner:
 
     def _file(self, one: Adapted, passage: Passage) -> Iterator[None]:
         """Judge the versions by a passage they have not seen, then keep the passage."""
+        yield from self._judge(one, passage)
+        one.file(passage)
+        yield
+
+    def _judge(self, one: Adapted, passage: Passage) -> Iterator[None]:
+        """Note how the versions do on it; go back to another where the one in use does not pay."""
         live, good = one.versions.live, one.versions.good
         if live is not None or good is not None:
             states = yield from self.scorer.states(passage)
@@ -164,23 +171,31 @@ class Learner:
             elif live is None and one.watch.good_is_back:
                 one.versions.reinstate()
                 self._changed(one)
-        one.file(passage)
-        yield
 
     def _reading(self, one: Adapted) -> Iterator[None] | None:
         """Have the target read what waits; None if nothing does, or it cannot now."""
-        target = self.target
-        if target is None or not target.rows:
+        if self.target is None or not self.target.rows:
             return None
+        if one.again:
+            return self._read_again(one, self.target)
         block = one.warmup.next()
-        if block is None:
-            return None
+        return None if block is None else self._read(one, self.target, block)
 
-        def units() -> Iterator[None]:
-            one.fresh.extend((yield from read(target, block)))
-            yield
+    def _read(self, one: Adapted, target: Target, block: Block) -> Iterator[None]:
+        one.fresh.extend((yield from read(target, block)))
+        yield
 
-        return units()
+    def _read_again(self, one: Adapted, target: Target) -> Iterator[None]:
+        """What the target, which has changed, says now about a passage that is known already."""
+        passage, unseen = one.again.popleft()
+        found = yield from read(target, Block(passage.tokens, passage.first))
+        if not found:
+            one.again.append((passage, unseen))
+        for now in found:
+            if unseen:
+                yield from self._judge(one, now)
+            one.file(now, unseen)
+        yield
 
     def _train(self, one: Adapted) -> Iterator[None]:
         """A step of training; now and then a look at what came of it."""
@@ -245,11 +260,11 @@ class Learner:
         self.repositories.forget(repository)
 
     def target_changed(self) -> None:
-        """The target's weights are others now: judge anew, and train on what it says from now on.
-        The version in use stays until it stops paying."""
+        """The target's weights are others now: it reads the newest passages again, and what is
+        judged and trained goes by that. The version in use stays until it stops paying."""
         self._give_up()
         for one in self.repositories:
-            one.target_changed()
+            one.target_changed(reads=self.target is not None and self.target.rows > 0)
 
     def _give_up(self) -> None:
         """Do not finish what is being worked on: it may belong to what is gone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterator
 
 from atlasd.learn.passages import Passage
 
@@ -36,13 +37,18 @@ class Replay:
     def take(self, passage: Passage) -> bool:
         """Keep a passage; True if it may be trained on."""
         self._taken += 1
-        if self._taken % EVERY == 0:
+        unseen = self._taken % EVERY == 0
+        self.put(passage, unseen)
+        return not unseen
+
+    def put(self, passage: Passage, unseen: bool) -> None:
+        """Keep a passage in the part it belongs to."""
+        if unseen:
             self.unseen.append(passage)
-            return False
+            return
         self.recent.append(passage)
         if len(self.recent) > self._sizes[0]:
             self._fall(self.recent.popleft())
-        return True
 
     def sample(self) -> Passage | None:
         """A passage to train on: two of three are recent, and the newest quarter counts twice."""
@@ -62,6 +68,16 @@ class Replay:
         self._fallen = 0
         while len(self.recent) > self._sizes[0] // 8:
             self.recent.popleft()
+
+    def drain(self) -> Iterator[tuple[Passage, bool]]:
+        """Take everything out: recent passages and those set apart (True), the newest first."""
+        self.older.clear()
+        self._fallen = 0
+        while self.recent or self.unseen:
+            for _ in range(min(EVERY - 1, len(self.recent))):
+                yield self.recent.pop(), False
+            if self.unseen:
+                yield self.unseen.pop(), True
 
     @property
     def rows(self) -> int:

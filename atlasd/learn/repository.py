@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +24,9 @@ ENOUGH_ROWS = 512
 FRESH = 128
 """Passages that may wait to be filed."""
 
+AGAIN = 96
+"""Passages that a changed target reads again, three of four to train on."""
+
 STEPS_PER_PASSAGE = 10.0
 """Training steps that a new passage is worth; when they are done, training rests."""
 
@@ -40,6 +44,9 @@ class Adapted:
     warmup: WarmUp = field(default_factory=WarmUp)
     fresh: deque[Passage] = field(default_factory=lambda: deque(maxlen=FRESH))
     """Passages nobody has looked at yet."""
+    again: deque[tuple[Passage, bool]] = field(default_factory=deque)
+    """Passages that the target has not read since it changed, and whether they are set apart for
+    judging; the newest first."""
     watch: Watch = field(default_factory=Watch)
     trainer: Trainer | None = None
     owed: float = 0.0
@@ -52,9 +59,13 @@ class Adapted:
     hits: WeakKeyDictionary[Passage, dict[int, Bools]] = field(default_factory=WeakKeyDictionary)
     """Where a version (0: the static drafter) says what the target chose, by passage."""
 
-    def file(self, passage: Passage) -> None:
-        """A passage was looked at: keep it, and train for it."""
-        self.replay.take(passage)
+    def file(self, passage: Passage, unseen: bool | None = None) -> None:
+        """A passage was looked at: keep it, and train for it. ``unseen``: whether it is set apart
+        for judging; None: what its turn says."""
+        if unseen is None:
+            self.replay.take(passage)
+        else:
+            self.replay.put(passage, unseen)
         self.unsaved = True
         worth = STEPS_PER_PASSAGE * passage.rows / 64
         self.owed = min(self.owed + worth, MOST_OWED)
@@ -64,10 +75,16 @@ class Adapted:
         """There is something to train on, and training it is still worth its time."""
         return self.owed >= 1.0 and self.replay.rows >= ENOUGH_ROWS
 
-    def target_changed(self) -> None:
-        """What was judged by is no longer what the target says."""
-        self.replay.age()
-        self.fresh.clear()
+    def target_changed(self, reads: bool) -> None:
+        """The rows are no longer what the target says. ``reads``: it can be asked again about the
+        newest of them; else those are kept to train on, and there is nothing to judge by."""
+        while self.fresh:
+            self.replay.take(self.fresh.popleft())
+        if reads:
+            self.again = deque(islice(chain(self.replay.drain(), self.again), AGAIN))
+            self.replay = Replay()
+        else:
+            self.replay.age()
         self.hits.clear()
         self.watch = Watch()
 

@@ -16,6 +16,7 @@ from atlasd.draft.neural import Neural
 from atlasd.learn.files import AdapterFiles
 from atlasd.learn.learner import Learner
 from atlasd.learn.passages import TOP
+from atlasd.learn.repository import AGAIN
 from atlasd.learn.versions import Key
 from tests.unit.learning import VOCAB, FlatCosts, Table, walk
 
@@ -312,3 +313,25 @@ def test_a_changed_target_is_followed(folder: Path) -> None:
         serve(one, texts(changed, 40, first))
         work(one)
     assert right(one, changed) > before + 0.1
+
+
+def test_a_changed_target_is_asked_again_about_what_it_said_before() -> None:
+    target = Reading(SUCCESSOR)
+    table = Table()
+    neural = Neural(table)
+    neural.token_ms = 0.05
+    one = Learner(table, neural, FlatCosts(), target=target)
+    for first in range(0, 120, 40):
+        serve(one, texts(SUCCESSOR, 40, first))
+        work(one)
+    assert right(one, SUCCESSOR) > 0.6
+    assert target.read_tokens == 0
+    target.successor = OTHER
+    target.interrupt_at = 5
+    one.target_changed()
+    work(one)  # nobody has asked for anything since
+    assert right(one, OTHER) > 0.6
+    known = one.repositories.of("/r")
+    assert not known.again
+    assert len(known.replay.unseen) == AGAIN // 4
+    assert all((p.top[:, 0] == OTHER[p.read_by[0]]).all() for p in known.replay.unseen)
