@@ -113,8 +113,9 @@ def fates(db: Database, repository: str | None) -> dict[str, int]:
 
 
 def retain(db: Database, days: int, rows: int) -> int:
-    """Remove completions older than ``days`` and the oldest beyond ``rows``; returns how many."""
-    limit = time.time() - days * 86400
+    """Remove completions of before the last ``days`` days of use, and the oldest beyond ``rows``;
+    returns how many."""
+    limit = first_of_last_days(db, days)
     removed = db.execute("DELETE FROM completions WHERE created < ?", [limit]).rowcount
     removed += db.execute(
         "DELETE FROM completions WHERE id IN "
@@ -122,3 +123,14 @@ def retain(db: Database, days: int, rows: int) -> int:
         [rows],
     ).rowcount
     return int(removed)
+
+
+def first_of_last_days(db: Database, days: int) -> float:
+    """When the first of the last ``days`` days with completions began; 0 if there were not so
+    many. Days of use, not of the calendar: a clock that jumps by years is one more day."""
+    row = db.execute(
+        "SELECT DISTINCT CAST(created / 86400 AS INTEGER) AS day FROM completions "
+        "ORDER BY day DESC LIMIT 1 OFFSET ?",
+        [days - 1],
+    ).fetchone()
+    return 0.0 if row is None else row[0] * 86400.0

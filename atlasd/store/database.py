@@ -69,11 +69,15 @@ class Store:
         return await self._run(lambda db: completions.fates(db, repository))
 
     async def retain(self, days: int = RETENTION_DAYS, rows: int = RETENTION_ROWS) -> int:
-        """Remove what is older than ``days`` or beyond ``rows``; returns how many rows went."""
+        """Remove what is from before the last ``days`` days of use or beyond ``rows``; returns how
+        many rows went."""
+
+        def retain(db: Database) -> int:
+            before = completions.first_of_last_days(db, days)
+            return learned.forget_stale(db, before) + completions.retain(db, days, rows)
+
         self._retained = time.monotonic()
-        return await self._run(
-            lambda db: completions.retain(db, days, rows) + learned.forget_stale(db, days)
-        )
+        return await self._run(retain)
 
     # files and generations
 

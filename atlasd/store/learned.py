@@ -54,7 +54,6 @@ def of_machine(db: Database, machine: str, model: str) -> tuple[bytes | None, in
     return (None, None) if row is None else (row[0], row[1])
 
 
-def forget_stale(db: Database, days: int) -> int:
-    """Remove state that was not saved again for ``days``: of models no longer used."""
-    limit = time.time() - days * 86400
-    return int(db.execute("DELETE FROM learned WHERE saved < ?", [limit]).rowcount)
+def forget_stale(db: Database, before: float) -> int:
+    """Remove state that was not saved again since ``before``: of models no longer used."""
+    return int(db.execute("DELETE FROM learned WHERE saved < ?", [before]).rowcount)
