@@ -271,8 +271,8 @@ class _Chain:
             size = min(size, verified)
             right = max(0, min(accepted, size))
             drafter.settle(draft, right)
-            if isinstance(drafter, Neural) and accepted >= 0:
-                drafter.note(stream, right, min(right + 1, size))
+            if isinstance(drafter, Neural):
+                drafter.note(stream, right if accepted >= 0 else None)
             verified -= size
             accepted -= size
             if verified <= 0:

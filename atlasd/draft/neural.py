@@ -19,6 +19,7 @@ import numpy as np
 
 from atlasd.draft.drafter import EMPTY, Draft, Float32, StreamView, VerifiedRows
 from atlasd.draft.lookahead import ChainModel, Chains, Lookahead, Noise
+from atlasd.draft.worth import Record, Worth
 
 ADAPTER = "adapter"
 """Source of the tokens that were drafted with an adapter's correction."""
@@ -28,11 +29,13 @@ _TOGETHER = 32
 
 _CONTEXT = 384
 _LONGEST = 16
-_PROBE = 128
+_FIRST_ASK = 4
+"""Tokens of an ask in length of time, before any was timed."""
 
 
 @dataclass(slots=True)
 class _State:
+    record: Record
     slot: int = -1
     offset: int = 0
     """Index in the stream of the slot's first position."""
@@ -40,10 +43,7 @@ class _State:
     """Tokens whose keys and values are in the slot."""
     good: int = 0
     """So many of them are known to be the stream's."""
-    rate: float = 0.5
-    """Recent rate of accepted tokens among those decided."""
     used: int = 0
-    plans: int = 0
 
 
 class Neural:
@@ -61,7 +61,7 @@ class Neural:
         """A chain ends where its own reach falls below this; set by whoever asks."""
         self.token_ms = 1.0
         self.read_ms = 0.05
-        self.rate = 0.5
+        self.worth = Worth()
         self.correction_of: Callable[[str | None], Chains | None] = lambda repository: None
         """The adapter in use for a repository, if it has one (``learn.learner``)."""
         self._streams: dict[int, _State] = {}
@@ -81,30 +81,17 @@ class Neural:
             self.read_ms = (read - started) * 1e3 / count
 
     def begin(self, stream: StreamView) -> None:
-        self._streams[stream.stream] = _State(rate=self.rate)
+        self._streams[stream.stream] = _State(self.worth.begin())
 
     def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
-        """Expected accepted tokens of asking now, less the tokens its time is worth.
-
-        ``reach``: probability that the draft so far is accepted. Negative where asking does not
-        pay; one step in 128 asks anyway, so that a poor record can mend.
-        """
+        """What asking now is expected to bring (``Worth.gain``); chains end where their next token
+        would cost more than it brings."""
         state = self._streams[stream.stream]
-        state.plans += 1
-        if state.plans % _PROBE == 0:
-            return float("inf")
-        price = self.token_ms * tokens_per_ms
-        p = min(state.rate, 0.98)
-        self.least = max(0.02, min(0.9, price / reach))
-        length = int(log(self.least) / log(p)) if price < reach * p else 0
-        if length < 1:
-            return -1.0
-        length = min(length, _LONGEST)
-        expected = reach * p * (1 - p**length) / (1 - p)
+        self.least = max(0.02, min(0.9, self.token_ms * tokens_per_ms / reach))
         behind = min(len(stream.tokens) - state.offset - state.good, _CONTEXT)
-        # The price of reading a prompt is spread over the steps that will draw on it.
-        reading = behind * self.read_ms * tokens_per_ms / (1 if behind < 32 else 16)
-        return expected - price * length - reading
+        return self.worth.gain(
+            state.record, reach, tokens_per_ms, _FIRST_ASK * self.token_ms, behind * self.read_ms
+        )
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         state = self._streams[stream.stream]
@@ -130,6 +117,7 @@ class Neural:
         tokens, probabilities = (corrected or self.model).chain(ask)
         spent = (self._now() - started) * 1e3 - self.read_ms * (len(ask.tokens) - 1)
         self.token_ms = _steady(self.token_ms, max(spent, 0.0) / (len(tokens) + 1))
+        self.worth.asked(state.record, max(spent, 0.0))
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
         name = self.name if corrected is None else ADAPTER
@@ -159,21 +147,17 @@ class Neural:
         """Nothing to learn: the drafter is static."""
 
     def settle(self, draft: Draft, accepted: int) -> None:
-        """Keep the record of what was accepted."""
-        decided = min(accepted + 1, len(draft.tokens))
-        if decided:
-            weight = 0.02 * decided
-            self.rate += weight * (accepted / decided - self.rate)
+        """Nothing: the record is kept by stream (``note``)."""
 
-    def note(self, stream: StreamView, accepted: int, decided: int) -> None:
-        """The stream's own record: of its tokens that were decided, how many were accepted."""
-        state = self._streams.get(stream.stream)
-        if state is not None and decided:
-            weight = min(0.5, 0.06 * decided)
-            state.rate += weight * (accepted / decided - state.rate)
+    def note(self, stream: StreamView, accepted: int | None) -> None:
+        """Of a draft's tokens that were verified, ``accepted`` were the target's; None: a token
+        before them was not."""
+        if (state := self._streams.get(stream.stream)) is not None:
+            self.worth.heard(state.record, accepted)
 
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)
+        self.worth.end(state.record)
         self._owners.pop(state.slot, None)
 
     def _place(self, stream: StreamView, state: _State, total: int, limit: int) -> None:

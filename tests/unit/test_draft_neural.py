@@ -115,20 +115,6 @@ def test_asks_nothing_where_its_time_is_worth_more() -> None:
     assert drafter.gain(stream, 1.0, tokens_per_ms=9.0) < 0
 
 
-def test_a_poor_record_is_probed_and_can_mend() -> None:
-    drafter = Neural(Sums())
-    stream = StreamView(1, [1, 2, 3], 3, None, None)
-    drafter.begin(stream)
-    for _ in range(60):
-        drafter.note(stream, 0, 1)
-    asked = sum(drafter.gain(stream, 1.0, 1.0) > 0 for _ in range(256))
-    assert 1 <= asked <= 3
-    for _ in range(20):
-        drafter.note(stream, 4, 4)
-    drafter.token_ms = 0.1
-    assert drafter.gain(stream, 1.0, 1.0) > 0
-
-
 def test_samples_with_the_noise_of_the_target() -> None:
     logits = np.random.default_rng(1).normal(0, 3, 512).astype(np.float32)
     noise = Noise(0.8, 1234, 1, 10)
