@@ -59,6 +59,9 @@ class Ahead:
         if typed is None:
             return None
         decoding, self._decoding, self._request = self._decoding, None, None
+        if self._task is not None:
+            # Its taker sees to the end of it; ``finished`` would be a second time.
+            self._task.cancel()
         decoding.promote()
         return decoding, typed
 

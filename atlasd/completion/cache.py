@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
-import msgspec
-
 from atlasd.completion.request import CompletionRequest
 
 Origin = TypeVar("Origin")
@@ -31,9 +29,19 @@ _CLOSED = frozenset([*_OPENER, '"', "'", "`"])
 
 
 def wanted(request: CompletionRequest) -> Hashable:
-    """What was asked for besides the place: suggestions are only found again for the same."""
-    sampling = msgspec.json.encode(request.sampling)
-    return (sampling, request.stop, request.single_line, request.indent, request.drafting)
+    """What was asked for besides the place: suggestions are only found again for the same. Of
+    greedy decoding, what chooses among likely tokens is no part: clients fill it in differently."""
+    sampling = request.sampling
+    chance = (
+        *(sampling.temperature, sampling.seed, sampling.choice),
+        *(sampling.top_p, sampling.top_k, sampling.min_p),
+    )
+    return (
+        chance if sampling.temperature else (),
+        *(sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty),
+        tuple(sorted(sampling.logit_bias.items())),
+        *(request.stop, request.single_line, request.indent, request.drafting),
+    )
 
 
 @dataclass(frozen=True)

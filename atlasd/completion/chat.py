@@ -62,7 +62,8 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **{**self._special, **variables},
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:
+            # Templates are programs: they raise on purpose, and by a mistake of their own.
             raise RequestError(
                 f"The model's chat template refuses this conversation: {error}."
             ) from error

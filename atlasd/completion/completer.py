@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from atlasd.completion.ahead import Ahead
-from atlasd.completion.cache import Hit, TypeThrough, wanted
 from atlasd.completion.chat import ChatTemplate
 from atlasd.completion.decoding import Decoded, Decoding
 from atlasd.completion.families import declared_orders
@@ -21,21 +18,19 @@ from atlasd.completion.fates import Fates
 from atlasd.completion.flights import Flight, Flights, Superseded
 from atlasd.completion.healing import Healer
 from atlasd.completion.hole_filler import HoleFiller
-from atlasd.completion.nothing import SUPERSEDED, WITHDRAWN, Nothing, reason_of
+from atlasd.completion.nothing import SUPERSEDED, WITHDRAWN
+from atlasd.completion.offers import Offers
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
 from atlasd.completion.prompt import PromptBuilder
-from atlasd.completion.record import Given, Origin, origin_of, repository_of
+from atlasd.completion.record import repository_of
 from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.completion.templates import Prompt, template_for
 from atlasd.completion.trim import Place
-from atlasd.completion.trim.brackets import replaced_right
 from atlasd.engine.protocol import Priority, Sampling, StreamStats
 from atlasd.errors import AtlasdError
 
 SLOT_TOKENS = 4096
-
-Source = Literal["model", "type-through", "ahead"]
 
 Measured = Callable[[StreamStats, str | None], None]
 
@@ -64,7 +59,6 @@ class Completer:
     ) -> None:
         self._engine = engine
         self._tokenizer = RememberingTokenizer(tokenizer)
-        self._model = model
         chat = ChatTemplate(tokenizer.chat_template, special)
         template = template_for(
             self._tokenizer, declared_orders(config), HoleFiller(self._tokenizer, chat)
@@ -72,14 +66,11 @@ class Completer:
         slot = slot_tokens or SLOT_TOKENS
         self._builder = PromptBuilder(self._tokenizer, template, workspace, slot)
         self._healer = Healer(self._tokenizer)
-        self._cache: TypeThrough[Origin] = TypeThrough()
-        self._fates = Fates(engine, self._tokenizer, store)
+        fates = Fates(engine, self._tokenizer, store)
+        self._offers = Offers(fates, model, template.name)
         self._ahead = Ahead(self._decode_ahead, self._settle_ahead)
         self._flights = Flights()
         self._measured = measured
-        self._nothing: Nothing | None = None
-        """The last request, if it was answered with nothing."""
-        self._counts: Counter[str] = Counter()
 
     @property
     def template(self) -> str:
@@ -92,7 +83,7 @@ class Completer:
         Raises Superseded when a newer request with the same ``document`` came in, EngineError
         when the engine failed. Cancelling the task cancels the stream.
         """
-        self._counts["requests"] += 1
+        self._offers.counts["requests"] += 1
         started = time.perf_counter()
         request = request.with_plain_line_ends()
         flight = self._flights.begin(request)
@@ -102,15 +93,15 @@ class Completer:
         except asyncio.CancelledError:
             left = asyncio.current_task()
             if flight.superseded and left is not None and not left.cancelling():
-                self._counts["superseded"] += 1
-                self._note(request, SUPERSEDED, None, started)
+                self._offers.counts["superseded"] += 1
+                self._offers.give_nothing(request, SUPERSEDED, started)
                 raise Superseded from None
             if flight.decoding is not None:
                 flight.decoding.cancel()
-            self._note(request, WITHDRAWN, None, started)
+            self._offers.give_nothing(request, WITHDRAWN, started)
             raise
         except AtlasdError as error:
-            self._note(request, error.message, None, started)
+            self._offers.give_nothing(request, error.message, started)
             raise
         finally:
             self._flights.end(request, flight)
@@ -131,7 +122,7 @@ class Completer:
             if one is not None:
                 distinct.setdefault(one.text, one)
         if distinct:
-            self._nothing = None
+            self._offers.give_others()
         return list(distinct.values())
 
     def raw_prompt(self, request: CompletionRequest) -> Prompt:
@@ -141,64 +132,57 @@ class Completer:
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
         or superseded. ``accepted_length`` counts characters from the start, cumulatively."""
-        await self._fates.tell(id, fate, accepted_length)
-        self._counts[fate] += 1
+        await self._offers.tell(id, fate, accepted_length)
 
     def why(self, id: str | None = None) -> dict[str, object] | None:
         """How a suggestion (the last one without ``id``) came about: prompt parts with token
         counts, trimming rules, statistics, and ``stream`` to ask the engine about its steps; and
         ``nothing`` for the reason, if the last request was answered with nothing."""
-        nothing = self._nothing
-        if nothing is not None and id in (None, nothing.id):
-            return nothing.why()
-        given = self._fates.find(id)
-        return given.why() if given is not None else None
+        return self._offers.why(id)
 
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the start: requests, answered from which source, superseded, empty."""
-        return {
-            **self._counts,
-            "remembered": len(self._cache),
-            "remembered_bytes": self._cache.bytes,
-        }
+        return self._offers.stats
 
     def clear(self) -> None:
         """Forget suggestions kept in memory and end what is decoded ahead (pause, purge)."""
         self._ahead.cancel()
-        self._cache.clear()
-        self._fates.clear()
-        self._nothing = None
+        self._offers.clear()
         self._builder.clear()
 
     # Answering
 
     async def _answer(
-        self,
-        request: CompletionRequest,
-        flight: Flight,
-        started: float,
+        self, request: CompletionRequest, flight: Flight, started: float
     ) -> Completion | None:
-        if hit := self._remembered(request):
+        """Suggest something, and begin to think about what would follow it."""
+        completion = await self._found(request, flight, started)
+        if completion is not None and request.trim and request.sampling.choice == 0:
+            self._ahead.follow(request, completion.text, completion.replace_right)
+        return completion
+
+    async def _found(
+        self, request: CompletionRequest, flight: Flight, started: float
+    ) -> Completion | None:
+        """From memory, from what is being decoded already, or from the model."""
+        if hit := self._offers.remembered(request):
             if flight.decoding is not None:
                 flight.decoding.cancel()
-            return self._offer_rest(request, hit, None, started)
+            return self._offers.give_rest(request, hit, None, started)
         ahead = flight.taken is None
         if ahead and request.trim and (taken := self._ahead.take(request)) is not None:
             flight.decoding, flight.taken = taken
         if flight.decoding is not None and flight.taken is not None:
             if await flight.decoding.runs_along(flight.taken):
                 stats = (await self._settle(flight.decoding, ahead)).stats
-                if hit := self._remembered(request):
-                    return self._offer_rest(request, hit, stats, started)
+                if hit := self._offers.remembered(request):
+                    return self._offers.give_rest(request, hit, stats, started)
             flight.decoding.cancel()
         self._ahead.cancel()
         flight.decoding = decoding = self._decode(request, Priority.COMPLETION)
         decoded = await self._settle(decoding, ahead=False)
-        origin = origin_of(decoding, decoded, self.template, ahead=False)
-        return self._offer(
-            request, decoded.text, decoded.replace_right, origin, "model", decoded.stats, started
-        )
+        return self._offers.give_decoded(request, decoding, decoded, started)
 
     def _decode(self, request: CompletionRequest, priority: Priority) -> Decoding:
         built = self._builder.build(request)
@@ -219,7 +203,7 @@ class Completer:
         if self._engine.state != "ready":
             # A stopped engine would be started by it, and nobody asked.
             return None
-        self._counts["decoded_ahead"] += 1
+        self._offers.counts["decoded_ahead"] += 1
         return self._decode(request, Priority.AHEAD)
 
     async def _settle(self, decoding: Decoding, ahead: bool) -> Decoded:
@@ -227,89 +211,17 @@ class Completer:
         decoded = await decoding.result()
         self._builder.budget.observe(decoded.stats)
         self._measured(decoded.stats, repository_of(decoding))
-        if decoding.request.trim:
-            self._remember(decoding, decoded, ahead)
+        self._offers.remember(decoding, decoded, ahead=ahead)
         return decoded
 
     def _settle_ahead(self, decoding: Decoding, decoded: Decoded) -> None:
         self._measured(decoded.stats, repository_of(decoding))
-        self._remember(decoding, decoded, ahead=True)
-
-    def _remember(self, decoding: Decoding, decoded: Decoded, ahead: bool) -> None:
-        request = decoding.request
-        origin = origin_of(decoding, decoded, self.template, ahead)
-        self._cache.put(
-            wanted(request),
-            request.prefix,
-            request.suffix,
-            decoded.text,
-            decoded.replace_right,
-            origin,
-        )
-
-    def _remembered(self, request: CompletionRequest) -> Hit[Origin] | None:
-        if not request.trim:
-            return None
-        hit = self._cache.find(wanted(request), request.prefix, request.suffix)
-        # Nothing to suggest by itself may still be something when asked for by hand.
-        return None if hit and not hit.text and request.invoked else hit
-
-    def _offer_rest(
-        self,
-        request: CompletionRequest,
-        hit: Hit[Origin],
-        stats: StreamStats | None,
-        started: float,
-    ) -> Completion | None:
-        origin, right = hit.entry.origin, hit.entry.replace_right
-        if hit.closed:
-            right = replaced_right(Place(request.prefix, request.suffix, origin.language), hit.text)
-        source: Source = "ahead" if origin.ahead else "type-through" if stats is None else "model"
-        return self._offer(request, hit.text, right, origin, source, stats, started)
-
-    def _offer(
-        self,
-        request: CompletionRequest,
-        text: str,
-        right: int,
-        origin: Origin,
-        source: Source,
-        stats: StreamStats | None,
-        started: float,
-    ) -> Completion | None:
-        """Hand a suggestion out and begin to think about the next one."""
-        self._counts[source] += 1
-        if not text:
-            self._counts["empty"] += 1
-            self._note(request, reason_of(origin, source != "model"), origin, started)
-            return None
-        self._nothing = None
-        completion = Completion(
-            id=uuid.uuid4().hex,
-            text=text,
-            replace_right=right,
-            source=source,
-            finish_reason=origin.finish_reason,
-            stats=stats or StreamStats(),
-            prompt_tokens=origin.prompt_tokens,
-            model=self._model,
-            trimmed_by=origin.rules,
-            total_ms=(time.perf_counter() - started) * 1000,
-        )
-        self._fates.hand_out(Given(completion, request, origin))
-        if request.trim and request.sampling.choice == 0:
-            self._ahead.follow(request, text, right)
-        return completion
-
-    def _note(
-        self, request: CompletionRequest, reason: str, origin: Origin | None, started: float
-    ) -> None:
-        spent_ms = (time.perf_counter() - started) * 1000
-        self._nothing = Nothing(request, reason, self._model, origin, spent_ms)
+        self._offers.remember(decoding, decoded, ahead=True)
 
 
 def _choice(request: CompletionRequest, index: int) -> Sampling:
+    """The first of several suggestions is the likeliest one, found again like any other."""
     sampling = msgspec.structs.replace(request.sampling, choice=index)
     if index == 0 and request.trim:
-        return msgspec.structs.replace(sampling, temperature=0.0)
+        return msgspec.structs.replace(sampling, temperature=0.0, seed=0)
     return sampling

@@ -123,7 +123,7 @@ class Decoding:
                 prompt.taken_back,
                 request.sampling,
                 priority=self._priority,
-                learn=request.trusted,
+                learn=self.built.trusted,
             )
             tokens = [*tokens, *chosen]
         repository = self.built.repository
@@ -139,7 +139,7 @@ class Decoding:
             repository=str(repository.root) if repository else request.repository,
             language=self.built.language.id,
             drafting=request.drafting,
-            learn=request.trusted,
+            learn=self.built.trusted,
             lead=lead,
         )
         return self._generation

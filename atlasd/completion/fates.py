@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import OrderedDict
 from functools import partial
 from typing import cast
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 FATES = ("shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded")
 REMEMBERED = 512
+
+# What is taken where a client (Tabby's) does not tell the length.
+_FIRST_LINE = re.compile(r"\s*[^\n]*")
+_FIRST_WORD = re.compile(r"\s*(\w+|[^\w\s]+)")
 
 
 class Fates:
@@ -65,7 +70,7 @@ class Fates:
 
     def _write(self, given: Given) -> asyncio.Task[None] | None:
         """Store a suggestion, behind the answer's back."""
-        if self._store is None or given.stored or not given.request.trusted:
+        if self._store is None or given.stored or not given.trusted:
             return None
         given.stored = True
         task = asyncio.create_task(self._store.add_completion(given.row()))
@@ -84,17 +89,27 @@ class Fates:
 
     def _learn(self, given: Given, fate: str, length: int | None) -> None:
         """What was accepted is drafted from: it becomes a segment, grown with each further part."""
-        text = given.completion.text
-        text = text if fate == "accepted" or length is None else text[:length]
-        if not given.request.trusted or given.origin.repository is None or not text.strip():
+        text = given.completion.text[: _taken(given.completion.text, fate, length)]
+        if not given.trusted or given.origin.repository is None or not text.strip():
             return
-        line = given.request.prefix[given.request.prefix.rfind("\n") + 1 :]
+        tokens = self._tokenizer.encode(mask(given.request.prefix + text))
         self._engine.send(
             AddSegment(
                 segment=f"accepted/{given.completion.id}",
                 repository=given.origin.repository,
                 kind="accepted",
-                tokens=np.array(self._tokenizer.encode(mask(line + text)), "<i4").tobytes(),
+                tokens=np.array(tokens, "<i4").tobytes(),
                 language=given.origin.language.id,
             )
         )
+
+
+def _taken(text: str, fate: str, length: int | None) -> int:
+    """How much of a text was accepted, as far as it was told."""
+    if fate == "accepted":
+        return len(text)
+    if length is not None:
+        return max(0, length)
+    part = _FIRST_LINE if fate == "accepted_line" else _FIRST_WORD
+    found = part.match(text)
+    return found.end() if found else len(text)

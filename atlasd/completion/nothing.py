@@ -38,7 +38,7 @@ class Nothing:
             "path": request.path,
             "language": origin.language.id if origin else request.language,
             "repository": origin.repository if origin else request.repository,
-            "trusted": request.trusted,
+            "trusted": request.trusted and (origin is None or origin.trusted),
             "text": "",
             "replace_right": 0,
             "total_ms": self.total_ms,

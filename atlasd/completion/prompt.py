@@ -28,6 +28,9 @@ class Built:
     prompt: Prompt
     language: Language
     repository: Repository | None
+    trusted: bool
+    """Whether the request may be learned from: not if its repository is open and not trusted,
+    whatever the client says (those of APIs say nothing)."""
 
 
 class PromptBuilder:
@@ -65,13 +68,15 @@ class PromptBuilder:
             repository=repository.name if repository else None,
             pieces=pieces,
         )
-        return Built(self.template.prompt(around), language, repository)
+        trusted = request.trusted and (repository is None or repository.trusted)
+        return Built(self.template.prompt(around), language, repository, trusted)
 
     def clear(self) -> None:
         self._context.clear()
 
     def _budget(self, answer: int) -> int:
-        room = self._slot_tokens - answer - OVERHEAD
+        # An answer "as long as fits" must not leave the prompt without room.
+        room = self._slot_tokens - min(answer, self._slot_tokens // 2) - OVERHEAD
         return max(LEAST_TOKENS, min(room, self.budget.tokens))
 
     def _locate(self, request: CompletionRequest) -> tuple[Repository | None, str | None]:

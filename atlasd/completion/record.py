@@ -21,10 +21,19 @@ class Origin:
     language: Language
     repository: str | None
     prompt_tokens: int
+    output_tokens: int
+    max_tokens: int
+    """As many were asked for."""
     finish_reason: str
     rules: tuple[str, ...]
+    trusted: bool
     ahead: bool = False
     """Decoded before it was asked for."""
+
+    def serves(self, max_tokens: int) -> bool:
+        """Whether it is what such a request would get: neither longer, nor cut off shorter."""
+        cut_off = self.finish_reason == "length" and max_tokens > self.max_tokens
+        return self.output_tokens <= max_tokens and not cut_off
 
 
 def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) -> Origin:
@@ -49,8 +58,11 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
         built.language,
         repository_of(decoding),
         prompt_tokens,
+        decoded.stats.output_tokens,
+        decoding.request.max_tokens,
         decoded.finish_reason,
         decoded.rules,
+        built.trusted,
         ahead,
     )
 
@@ -71,6 +83,11 @@ class Given:
     stored: bool = False
     at: float = field(default_factory=time.time)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether it may be kept: both that it was asked for, and where it came from."""
+        return self.request.trusted and self.origin.trusted
+
     def why(self) -> dict[str, object]:
         """How it came about, ready for JSON."""
         done = self.completion
@@ -83,7 +100,7 @@ class Given:
             "path": self.request.path,
             "language": self.origin.language.id,
             "repository": self.origin.repository,
-            "trusted": self.request.trusted,
+            "trusted": self.trusted,
             "text": done.text,
             "replace_right": done.replace_right,
             "total_ms": done.total_ms,
@@ -102,7 +119,7 @@ class Given:
             client=self.request.client,
             model=done.model,
             source=done.source,
-            trusted=self.request.trusted,
+            trusted=self.trusted,
             output_tokens=done.stats.output_tokens,
             drafted=sum(done.stats.drafted.values()),
             accepted_drafts=sum(done.stats.accepted.values()),

@@ -7,6 +7,9 @@ from typing import Literal
 
 from atlasd.engine.protocol import Sampling, StreamStats
 
+MOST_OF_LINE = 1000
+"""Characters of a line that are kept; lines of generated files have no end."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -63,6 +66,12 @@ class CompletionRequest:
     """False: decode plainly. The text is the same."""
     document: str | None = None
     """Key for cancel-previous: a newer request with the same key replaces this one."""
+
+    def without_document(self) -> CompletionRequest:
+        """What is worth keeping of a request: of the text only the cursor's line, left of it.
+        Hundreds are kept, and documents are long."""
+        line = self.prefix[self.prefix.rfind("\n") + 1 :][-MOST_OF_LINE:]
+        return replace(self, prefix=line, suffix="", pieces=())
 
     def with_plain_line_ends(self) -> CompletionRequest:
         """Models write line feeds, and editors insert them as the file has them."""

@@ -132,3 +132,9 @@ def test_models_without_a_template_get_headings_and_stop_at_the_next() -> None:
     plain = ChatTemplate(None)
     assert plain.render(TALK[:1]) == f"### User\n{TALK[0]['content']}\n\n### Assistant\n"
     assert plain.stop == PLAIN_STOPS
+
+
+def test_a_template_that_fails_by_a_mistake_of_its_own_refuses_as_well():
+    template = ChatTemplate("{{ messages[0]['content'] + 1 }}")
+    with pytest.raises(RequestError, match="refuses this conversation"):
+        template.render([{"role": "user", "content": "x"}])

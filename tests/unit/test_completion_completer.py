@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from atlasd.completion import decoding
 from atlasd.completion.completer import Completer
 from atlasd.completion.request import CompletionRequest, Piece
 from atlasd.engine.framing import unpack_tokens
-from atlasd.engine.protocol import AddSegment, Priority, Sampling, StreamStats
-from atlasd.errors import EngineError, RequestError
-from tests.fake_engine import FakeEngine
+from atlasd.engine.protocol import Priority, Sampling, StreamStats
+from atlasd.errors import EngineError
 from tests.unit.byte_tokenizer import ByteTokenizer
-from tests.unit.completing import PREFIX, REQUEST, TOKENIZER, Store, make_completer, say, settle
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    await engine.stop()
-
-
-@pytest.fixture
-def store() -> Store:
-    return Store()
-
-
-@pytest.fixture
-async def completer(engine: FakeEngine, store: Store) -> AsyncIterator[Completer]:
-    completer = make_completer(engine, store)
-    yield completer
-    completer.clear()
+from tests.unit.completing import PREFIX, REQUEST, TOKENIZER, say, settle
 
 
 async def test_a_suggestion_comes_trimmed_from_the_model_and_is_stored(engine, completer, store):
@@ -112,97 +94,6 @@ async def test_nothing_to_suggest_is_remembered_too(engine, completer):
     assert len(engine.submitted) == 1
 
 
-async def test_the_follow_up_is_decoded_ahead_at_the_lowest_priority(engine, completer):
-    engine.enqueue(say("area = width * height"))
-    engine.enqueue(say("\n    return area"))
-    first = await completer.complete(REQUEST)
-    assert first is not None
-    await asyncio.sleep(0.08)
-    assert engine.submitted[1].priority == Priority.AHEAD
-    assert TOKENIZER.shown(engine.prompts[1]).endswith(f"{PREFIX}{first.text}<|fim_middle|>")
-    accepted = replace(REQUEST, prefix=PREFIX + first.text)
-    follow_up = await completer.complete(accepted)
-    assert follow_up is not None
-    assert (follow_up.text, follow_up.source) == ("\n    return area", "ahead")
-    assert len(engine.submitted) == 2
-
-
-async def test_what_is_being_decoded_ahead_is_promoted_when_it_is_asked_for(engine, completer):
-    engine.enqueue(say("area = width * height"))
-    engine.enqueue(say("\n    ret", "urn area"), pause=0.05)
-    await completer.complete(REQUEST)
-    await asyncio.sleep(0.12)
-    accepted = replace(REQUEST, prefix=PREFIX + "area = width * height\n    ")
-    follow_up = await completer.complete(accepted)
-    assert follow_up is not None
-    assert (follow_up.text, follow_up.source) == ("return area", "ahead")
-    assert engine.promoted == [(2, Priority.COMPLETION)]
-
-
-async def test_anything_else_cancels_what_is_decoded_ahead(engine, completer):
-    engine.enqueue(say("area = width * height"))
-    engine.enqueue(say("\n"), hold=True)
-    engine.enqueue(say("print(1)"))
-    await completer.complete(REQUEST)
-    await asyncio.sleep(0.08)
-    await completer.complete(replace(REQUEST, prefix="x = 1\n"))
-    await settle()
-    assert engine.cancelled == [2]
-
-
-async def test_typing_along_keeps_what_is_decoded_ahead(engine, completer):
-    engine.enqueue(say("area = width * height"))
-    engine.enqueue(say("\n    return area"))
-    await completer.complete(REQUEST)
-    await asyncio.sleep(0.08)
-    await completer.complete(replace(REQUEST, prefix=PREFIX + "area"))
-    await asyncio.sleep(0.08)
-    assert len(engine.submitted) == 2
-    assert engine.cancelled == []
-
-
-async def test_accepted_text_becomes_a_segment_and_its_fate_is_stored(engine, completer, store):
-    engine.enqueue(say("return width * height"))
-    done = await completer.complete(replace(REQUEST, prefix=PREFIX + "x = 1; "))
-    assert done is not None
-    await completer.fate(done.id, "shown")
-    await completer.fate(done.id, "accepted_word", 6)
-    (segment,) = [each for each in engine.sent if isinstance(each, AddSegment)]
-    assert (segment.kind, segment.repository) == ("accepted", "/repo")
-    assert bytes(unpack_tokens(segment.tokens)) == b"    x = 1; return"
-    await completer.fate(done.id, "accepted")
-    last = [each for each in engine.sent if isinstance(each, AddSegment)][-1]
-    assert last.segment == segment.segment
-    assert bytes(unpack_tokens(last.tokens)) == b"    x = 1; return width * height"
-    assert store.fates == [
-        (done.id, "shown", None),
-        (done.id, "accepted_word", 6),
-        (done.id, "accepted", None),
-    ]
-
-
-async def test_a_suggestion_typed_through_is_stored_when_its_fate_is_told(engine, completer, store):
-    engine.enqueue(say("return width * height"))
-    await completer.complete(REQUEST)
-    rest = await completer.complete(replace(REQUEST, prefix=PREFIX + "ret"))
-    assert rest is not None
-    await settle()
-    assert len(store.rows) == 1
-    await completer.fate(rest.id, "accepted")
-    assert [row.text for row in store.rows] == ["return width * height", "urn width * height"]
-
-
-async def test_nothing_of_an_untrusted_workspace_is_stored_or_learned(engine, completer, store):
-    engine.enqueue(say("return width * height"))
-    done = await completer.complete(replace(REQUEST, trusted=False))
-    assert done is not None
-    await completer.fate(done.id, "accepted")
-    await settle()
-    assert store.rows == []
-    assert not any(isinstance(each, AddSegment) for each in engine.sent)
-    assert engine.submitted[0].learn is False
-
-
 async def test_why_tells_the_prompt_the_rules_and_the_cost(engine, completer):
     engine.enqueue(say("return 1\n\n\ndef f(): pass\n"), stats=StreamStats(prefill_ms=3.0))
     done = await completer.complete(REQUEST)
@@ -249,13 +140,13 @@ async def test_a_failure_of_the_engine_is_raised(engine, completer):
         await completer.complete(REQUEST)
 
 
-async def test_a_fate_that_does_not_exist_is_refused(completer):
-    with pytest.raises(RequestError, match="no fate"):
-        await completer.fate("1", "eaten")
-
-
-async def test_decoding_ends_when_its_time_is_over_and_a_line_is_there(engine, completer):
-    engine.enqueue(say("a = 1\n", "    b = 2\n", "    c = 3\n", "    d = 4"), pause=0.03)
+async def test_decoding_ends_when_its_time_is_over_and_a_line_is_there(
+    engine, completer, monkeypatch
+):
+    # Every look at the clock takes 20 ms.
+    clock = itertools.count(step=0.02)
+    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    engine.enqueue(say("a = 1\n", "    b = 2\n", "    c = 3\n", "    d = 4"))
     done = await completer.complete(replace(REQUEST, max_ms=45.0))
     assert done is not None
     assert done.text.startswith("a = 1\n    b = 2")
@@ -300,10 +191,28 @@ async def test_files_with_carriage_returns_are_typed_through_as_well(engine, com
     assert "\r" not in TOKENIZER.shown(engine.prompts[0])
 
 
-async def test_decoding_ahead_never_starts_an_engine_that_was_stopped(engine, completer):
-    engine.enqueue(say("area = width * height"))
+async def test_several_suggestions_are_typed_through_like_one(engine, completer):
+    asked = replace(REQUEST, sampling=Sampling(temperature=0.8, seed=5))
+    for text in ("return width", "return 2 * height"):
+        engine.enqueue(say(text))
+    await completer.choices(asked, 2)
+    along = replace(asked, prefix=PREFIX + "return ")
+    found = await completer.choices(along, 2)
+    assert [one.text for one in found] == ["width", "2 * height"]
+    (first,) = [await completer.complete(replace(REQUEST, prefix=along.prefix))]
+    assert first.text == "width"
+    assert len(engine.submitted) == 2
+
+
+async def test_a_suggestion_is_not_longer_than_was_asked_for(engine, completer):
+    engine.enqueue(say("return width * height"))
+    engine.enqueue(say("return"), reason="length")
     await completer.complete(REQUEST)
-    await engine.stop()
-    await asyncio.sleep(0.08)
-    assert len(engine.submitted) == 1
-    assert engine.state == "stopped"
+    short = await completer.complete(replace(REQUEST, max_tokens=6))
+    assert short is not None
+    assert short.text == "return"
+    assert engine.submitted[1].max_tokens == 6
+    engine.enqueue(say("return width * height"))
+    longer = await completer.complete(REQUEST)
+    assert longer is not None
+    assert longer.text == "return width * height"

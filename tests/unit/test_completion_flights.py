@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from atlasd.completion.completer import Completer
 from atlasd.completion.flights import Superseded
-from tests.fake_engine import FakeEngine
-from tests.unit.completing import PREFIX, REQUEST, Store, make_completer, say, settle
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    await engine.stop()
-
-
-@pytest.fixture
-def store() -> Store:
-    return Store()
-
-
-@pytest.fixture
-async def completer(engine: FakeEngine, store: Store) -> AsyncIterator[Completer]:
-    completer = make_completer(engine, store)
-    yield completer
-    completer.clear()
+from tests.unit.completing import PREFIX, REQUEST, say, settle
 
 
 async def test_a_newer_request_of_the_document_ends_the_older_and_cancels_its_stream(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -17,13 +16,6 @@ from tests.unit.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 END = TOKENIZER.eos_ids[0]
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    await engine.stop()
 
 
 def naive_cut(text: str, stops: list[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -11,27 +10,7 @@ import pytest
 from atlasd.completion.completer import Completer
 from atlasd.completion.flights import Superseded
 from atlasd.errors import EngineError, StoreError
-from tests.fake_engine import FakeEngine
-from tests.unit.completing import REQUEST, Store, make_completer, say, settle
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    await engine.stop()
-
-
-@pytest.fixture
-def store() -> Store:
-    return Store()
-
-
-@pytest.fixture
-async def completer(engine: FakeEngine, store: Store) -> AsyncIterator[Completer]:
-    completer = make_completer(engine, store)
-    yield completer
-    completer.clear()
+from tests.unit.completing import REQUEST, say, settle
 
 
 def reason(completer: Completer) -> object:
