@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlite_utils.db import Database
@@ -17,16 +14,9 @@ from atlasd.store import completions
 from atlasd.store.completions import FATES
 from atlasd.store.database import Store
 from atlasd.store.migrations import migrations
-from atlasd.store.rows import StoredCompletion
+from atlasd.store.rows import LearnedRow, StoredCompletion
 
 TEXT = "return first + second"
-
-
-@pytest_asyncio.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(tmp_path / "data" / "atlasd.db")
-    yield opened
-    await opened.close()
 
 
 def completion(id: str = "a", text: str = TEXT, **values: Any) -> StoredCompletion:
@@ -112,8 +102,12 @@ async def test_an_unknown_fate_is_refused_and_an_unknown_completion_is_not_known
 async def test_old_completions_are_not_kept_for_ever(store: Store) -> None:
     for number in range(6):
         await store.add_completion(completion(str(number), created=1e9 + number))
+    for day in range(1, 90):
+        await store.add_completion(completion(f"day {day}", created=1e9 + 86400 * day))
+    assert await store.retain(days=90) == 0
     await store.add_completion(completion("new"))
     assert await store.retain(days=90) == 6
+    assert await store.retain(days=1) == 89
     for number in range(6):
         await store.add_completion(completion(str(number)))
     assert await store.retain(rows=3) == 4
@@ -156,3 +150,17 @@ def test_fates_follow_the_model(events: list[tuple[int, Any, int | None]]) -> No
         assert completions.fates(db, "/code/app") == counts
         found = {a.id: a.text for a in completions.accepted(db, "/code/app", 100)}
         assert found == {str(n): TEXT[:taken] for n, (_, taken) in model.items() if taken}
+
+
+@pytest.mark.parametrize("jump_s", [-1e8, 1e8])
+async def test_a_clock_that_jumps_removes_nothing(
+    store: Store, jump_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(5):
+        await store.add_completion(completion(f"day {day}", created=2e9 + 86400 * day))
+    await store.save_learned(LearnedRow("confidence", None, "model", b"state"))
+    monkeypatch.setattr("time.time", lambda: 2e9 + jump_s)
+    await store.add_completion(completion("after", created=2e9 + jump_s))
+    assert await store.retain() == 0
+    assert await store.fates() == {"pending": 6}
+    assert len(await store.learned("model")) == 1
