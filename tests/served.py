@@ -134,6 +134,24 @@ async def served(
         await daemon.close()
 
 
+async def ask(house: House, path: str, body: Any = None) -> tuple[int, Any]:
+    """Status and JSON of an answer on TCP: of a GET without a body, else of a POST."""
+    async with house.tcp() as client:
+        return await _answered(client, path, body)
+
+
+async def ask_on_socket(house: House, path: str, body: Any = None) -> tuple[int, Any]:
+    """The same on the UNIX socket."""
+    async with house.unix() as client:
+        return await _answered(client, path, body)
+
+
+async def _answered(client: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, Any]:
+    asking = client.get(path) if body is None else client.post(path, json=body)
+    async with asking as answer:
+        return answer.status, await answer.json()
+
+
 async def eventually(true: Callable[[], bool], patience: float = 5.0) -> None:
     """Wait until something has come about."""
     deadline = time.monotonic() + patience
@@ -142,4 +160,13 @@ async def eventually(true: Callable[[], bool], patience: float = 5.0) -> None:
         await asyncio.sleep(0.005)
 
 
-__all__ = ["READY", "House", "byte_tokenizer", "eventually", "free_port", "served"]
+__all__ = [
+    "READY",
+    "House",
+    "ask",
+    "ask_on_socket",
+    "byte_tokenizer",
+    "eventually",
+    "free_port",
+    "served",
+]

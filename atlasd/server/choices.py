@@ -78,17 +78,19 @@ async def _read(
         queue.put_nowait((index, error))
 
 
-def usage(stats: Sequence[StreamStats]) -> dict[str, Any]:
-    """OpenAI's ``usage``. The prompt counts once however many choices there are."""
-    prompt = max((one.prompt_tokens for one in stats), default=0)
+def usage(stats: Sequence[StreamStats], per_prompt: int | None = None) -> dict[str, Any]:
+    """OpenAI's ``usage``. A prompt counts once however many choices it has: ``per_prompt`` of
+    them, in a row; None is all, of one prompt."""
+    each = per_prompt or max(1, len(stats))
+    groups = [stats[at : at + each] for at in range(0, len(stats), each)]
+    prompt = sum(max(one.prompt_tokens for one in group) for group in groups)
+    cached = sum(max(one.cached_tokens for one in group) for group in groups)
     output = sum(one.output_tokens for one in stats)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {
-            "cached_tokens": min(prompt, max((one.cached_tokens for one in stats), default=0))
-        },
+        "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {
             "accepted_prediction_tokens": sum(one.prediction_accepted for one in stats),
             "rejected_prediction_tokens": sum(one.prediction_rejected for one in stats),

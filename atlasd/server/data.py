@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from atlasd.server.body import answer, compact, read
+from atlasd.server.body import answer, read
+from atlasd.server.ndjson import send_lines
 from atlasd.server.services import services
 
 
@@ -21,11 +22,8 @@ async def show(request: web.Request) -> web.Response:
 
 async def export(request: web.Request) -> web.StreamResponse:
     """Every stored row as a line of JSON with its ``table``."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    async for row in services(request).export(request.query.get("repository")):
-        await response.write(compact(row) + b"\n")
-    return response
+    rows = services(request).export(request.query.get("repository"))
+    return await send_lines(request, rows, request.path)
 
 
 async def purge(request: web.Request) -> web.Response:

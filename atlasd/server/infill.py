@@ -74,6 +74,9 @@ async def infill(request: web.Request) -> web.StreamResponse:
     daemon = services(request)
     limit = asked.limit(daemon.config.completion.max_tokens)
     async with daemon.use() as serving:
+        if asked.seed is None and asked.trim is not False:
+            # The same place has the same suggestions, and typing along finds them again.
+            asked.seed = 0
         samplings = asked.sampling(serving.tokenizer.vocab_size, count)
         cursor = _request(asked, limit, samplings[0])
         if limit == 0:
@@ -157,7 +160,9 @@ def inserted(done: Completion, suffix: str) -> str:
     """The text as a client can insert it that knows nothing of text right of the cursor being
     replaced: without what stands there already."""
     right = suffix[: done.replace_right]
-    return done.text.removesuffix(right) if right else done.text
+    at = done.text.rfind(right) if right else -1
+    # What the text says behind the bracket can only be inserted by who replaces the bracket.
+    return done.text[:at] if at >= 0 else done.text
 
 
 def _in_their_words(error: HTTPError) -> HTTPError:

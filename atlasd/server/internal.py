@@ -5,7 +5,6 @@ Described in docs/internal-api.md.
 
 from __future__ import annotations
 
-import secrets
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +17,10 @@ from atlasd.completion.flights import Superseded
 from atlasd.completion.request import Completion, CompletionRequest, Indent
 from atlasd.engine.protocol import Sampling
 from atlasd.errors import EngineError
-from atlasd.server.body import answer, compact, read, sound_path
+from atlasd.server.body import answer, read, sound_path
 from atlasd.server.choices import timings
-from atlasd.server.errors import error_body, from_exception, invalid
+from atlasd.server.errors import invalid
+from atlasd.server.ndjson import send_lines
 from atlasd.server.sampling import SEVERAL_TEMPERATURE, check_choices
 from atlasd.server.services import services
 
@@ -56,7 +56,7 @@ class CompleteRequest(msgspec.Struct):
 class FateRequest(msgspec.Struct):
     id: str
     fate: Fate
-    accepted_length: int | None = None
+    accepted_length: Annotated[int, Meta(ge=0)] | None = None
 
 
 class OpenedRoot(msgspec.Struct):
@@ -106,7 +106,8 @@ async def complete(request: web.Request) -> web.Response:
 
 
 def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> CompletionRequest:
-    several = Sampling(temperature=SEVERAL_TEMPERATURE, seed=secrets.randbits(63))
+    # A seed that stays: the same place has the same suggestions, and typing along finds them.
+    several = Sampling(temperature=SEVERAL_TEMPERATURE)
     return CompletionRequest(
         prefix=asked.prefix,
         suffix=asked.suffix,
@@ -174,14 +175,4 @@ async def index(request: web.Request) -> web.StreamResponse:
     path = _root((await read(request, IndexRequest)).path)
     if not path.is_dir():
         raise invalid(f"{path} is not a folder.", "path")
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    try:
-        async for progress in services(request).index(path):
-            await response.write(compact(progress) + b"\n")
-    except ConnectionError:
-        pass
-    except Exception as error:
-        # The status line is out: the last line tells what went wrong.
-        await response.write(compact(error_body(from_exception(error), request.path)) + b"\n")
-    return response
+    return await send_lines(request, services(request).index(path), request.path)

@@ -114,8 +114,15 @@ def _family(name: str, kind: str, help: str, samples: Iterable[Sample]) -> str:
     lines = [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-        lines.append(f"{name}{{{inside}}} {value:g}" if inside else f"{name} {float(value)!r}")
+        lines.append(
+            f"{name}{{{inside}}} {_number(value)}" if inside else f"{name} {_number(value)}"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Every digit of it: of a rounded counter Prometheus would see no growth, then a leap."""
+    return repr(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _escape(text: str) -> str:

@@ -6,26 +6,29 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
 
 from atlasd.completion.calls import CallReader, Said
 from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import answer, compact, read
+from atlasd.server.body import answer, read
 from atlasd.server.chat_message import Message
 from atlasd.server.chat_request import ChatMessage, ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
 from atlasd.server.constraints import ToolField
-from atlasd.server.errors import error_body, from_exception
+from atlasd.server.errors import invalid
 from atlasd.server.middle import middle_generation
+from atlasd.server.ndjson import send_lines
 from atlasd.server.ollama_models import when
 from atlasd.server.sampling import SamplingFields, room, stops
 from atlasd.server.services import Serving, services
+
+LOADED = {"done": True, "done_reason": "load"}
+"""Clients load a model by asking it for nothing."""
 
 Format = Literal["", "json"] | dict[str, Any]
 
@@ -44,10 +47,16 @@ class Options(SamplingFields, kw_only=True):
 
 
 class _Asked(msgspec.Struct, kw_only=True):
-    model: str = ""
-    stream: bool = True
+    """Ollama reads a null as if the key were not there."""
+
+    model: str | None = None
+    stream: bool | None = None
     format: Format | None = None
-    options: Options = msgspec.field(default_factory=Options)
+    options: Options | None = None
+
+    @property
+    def chosen(self) -> Options:
+        return self.options or Options()
 
     def held(self) -> ChatRequest:
         """The format as the other APIs have it, in a request without anything else."""
@@ -60,47 +69,56 @@ class _Asked(msgspec.Struct, kw_only=True):
 
 
 class GenerateRequest(_Asked, kw_only=True):
-    prompt: str = ""
-    suffix: str = ""
-    system: str = ""
-    raw: bool = False
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    raw: bool | None = None
+    images: list[Any] | None = None
+
+
+class OllamaMessage(ChatMessage, kw_only=True):
+    images: list[Any] | None = None
 
 
 class OllamaChatRequest(_Asked, kw_only=True):
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: list[OllamaMessage] | None = None
     tools: list[ToolField] | None = None
 
 
 async def generate_text(request: web.Request) -> web.StreamResponse:
     """What follows a prompt, or belongs between it and a suffix."""
     asked = await read(request, GenerateRequest)
+    _refuse_images(asked.images)
     daemon = services(request)
     async with daemon.use() as serving:
         if not asked.prompt and not asked.suffix:
-            # Clients load a model by asking for nothing.
-            loaded = {"response": "", "done": True, "done_reason": "load"}
-            return answer({**_head(serving), **loaded})
+            return answer({**_head(serving), "response": "", **LOADED})
         if asked.suffix:
             generation = _in_the_middle(serving, asked, daemon.config.completion.max_tokens)
         else:
             generation = _after(serving, asked, _prompt(serving, asked))
         async with Choices([generation], daemon.meter) as told:
             lines = _texts(serving, told)
-            return await _send(request, lines, _joined_text, stream=asked.stream)
+            return await _send(request, lines, _joined_text, stream=asked.stream is not False)
+
+
+def _refuse_images(images: list[Any] | None) -> None:
+    if images:
+        raise invalid("images: the models served here read text only.", "images")
 
 
 def _prompt(serving: Serving, asked: GenerateRequest) -> Conversation:
     if asked.raw:
-        tokens = serving.encode_prompt(asked.prompt)
+        tokens = serving.encode_prompt(asked.prompt or "")
         return Conversation(tokens, asked.held().held(), None)
     messages = [ChatMessage("system", asked.system)] if asked.system else []
-    messages.append(ChatMessage("user", asked.prompt))
+    messages.append(ChatMessage("user", asked.prompt or ""))
     held = msgspec.structs.replace(asked.held(), messages=messages)
     return conversation(serving, held)
 
 
 def _after(serving: Serving, asked: _Asked, talk: Conversation) -> Generation:
-    options = asked.options
+    options = asked.chosen
     return generate(
         serving.engine,
         serving.tokenizer,
@@ -115,10 +133,10 @@ def _after(serving: Serving, asked: _Asked, talk: Conversation) -> Generation:
 
 
 def _in_the_middle(serving: Serving, asked: GenerateRequest, default: int) -> Generation:
-    options = asked.options
+    options = asked.chosen
     cursor = CompletionRequest(
-        prefix=asked.prompt,
-        suffix=asked.suffix,
+        prefix=asked.prompt or "",
+        suffix=asked.suffix or "",
         gather=False,
         max_tokens=options.wanted or default,
         sampling=options.sampling(serving.tokenizer.vocab_size)[0],
@@ -133,14 +151,18 @@ def _in_the_middle(serving: Serving, asked: GenerateRequest, default: int) -> Ge
 async def chat(request: web.Request) -> web.StreamResponse:
     """The answer to a conversation; calls come whole."""
     asked = await read(request, OllamaChatRequest)
+    for message in asked.messages or ():
+        _refuse_images(message.images)
     daemon = services(request)
     async with daemon.use() as serving:
-        held = msgspec.structs.replace(asked.held(), messages=asked.messages, tools=asked.tools)
+        if not asked.messages:
+            return answer({**_line(serving, {"content": ""}), **LOADED})
+        held = msgspec.structs.replace(asked.held(), messages=[*asked.messages], tools=asked.tools)
         talk = conversation(serving, held)
         async with Choices([_after(serving, asked, talk)], daemon.meter) as told:
             reader = CallReader(talk.calling) if talk.calling else None
             lines = _messages(serving, told, Message(reader))
-            return await _send(request, lines, _joined_message, stream=asked.stream)
+            return await _send(request, lines, _joined_message, stream=asked.stream is not False)
 
 
 async def _texts(serving: Serving, told: Choices) -> AsyncIterator[dict[str, Any]]:
@@ -215,15 +237,4 @@ async def _send(
 ) -> web.StreamResponse:
     if not stream:
         return answer(joined([line async for line in lines]))
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    try:
-        async for line in lines:
-            await response.write(compact(line) + b"\n")
-    except ConnectionError:
-        pass
-    except Exception as error:
-        # The status line is out: the last line tells what went wrong.
-        with contextlib.suppress(ConnectionError):
-            await response.write(compact(error_body(from_exception(error), "/api/")) + b"\n")
-    return response
+    return await send_lines(request, lines, "/api/")

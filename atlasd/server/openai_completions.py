@@ -90,7 +90,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
             echoes = [one.text if asked.echo else "" for one in prompts for _ in range(count)]
             started = _after(serving, asked, prompts, count)
         async with Choices(started, daemon.meter) as told:
-            reply = TextReply(serving.name, told, echoes, asked.logprobs is not None)
+            reply = TextReply(serving.name, told, echoes, count, asked.logprobs is not None)
             if not asked.stream:
                 return await reply.whole()
             with_usage = bool(asked.stream_options and asked.stream_options.include_usage)

@@ -18,6 +18,9 @@ SEVERAL_TEMPERATURE = 0.8
 
 MOST_CHOICES = 16
 
+ANY_SEED = -1
+"""llama.cpp's and Ollama's clients say this for "any"."""
+
 Fraction = Annotated[float, Meta(gt=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -57,7 +60,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             temperature = SEVERAL_TEMPERATURE if choices > 1 else 0.0
         # Greedy decoding needs no seed, and what needs none is found again in the cache.
         drawn = secrets.randbits(63) if temperature > 0 else 0
-        seed = drawn if self.seed is None else self.seed & (2**63 - 1)
+        seed = drawn if self.seed is None or self.seed == ANY_SEED else self.seed & (2**63 - 1)
         shared = Sampling(
             temperature=temperature,
             top_p=1.0 if self.top_p is None else self.top_p,

@@ -81,6 +81,9 @@ async def completions(request: web.Request) -> web.Response:
     asked = await read(request, TabbyRequest)
     if asked.mode not in (None, "standard"):
         raise invalid(f"mode: {asked.mode} is not known, only standard.", "mode", "not_supported")
+    if asked.seed is None:
+        # The same place has the same suggestion, and typing along finds it again.
+        asked.seed = 0
     daemon, segments = services(request), asked.segments
     path = sound_path(segments.filepath, "segments.filepath") if segments.filepath else None
     async with daemon.use() as serving:

@@ -16,10 +16,14 @@ from atlasd.server.sse import event_stream
 
 
 class TextReply:
-    """One answer in the making. ``echoes`` are what each choice's text begins with."""
+    """One answer in the making. ``echoes`` are what each choice's text begins with; each prompt
+    has ``per_prompt`` choices."""
 
-    def __init__(self, model: str, told: Choices, echoes: Sequence[str], scored: bool) -> None:
+    def __init__(
+        self, model: str, told: Choices, echoes: Sequence[str], per_prompt: int, scored: bool
+    ) -> None:
         self._told = told
+        self._per_prompt = per_prompt
         self._echoes = echoes
         self._scored = scored
         self._head = {
@@ -41,10 +45,7 @@ class TextReply:
             self._choice(index, text, self._told.finish_reason(index), scores[index])
             for index, text in enumerate(texts)
         ]
-        stats = self._told.stats
-        return answer(
-            {**self._head, "choices": choices, "usage": usage(stats), "timings": timings(stats)}
-        )
+        return answer({**self._head, "choices": choices, **self._cost()})
 
     async def stream(
         self, request: web.Request, path: str, *, with_usage: bool
@@ -56,10 +57,13 @@ class TextReply:
             async for choice in self._pieces():
                 await events.send({**self._head, "choices": [choice], **tail})
             if with_usage:
-                ending = {"usage": usage(self._told.stats), "timings": timings(self._told.stats)}
-                await events.send({**self._head, "choices": [], **ending})
+                await events.send({**self._head, "choices": [], **self._cost()})
             await events.done()
         return events.response
+
+    def _cost(self) -> dict[str, Any]:
+        stats = self._told.stats
+        return {"usage": usage(stats, self._per_prompt), "timings": timings(stats)}
 
     async def _pieces(self) -> AsyncIterator[dict[str, Any]]:
         offsets = [0] * len(self._echoes)

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest_asyncio
 
 from atlasd.engine.protocol import StreamStats
-from tests.served import House, served
-
-
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
+from tests.served import House
 
 
 async def test_the_page_is_one_piece_and_may_load_nothing(house: House) -> None:

@@ -9,49 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlasd.engine.protocol import DropRepository, Learned, Restore, SetDrafting, StreamStats
-from atlasd.server.infill import inserted, select
+from atlasd.errors import StoreError
 from tests.served import House, eventually, served
+from tests.served import ask_on_socket as ask
 
 CURSOR = {"prefix": "def add(x, y):\n    return ", "suffix": "\n", "path": "/r/a.py",
           "language": "python", "repository": "/r", "client": "test"}  # fmt: skip
 
 
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
-
-
-async def post(house: House, path: str, body: Any) -> tuple[int, Any]:
-    async with house.unix() as client, client.post(path, json=body) as answer:
-        return answer.status, await answer.json()
-
-
-async def get(house: House, path: str) -> tuple[int, Any]:
-    async with house.unix() as client, client.get(path) as answer:
-        return answer.status, await answer.json()
-
-
 async def test_a_completion_comes_with_its_id_source_and_statistics(house: House) -> None:
     house.says("x + y\n", stats=StreamStats(prompt_tokens=9, output_tokens=6))
-    status, body = await post(house, "/atlasd/v1/complete", CURSOR)
+    status, body = await ask(house, "/atlasd/v1/complete", CURSOR)
     assert status == 200
     (item,) = body["items"]
     assert (item["text"], item["source"], item["replace_right"]) == ("x + y", "model", 0)
     assert item["stats"]["prompt_tokens"] == 9
     assert item["total_ms"] > 0
-    _, why = await get(house, f"/atlasd/v1/why?id={item['id']}")
+    _, why = await ask(house, f"/atlasd/v1/why?id={item['id']}")
     assert why["steps"] == []
 
 
 async def test_typing_along_a_suggestion_asks_no_model(house: House) -> None:
     house.says("x + y\n")
-    await post(house, "/atlasd/v1/complete", CURSOR)
+    await ask(house, "/atlasd/v1/complete", CURSOR)
     along = {**CURSOR, "prefix": CURSOR["prefix"] + "x +"}
-    _, body = await post(house, "/atlasd/v1/complete", along)
+    _, body = await ask(house, "/atlasd/v1/complete", along)
     assert (body["items"][0]["text"], body["items"][0]["source"]) == (" y", "type-through")
 
 
@@ -59,11 +43,11 @@ async def test_a_newer_request_of_a_document_replaces_the_older(house: House) ->
     house.says("never seen", hold=True, pause=0.01)
     house.says("x + y\n")
     older = asyncio.create_task(
-        post(house, "/atlasd/v1/complete", {**CURSOR, "document": "d", "version": 1})
+        ask(house, "/atlasd/v1/complete", {**CURSOR, "document": "d", "version": 1})
     )
     await eventually(lambda: bool(house.engine.submitted))
     changed = {**CURSOR, "prefix": "def other(x, y):\n    return ", "document": "d", "version": 2}
-    _, newer = await post(house, "/atlasd/v1/complete", changed)
+    _, newer = await ask(house, "/atlasd/v1/complete", changed)
     assert newer["items"][0]["text"] == "x + y"
     assert (await older) == (200, {"items": [], "superseded": True})
 
@@ -80,49 +64,49 @@ async def test_closing_the_connection_cancels(house: House) -> None:
 
 async def test_the_fate_of_a_suggestion_is_stored(house: House) -> None:
     house.says("x + y\n")
-    _, body = await post(house, "/atlasd/v1/complete", CURSOR)
+    _, body = await ask(house, "/atlasd/v1/complete", CURSOR)
     told = {"id": body["items"][0]["id"], "fate": "accepted_word", "accepted_length": 3}
-    assert await post(house, "/atlasd/v1/fate", {**told, "fate": "shown"}) == (200, {})
-    assert await post(house, "/atlasd/v1/fate", told) == (200, {})
+    assert await ask(house, "/atlasd/v1/fate", {**told, "fate": "shown"}) == (200, {})
+    assert await ask(house, "/atlasd/v1/fate", told) == (200, {})
     assert house.daemon.store is not None
     (kept,) = await house.daemon.store.accepted("/r")
     assert (kept.text, kept.path) == ("x +", "/r/a.py")
-    status, error = await post(house, "/atlasd/v1/fate", {**told, "fate": "eaten"})
+    status, error = await ask(house, "/atlasd/v1/fate", {**told, "fate": "eaten"})
     assert status == 400
     assert error["error"]["param"] == "fate"
 
 
 async def test_pausing_ends_the_engine_and_resuming_brings_it_back(house: House) -> None:
-    assert await post(house, "/atlasd/v1/pause", {}) == (200, {"state": "paused"})
+    assert await ask(house, "/atlasd/v1/pause", {}) == (200, {"state": "paused"})
     assert house.engine.state == "stopped"
-    assert await post(house, "/atlasd/v1/complete", CURSOR) == (
+    assert await ask(house, "/atlasd/v1/complete", CURSOR) == (
         200, {"items": [], "paused": True})  # fmt: skip
-    status, body = await post(house, "/v1/completions", {"prompt": "x"})
+    status, body = await ask(house, "/v1/completions", {"prompt": "x"})
     assert (status, body["error"]["code"]) == (503, "paused")
-    status, body = await get(house, "/health")
+    status, body = await ask(house, "/health")
     assert (status, body["status"]) == (503, "paused")
-    await post(house, "/atlasd/v1/resume", {})
+    await ask(house, "/atlasd/v1/resume", {})
     house.says("y")
-    status, _ = await post(house, "/v1/completions", {"prompt": "x"})
+    status, _ = await ask(house, "/v1/completions", {"prompt": "x"})
     assert status == 200
 
 
 async def test_an_idle_model_is_unloaded_and_comes_back_on_request(tmp_path: Path) -> None:
     async with served(tmp_path, options={"engine.idle_minutes": 0.001}) as house:
         await eventually(lambda: house.daemon.state == "stopped")
-        assert await get(house, "/health") == (200, {"status": "ok"})
+        assert await ask(house, "/health") == (200, {"status": "ok"})
         assert house.engine.state == "stopped"
         house.says("back")
-        _, body = await post(house, "/v1/completions", {"prompt": "x"})
+        _, body = await ask(house, "/v1/completions", {"prompt": "x"})
         assert body["choices"][0]["text"] == "back"
 
 
 async def test_requests_wait_while_the_model_loads(tmp_path: Path) -> None:
     async with served(tmp_path, ready=False) as house:
-        status, body = await get(house, "/health")
+        status, body = await ask(house, "/health")
         assert (status, body["status"], body["error"]["code"]) == (503, "loading", 503)
         house.says("at last")
-        asking = asyncio.create_task(post(house, "/v1/completions", {"prompt": "x"}))
+        asking = asyncio.create_task(ask(house, "/v1/completions", {"prompt": "x"}))
         await asyncio.sleep(0.1)
         assert not asking.done()
         house.daemon.supervisor.start()
@@ -141,16 +125,16 @@ async def test_waiting_for_the_model_is_bounded(tmp_path: Path) -> None:
 
 async def test_a_model_that_fails_says_why_everywhere(house: House) -> None:
     house.engine.become_failed("It does not fit.", "Choose a smaller one.")
-    status, body = await post(house, "/v1/completions", {"prompt": "x"})
+    status, body = await ask(house, "/v1/completions", {"prompt": "x"})
     assert status == 503
     assert "It does not fit. Choose a smaller one." in body["error"]["message"]
-    _, told = await get(house, "/atlasd/v1/status")
+    _, told = await ask(house, "/atlasd/v1/status")
     assert (told["state"], told["error"]) == ("failed", "It does not fit.")
 
 
 async def test_a_crash_of_the_engine_ends_the_request_and_not_the_daemon(house: House) -> None:
     house.says("ab", hold=True)
-    asking = asyncio.create_task(post(house, "/v1/completions", {"prompt": "x"}))
+    asking = asyncio.create_task(ask(house, "/v1/completions", {"prompt": "x"}))
     await eventually(lambda: bool(house.engine.submitted))
     house.engine.crash()
     status, body = await asking
@@ -158,7 +142,7 @@ async def test_a_crash_of_the_engine_ends_the_request_and_not_the_daemon(house: 
     assert "engine process ended" in body["error"]["message"]
     house.engine.become_ready()
     house.says("again")
-    assert (await post(house, "/v1/completions", {"prompt": "x"}))[0] == 200
+    assert (await ask(house, "/v1/completions", {"prompt": "x"}))[0] == 200
 
 
 async def test_progress_is_told_until_ready(house: House) -> None:
@@ -169,7 +153,7 @@ async def test_progress_is_told_until_ready(house: House) -> None:
 
 
 async def test_status_tells_model_engine_and_address(house: House) -> None:
-    _, told = await get(house, "/atlasd/v1/status")
+    _, told = await ask(house, "/atlasd/v1/status")
     assert told["state"] == "ready"
     assert (told["model"]["name"], told["model"]["slots"]) == ("tiny", 16)
     assert told["engine"]["step_ms"] == {"1": 1.0}
@@ -178,9 +162,9 @@ async def test_status_tells_model_engine_and_address(house: House) -> None:
 
 
 async def test_drafting_can_be_switched(house: House) -> None:
-    assert await post(house, "/atlasd/v1/drafting", {"on": False}) == (200, {"on": False})
+    assert await ask(house, "/atlasd/v1/drafting", {"on": False}) == (200, {"on": False})
     assert SetDrafting(False) in house.engine.sent
-    status, body = await post(house, "/atlasd/v1/drafting", {})
+    status, body = await ask(house, "/atlasd/v1/drafting", {})
     assert (status, body["error"]["param"]) == (400, "on")
 
 
@@ -212,7 +196,7 @@ async def test_a_workspace_opened_at_the_first_moment_is_not_lost(tmp_path: Path
         (tmp_path / "repository").mkdir()
         body = {"open": [{"root": "/no/such"}, {"root": str(tmp_path / "repository"),
                                                "trusted": True}]}  # fmt: skip
-        opening = asyncio.create_task(post(house, "/atlasd/v1/workspace", body))
+        opening = asyncio.create_task(ask(house, "/atlasd/v1/workspace", body))
         await asyncio.sleep(0.05)
         assert not opening.done()
         house.daemon._opened.set()
@@ -224,21 +208,21 @@ async def test_a_workspace_opened_at_the_first_moment_is_not_lost(tmp_path: Path
 
 async def test_stored_data_is_shown_exported_and_purged(house: House) -> None:
     house.says("x + y\n")
-    _, body = await post(house, "/atlasd/v1/complete", CURSOR)
-    await post(house, "/atlasd/v1/fate", {"id": body["items"][0]["id"], "fate": "accepted"})
-    assert (await get(house, "/atlasd/v1/data"))[0] == 200
+    _, body = await ask(house, "/atlasd/v1/complete", CURSOR)
+    await ask(house, "/atlasd/v1/fate", {"id": body["items"][0]["id"], "fate": "accepted"})
+    assert (await ask(house, "/atlasd/v1/data"))[0] == 200
     async with house.unix() as client, client.get("/atlasd/v1/data/export") as answer:
         rows = [json.loads(line) for line in (await answer.text()).splitlines()]
     assert any(row.get("text") == "x + y" for row in rows)
     assert all("table" in row for row in rows)
-    status, _ = await post(house, "/atlasd/v1/data/purge", {})
+    status, _ = await ask(house, "/atlasd/v1/data/purge", {})
     assert status == 400
-    _, removed = await post(house, "/atlasd/v1/data/purge", {"repository": None})
+    _, removed = await ask(house, "/atlasd/v1/data/purge", {"repository": None})
     assert sum(removed["removed"].values()) > 0
     assert DropRepository(None) in house.engine.sent
     along = {**CURSOR, "prefix": CURSOR["prefix"] + "x +"}
     house.says(" y + z\n")
-    _, body = await post(house, "/atlasd/v1/complete", along)
+    _, body = await ask(house, "/atlasd/v1/complete", along)
     assert body["items"][0]["source"] == "model"
 
 
@@ -255,97 +239,20 @@ async def test_stored_data_is_shown_exported_and_purged(house: House) -> None:
 async def test_wrong_internal_requests_are_named(
     house: House, path: str, body: dict[str, Any], param: str
 ) -> None:
-    status, answer = await post(house, f"/atlasd/v1/{path}", body)
+    status, answer = await ask(house, f"/atlasd/v1/{path}", body)
     assert (status, answer["error"]["param"]) == (400, param)
-
-
-async def test_infill_answers_in_llamacpps_shape(house: House) -> None:
-    house.says("x + y\n", stats=StreamStats(prompt_tokens=30, output_tokens=6, prefilled_tokens=7))
-    _, body = await post(house, "/infill", {
-        "input_prefix": "def add(x, y):\n", "prompt": "    return ", "input_suffix": "\n",
-        "n_predict": 32, "samplers": ["top_k"], "cache_prompt": True, "t_max_prompt_ms": 500,
-    })  # fmt: skip
-    assert body["content"] == "x + y"
-    assert (body["stop"], body["tokens_predicted"], body["tokens_evaluated"]) == (True, 6, 30)
-    assert (body["timings"]["prompt_n"], body["truncated"]) == (7, False)
-    assert "return " in house.prompt()
-
-
-async def test_infill_selects_response_fields_as_llamacpp_does(house: House) -> None:
-    house.says("x + y\n", stats=StreamStats(prefilled_tokens=7))
-    asked = {"input_prefix": "return ", "input_suffix": "\n",
-             "response_fields": ["content", "timings/prompt_n", "no/such"]}  # fmt: skip
-    assert (await post(house, "/infill", asked))[1] == {"content": "x + y", "timings/prompt_n": 7}
-    house.says("y")
-    assert (await post(house, "/infill", {**asked, "response_fields": [""]}))[1] == {}
-
-
-async def test_infill_only_warms_the_cache_when_nothing_is_to_be_predicted(house: House) -> None:
-    house.says("abc")
-    asked = {"input_prefix": "", "input_suffix": "", "prompt": "", "n_predict": 0,
-             "input_extra": [{"filename": "b.py", "text": "def b():\n    pass\n"}]}  # fmt: skip
-    _, body = await post(house, "/infill", asked)
-    assert body["content"] == ""
-    assert "b.py" in house.prompt()
-
-
-async def test_context_that_is_more_than_fits_is_left_out_rather_than_refused(
-    house: House,
-) -> None:
-    house.says("x")
-    extra = [{"filename": f"{n}.py", "text": "é = 1\n" * 20} for n in range(8)]
-    asked = {"input_prefix": "a = 1\n" * 900, "input_suffix": "b = 2\n" * 900,
-             "input_extra": extra, "n_predict": 32}  # fmt: skip
-    assert (await post(house, "/infill", asked))[0] == 200
-    assert len(house.engine.prompts[0]) + 32 <= 4096
-    assert "0.py" in house.prompt()
-
-
-async def test_infill_gives_several_choices_as_a_list(house: House) -> None:
-    for text in ("a + b\n", "b + a\n"):
-        house.says(text)
-    asked = {"input_prefix": "return ", "input_suffix": "\n", "n_cmpl": 2}
-    _, body = await post(house, "/infill", asked)
-    assert sorted(one["content"] for one in body) == ["a + b", "b + a"]
-
-
-async def test_infill_streams_the_models_own_text(house: House) -> None:
-    house.says("ab\n", pieces=1)
-    asked = {"input_prefix": "return ", "input_suffix": "\n", "stream": True}
-    async with house.unix() as client, client.post("/infill", json=asked) as answer:
-        events = [json.loads(line[6:]) for line in (await answer.text()).splitlines() if line]
-    assert [one["content"] for one in events] == ["a", "b", "\n", ""]
-    assert [one["stop"] for one in events] == [False, False, False, True]
-
-
-async def test_infill_words_a_missing_key_as_llamacpp_does(house: House) -> None:
-    status, body = await post(house, "/infill", {"input_prefix": ""})
-    assert status == 400
-    assert body == {"error": {"code": 400, "message": '"input_suffix" is required',
-                              "type": "invalid_request_error"}}  # fmt: skip
-
-
-def test_selecting_fields_of_what_is_no_object_finds_nothing() -> None:
-    assert select({"a": {"b": 1}, "c": 2}, ["a/b", "c/d", "a"]) == {"a/b": 1, "a": {"b": 1}}
-
-
-def test_a_text_that_replaces_brackets_is_given_without_them() -> None:
-    from atlasd.completion.request import Completion
-
-    assert inserted(Completion("", "x, y)", replace_right=1), ")\n") == "x, y"
-    assert inserted(Completion("", "x, y", replace_right=0), ")\n") == "x, y"
 
 
 async def test_metrics_are_prometheus_text_under_known_names(house: House) -> None:
     house.says("ab", stats=StreamStats(output_tokens=2, decode_ms=4.0, drafted={"positions": 3},
                                        accepted={"positions": 2}))  # fmt: skip
-    await post(house, "/v1/completions", {"prompt": "x"})
+    await ask(house, "/v1/completions", {"prompt": "x"})
     async with house.unix() as client, client.get("/metrics") as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         text = await answer.text()
     lines = text.splitlines()
-    assert "llamacpp:tokens_predicted_total 2.0" in lines
-    assert "llamacpp:spec_decode_num_accepted_tokens_total 2.0" in lines
+    assert "llamacpp:tokens_predicted_total 2" in lines
+    assert "llamacpp:spec_decode_num_accepted_tokens_total 2" in lines
     assert 'atlasd_accepted_tokens_total{source="positions"} 2' in lines
     assert 'atlasd_requests_total{route="/v1/completions",status="200"} 1' in lines
     assert 'atlasd_state{state="ready"} 1' in lines
@@ -353,3 +260,26 @@ async def test_metrics_are_prometheus_text_under_known_names(house: House) -> No
     assert len(named) == len(set(named))
     for line in lines:
         assert line.startswith("# ") or line.rsplit(" ", 1)[1]
+
+
+async def test_metrics_have_every_digit(house: House) -> None:
+    house.daemon.meter.drafted["positions"] = 123_456_789
+    house.daemon.meter.decode_s = 0.125
+    async with house.unix() as client, client.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    assert 'atlasd_drafted_tokens_total{source="positions"} 123456789' in lines
+    assert "llamacpp:tokens_predicted_seconds_total 0.125" in lines
+
+
+async def test_lines_that_end_early_say_why_in_the_last(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rows(repository: str | None) -> AsyncIterator[dict[str, object]]:
+        yield {"table": "files"}
+        raise StoreError("The disk is full.", "Make room.")
+
+    monkeypatch.setattr(house.daemon.store, "export", rows)
+    async with house.unix() as client, client.get("/atlasd/v1/data/export") as answer:
+        first, last = (json.loads(line) for line in (await answer.text()).splitlines())
+    assert first == {"table": "files"}
+    assert last["error"]["message"] == "The disk is full. Make room."

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from tests.served import House, served
-
-
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
-
-
-async def ask(house: House, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-    async with house.tcp() as client:
-        asking = client.get(path) if body is None else client.post(path, json=body)
-        async with asking as answer:
-            return answer.status, await answer.json()
+from tests.served import House, ask
 
 
 async def test_props_and_slots_describe_the_model(house: House) -> None:

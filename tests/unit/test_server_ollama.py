@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from atlasd.engine.protocol import StreamStats
-from tests.served import House, served
+from tests.served import House, ask
 
 ollama = pytest.importorskip("ollama", reason="the ollama package is not installed")
 
 MESSAGES = [{"role": "user", "content": "hey"}]
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
-
-
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
 
 
 @pytest_asyncio.fixture
@@ -77,6 +70,8 @@ async def test_the_middle_is_filled_and_a_raw_prompt_is_left_alone(
 async def test_asking_for_nothing_loads_the_model(house: House, client: Any) -> None:
     loaded = await client.generate("tiny")
     assert (loaded.done, loaded.done_reason, loaded.response) == (True, "load", "")
+    loaded = await client.chat("tiny")
+    assert (loaded.done, loaded.done_reason, loaded.message.content) == (True, "load", "")
     assert not house.engine.submitted
 
 
@@ -116,10 +111,10 @@ async def test_tools_are_called(house: House, client: Any, stream: bool) -> None
 
 @pytest.mark.parametrize("format_", ["json", {"type": "object", "properties": {}}])
 async def test_a_format_holds_the_answer(house: House, client: Any, format_: Any) -> None:
-    for ask in (client.generate("tiny", "hey", format=format_),
-                client.chat("tiny", MESSAGES, format=format_)):  # fmt: skip
+    for asking in (client.generate("tiny", "hey", format=format_),
+                   client.chat("tiny", MESSAGES, format=format_)):  # fmt: skip
         house.says("{}")
-        await ask
+        await asking
         assert house.engine.submitted[-1].grammar
 
 
@@ -131,3 +126,31 @@ async def test_errors_are_the_packages_own(house: House, client: Any) -> None:
     with pytest.raises(ollama.ResponseError, match="out of memory"):
         async for _ in await client.chat("tiny", MESSAGES, stream=True):
             pass
+
+
+async def test_a_null_is_as_good_as_no_key(house: House) -> None:
+    body = {"model": None, "prompt": "hey", "suffix": None, "system": None, "raw": None,
+            "options": None, "format": None, "stream": False, "images": None}  # fmt: skip
+    house.says("ab")
+    status, answer = await ask(house, "/api/generate", body)
+    assert (status, answer["response"]) == (200, "ab")
+    house.says("ab")
+    async with house.tcp() as client:
+        asked = {"messages": MESSAGES, "stream": None, "tools": None, "options": None}
+        async with client.post("/api/chat", json=asked) as streamed:
+            assert streamed.content_type == "application/x-ndjson"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/generate", {"prompt": "What is this?", "images": ["aGVsbG8="]}),
+        ("/api/chat", {"messages": [{**MESSAGES[0], "images": ["aGVsbG8="]}]}),
+    ],
+)
+async def test_images_are_refused_rather_than_ignored(
+    house: House, path: str, body: dict[str, Any]
+) -> None:
+    status, answer = await ask(house, path, body)
+    assert status == 400
+    assert "text only" in answer["error"]

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import pytest_asyncio
 
 from atlasd.engine.protocol import StreamStats
-from tests.served import House, eventually, served
-
-
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
-
-
-async def ask(house: House, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    async with house.tcp() as client, client.post(path, json=body) as answer:
-        return answer.status, await answer.json()
+from tests.served import House, ask
 
 
 async def transcript(house: House, path: str, body: dict[str, Any]) -> list[str]:
@@ -256,47 +240,16 @@ async def test_sampling_keys_reach_the_engine(house: House) -> None:
     assert (one.frequency_penalty, one.logit_bias, one.seed) == (-0.2, {65: -100.0}, 11)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "param", "says"),
-    [
-        ("/v1/completions", {"prompt": 3}, "prompt", "Expected str | array"),
-        ("/v1/completions", {"prompt": "x", "temperature": -1}, "temperature", ">= 0"),
-        ("/v1/completions", {"prompt": "x", "temperature": "hot"}, "temperature", "got str"),
-        ("/v1/completions", {"prompt": "x", "n": 99}, "n", "1 to 16"),
-        ("/v1/completions", {"prompt": "x", "max_tokens": 0}, "max_tokens", "at least 1"),
-        ("/v1/completions", {"prompt": [1, "a"]}, "prompt", "cannot be mixed"),
-        ("/v1/completions", {"prompt": [99999]}, "prompt", "99999"),
-        ("/v1/completions", {"prompt": "x", "best_of": 3}, "best_of", "not supported"),
-        ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias", "9999"),
-        ("/v1/completions", {"prompt": "x" * 5000}, "prompt", "5000 tokens"),
-        ("/v1/chat/completions", {}, "messages", "messages is required"),
-        ("/v1/chat/completions", {"messages": []}, "messages", "length >= 1"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
-            {"type": "image_url"}]}]}, "messages[0].content[0]", "only text"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
-                                  "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
-    ],
-)  # fmt: skip
-async def test_what_cannot_be_answered_is_refused_by_name(
-    house: House, path: str, body: dict[str, Any], param: str, says: str
-) -> None:
-    status, answer = await ask(house, path, body)
-    assert status == 400
-    error = answer["error"]
-    assert error["type"] == "invalid_request_error"
-    assert error["param"] == param
-    assert says in error["message"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert not house.engine.submitted
-
-
-async def test_bodies_that_are_not_json_are_refused(house: House) -> None:
-    headers = {"Content-Type": "application/json"}
+async def test_the_served_model_is_listed(house: House) -> None:
     async with house.tcp() as client:
-        for raw in (b"", b"{", b"\xff", b"[" * 100_000, b'"text"'):
-            async with client.post("/v1/completions", data=raw, headers=headers) as answer:
-                assert answer.status == 400, raw[:9]
-                assert (await answer.json())["error"]["message"]
+        async with client.get("/v1/models") as answer:
+            listed = await answer.json()
+        assert [one["id"] for one in listed["data"]] == ["tiny"]
+        async with client.get("/v1/models/tiny") as answer:
+            assert (await answer.json())["object"] == "model"
+        async with client.get("/v1/models/a/b") as answer:
+            assert answer.status == 404
+            assert (await answer.json())["error"]["code"] == "model_not_found"
 
 
 async def test_an_engine_that_fails_is_a_503_and_in_a_stream_its_last_event(house: House) -> None:
@@ -308,30 +261,21 @@ async def test_an_engine_that_fails_is_a_503_and_in_a_stream_its_last_event(hous
     assert "out of memory" in json.loads(lines[-1])["error"]["message"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_cancels_its_stream(house: House, stream: bool) -> None:
-    house.says("abc", hold=True)
-    async with house.tcp() as client:
-        body = {"messages": [{"role": "user", "content": "x"}], "stream": stream}
-        asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-        await eventually(lambda: bool(house.engine.submitted))
-        await asyncio.sleep(0.05)
-        if asking.done():
-            asking.result().close()
-        asking.cancel()
-        await eventually(lambda: bool(house.engine.cancelled))
-    assert house.engine.cancelled == [house.engine.submitted[0].stream]
-    await eventually(lambda: house.daemon.supervisor.in_use == 0)
-    assert house.daemon.meter.cancelled == 1
+async def test_every_prompt_counts_once_whatever_its_choices(house: House) -> None:
+    for tokens in (3, 3, 5, 5):
+        house.says("a", stats=StreamStats(prompt_tokens=tokens, cached_tokens=tokens - 1,
+                                          output_tokens=1))  # fmt: skip
+    _, body = await ask(house, "/v1/completions", {"prompt": ["abc", "abcde"], "n": 2})
+    usage = body["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (8, 4, 12)
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 6
 
 
-async def test_the_served_model_is_listed(house: House) -> None:
-    async with house.tcp() as client:
-        async with client.get("/v1/models") as answer:
-            listed = await answer.json()
-        assert [one["id"] for one in listed["data"]] == ["tiny"]
-        async with client.get("/v1/models/tiny") as answer:
-            assert (await answer.json())["object"] == "model"
-        async with client.get("/v1/models/a/b") as answer:
-            assert answer.status == 404
-            assert (await answer.json())["error"]["code"] == "model_not_found"
+async def test_without_a_seed_or_with_any_every_request_draws_its_own(house: House) -> None:
+    for more in ({}, {}, {"seed": -1}, {"seed": -1}, {"seed": -2}, {"seed": 3}):
+        house.says("a")
+        await ask(house, "/v1/completions", {"prompt": "x", "temperature": 1, **more})
+    seeds = [submit.sampling.seed for submit in house.engine.submitted]
+    assert len(set(seeds)) == 6
+    assert min(seeds) >= 0
+    assert seeds[-1] == 3

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-import pytest_asyncio
 
-from tests.served import House, served
+from tests.served import House, ask
 
 ASKED = {
     "language": "python",
@@ -27,20 +22,9 @@ ASKED = {
 }
 
 
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
-
-
-async def post(house: House, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    async with house.tcp() as client, client.post(path, json=body) as answer:
-        return answer.status, await answer.json()
-
-
 async def test_segments_are_completed_with_what_the_client_brings(house: House) -> None:
     house.says("abs(width)")
-    status, answer = await post(house, "/v1/completions", ASKED)
+    status, answer = await ask(house, "/v1/completions", ASKED)
     assert status == 200
     assert answer["choices"] == [{"index": 0, "text": "abs(width)"}]
     assert answer["id"].startswith("cmpl-")
@@ -57,9 +41,9 @@ async def test_segments_are_completed_with_what_the_client_brings(house: House) 
 )  # fmt: skip
 async def test_events_tell_the_fate(house: House, event: str, query: str, fate: str) -> None:
     house.says("width * 2")
-    _, answer = await post(house, "/v1/completions", ASKED)
+    _, answer = await ask(house, "/v1/completions", ASKED)
     body = {"type": event, "completion_id": answer["id"], "choice_index": 0, "elapsed": 1200}
-    assert (await post(house, f"/v1/events{query}", body))[0] == 200
+    assert (await ask(house, f"/v1/events{query}", body))[0] == 200
     assert house.daemon.store is not None
     rows = [row async for row in house.daemon.store.export(None) if row["table"] == "completions"]
     assert [row["fate"] for row in rows] == [fate]
@@ -67,8 +51,8 @@ async def test_events_tell_the_fate(house: House, event: str, query: str, fate: 
 
 async def test_what_is_no_event_is_refused(house: House) -> None:
     body = {"type": "undo", "completion_id": "cmpl-1", "choice_index": 0}
-    assert (await post(house, "/v1/events", body))[0] == 400
-    assert (await post(house, "/v1/completions", {**ASKED, "mode": "magic"}))[0] == 400
+    assert (await ask(house, "/v1/events", body))[0] == 400
+    assert (await ask(house, "/v1/completions", {**ASKED, "mode": "magic"}))[0] == 400
 
 
 async def test_health_and_settings_are_what_its_clients_look_for(house: House) -> None:
@@ -84,5 +68,5 @@ async def test_health_and_settings_are_what_its_clients_look_for(house: House) -
 
 async def test_openais_bodies_on_the_same_path_are_still_openais(house: House) -> None:
     house.says("x")
-    _, answer = await post(house, "/v1/completions", {"prompt": '"segments"'})
+    _, answer = await ask(house, "/v1/completions", {"prompt": '"segments"'})
     assert answer["object"] == "text_completion"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from llguidance import LLMatcher, LLTokenizer
 
 from atlasd.completion.calls import Argued, Called, CallReader, Said
 from atlasd.completion.tools import HERMES, LLAMA, calling_of
-from tests.served import House, byte_tokenizer, served
+from tests.served import House, byte_tokenizer
 
 CITY = {
     "type": "object",
@@ -27,12 +24,6 @@ CLOCK = {"type": "function", "function": {"name": "clock"}}
 ASKED = {"messages": [{"role": "user", "content": "hey"}]}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
 CLOCKED = '\n<tool_call>\n{"name": "clock", "arguments": { }}\n</tool_call>'
-
-
-@pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path) as opened:
-        yield opened
 
 
 async def ask(house: House, body: dict[str, Any], path: str = "/v1/chat/completions") -> Any:

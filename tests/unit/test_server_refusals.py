@@ -1,0 +1,70 @@
+"""What OpenAI's APIs refuse, and a client that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.served import House, ask, eventually
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "says"),
+    [
+        ("/v1/completions", {"prompt": 3}, "prompt", "Expected str | array"),
+        ("/v1/completions", {"prompt": "x", "temperature": -1}, "temperature", ">= 0"),
+        ("/v1/completions", {"prompt": "x", "temperature": "hot"}, "temperature", "got str"),
+        ("/v1/completions", {"prompt": "x", "n": 99}, "n", "1 to 16"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0}, "max_tokens", "at least 1"),
+        ("/v1/completions", {"prompt": [1, "a"]}, "prompt", "cannot be mixed"),
+        ("/v1/completions", {"prompt": [99999]}, "prompt", "99999"),
+        ("/v1/completions", {"prompt": "x", "best_of": 3}, "best_of", "not supported"),
+        ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias", "9999"),
+        ("/v1/completions", {"prompt": "x" * 5000}, "prompt", "5000 tokens"),
+        ("/v1/chat/completions", {}, "messages", "messages is required"),
+        ("/v1/chat/completions", {"messages": []}, "messages", "length >= 1"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
+            {"type": "image_url"}]}]}, "messages[0].content[0]", "only text"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
+                                  "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_answered_is_refused_by_name(
+    house: House, path: str, body: dict[str, Any], param: str, says: str
+) -> None:
+    status, answer = await ask(house, path, body)
+    assert status == 400
+    error = answer["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert says in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert not house.engine.submitted
+
+
+async def test_bodies_that_are_not_json_are_refused(house: House) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with house.tcp() as client:
+        for raw in (b"", b"{", b"\xff", b"[" * 100_000, b'"text"'):
+            async with client.post("/v1/completions", data=raw, headers=headers) as answer:
+                assert answer.status == 400, raw[:9]
+                assert (await answer.json())["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_cancels_its_stream(house: House, stream: bool) -> None:
+    house.says("abc", hold=True)
+    async with house.tcp() as client:
+        body = {"messages": [{"role": "user", "content": "x"}], "stream": stream}
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+        await eventually(lambda: bool(house.engine.submitted))
+        await asyncio.sleep(0.05)
+        if asking.done():
+            asking.result().close()
+        asking.cancel()
+        await eventually(lambda: bool(house.engine.cancelled))
+    assert house.engine.cancelled == [house.engine.submitted[0].stream]
+    await eventually(lambda: house.daemon.supervisor.in_use == 0)
+    assert house.daemon.meter.cancelled == 1
