@@ -46,7 +46,7 @@ def resident(field):
         if line.startswith(field):
             return int(line.split()[1]) * 1024
 
-before = resident("VmRSS")
+before, anonymous = resident("VmRSS"), resident("RssAnon")
 decoder = CpuDecoder(
     spec, Tensors(), weight_format=sys.argv[1], slots=2, slot_tokens=512, threads=1,
     cache_dir=Path(sys.argv[2]), identity="memory",
@@ -55,25 +55,46 @@ rows = np.arange(512, dtype=np.int32)
 for slot in (0, 1):
     decoder.forward(rows, rows * 0 + slot, rows, rows[-1:])
 held = decoder.memory_bytes()
-print(json.dumps({"grown": resident("VmRSS") - before, "peak": resident("VmHWM") - before, **held}))
+held |= {"grown": resident("VmRSS") - before, "peak": resident("VmHWM") - before}
+print(json.dumps({"own": resident("RssAnon") - anonymous, **held}), flush=True)
+sys.stdin.read()
+with open("/proc/self/smaps") as maps:
+    packed = maps.read().split("packed-", 1)[1]
+shared = packed.split("Shared_Clean:", 1)[1].split(None, 1)[0]
+print(int(shared) * 1024)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def start(weight_format: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that loads the model, says what it holds, and waits."""
+    command = [sys.executable, "-c", LOAD, weight_format, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
 @pytest.mark.parametrize("weight_format", ["bf16", "int4"])
 def test_loading_from_the_cache_takes_the_packed_weights_and_the_slots(
     weight_format: str, tmp_path: Path
 ) -> None:
-    for _ in range(2):  # the first run packs, the second finds the cache
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD, weight_format, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            check=True,
-        )
-    found = json.loads(done.stdout)
+    start(weight_format, tmp_path).communicate()  # packs; the second finds the cache
+    found = json.loads(start(weight_format, tmp_path).communicate()[0].splitlines()[0])
     held = found["weights"] + found["slots"]
     assert found["weights"] > 15 * MEBI
     assert found["peak"] < 1.15 * found["weights"] + found["slots"] + found["scratch"] + 4 * MEBI
     assert found["grown"] > 0.8 * held
+    # The weights are the file's pages, not a copy of them.
+    assert found["own"] < found["slots"] + found["scratch"] + 4 * MEBI
+
+
+def test_processes_share_packed_weights(tmp_path: Path) -> None:
+    first, second = start("int4", tmp_path), None
+    try:
+        assert first.stdout is not None
+        weights = json.loads(first.stdout.readline())["weights"]
+        second = start("int4", tmp_path)
+        assert int(second.communicate()[0].splitlines()[1]) > 0.95 * weights
+    finally:
+        first.communicate()

@@ -11,9 +11,10 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,10 @@ HEAD_FORMATS = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8"}
 MAGIC = b"atlasd-packed\0"
 HEADER = struct.Struct("<14sHQQ")
 PAGE = 4096
+PRIVATE: dict[str, int] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
+"""Shared anonymous memory, mmap's own choice, would not get huge pages."""
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Bytes = npt.NDArray[np.uint8]
@@ -179,11 +184,16 @@ def pack(layout: Layout, tensors: Tensors, blob: Bytes, threads: int) -> None:
 
 def zeroed(size: int) -> Bytes:
     """Anonymous memory at a page boundary, in huge pages where the system gives them."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = mmap.mmap(-1, size, **PRIVATE)
+    ask_for_huge_pages(memory)
     return np.frombuffer(memory, dtype=np.uint8)
+
+
+def ask_for_huge_pages(memory: mmap.mmap) -> None:
+    """Rows beyond the first gain a tenth from them."""
+    with suppress(OSError):  # a kernel without them
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
 
 
 def cache_path(cache_dir: Path, identity: str, spec: DecoderSpec, weight_format: str) -> Path:
@@ -192,11 +202,8 @@ def cache_path(cache_dir: Path, identity: str, spec: DecoderSpec, weight_format:
 
 
 def read_cached(path: Path, size: int) -> Bytes | None:
-    """The weights in a cached file, or None if it is missing, cut short or damaged.
-
-    Read into huge pages, which rows beyond the first gain a fifth from; mapped, and so shared
-    with other processes, where memory is short.
-    """
+    """The weights in a cached file, mapped, so that processes share them; None if the file is
+    missing, cut short or damaged."""
     try:
         with path.open("rb") as file:
             header = file.read(HEADER.size)
@@ -205,48 +212,31 @@ def read_cached(path: Path, size: int) -> Bytes | None:
             magic, version, stored, checksum = HEADER.unpack(header)
             if (magic, version, stored) != (MAGIC, VERSION, size):
                 return None
-            if size > free_memory() // 2:
-                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                blob: Bytes = np.frombuffer(memory, dtype=np.uint8)[PAGE:]
-            else:
-                blob = zeroed(size)
-                file.seek(PAGE)
-                read_into(file, blob)
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:
         return None
+    ask_for_huge_pages(memory)
+    blob: Bytes = np.frombuffer(memory, dtype=np.uint8)[PAGE:]
     return blob if native().checksum(blob.ctypes.data, size) == checksum else None
 
 
-def read_into(file: BinaryIO, blob: Bytes) -> None:
-    view, done = blob.data, 0
-    while n := file.readinto(view[done : done + (1 << 26)]):  # type: ignore[attr-defined]
-        done += n
-
-
-def free_memory() -> int:
-    """Bytes that the system could give without swapping; a large number where it is not told."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 1 << 62
-
-
 def write_cache(path: Path, size: int, fill: Callable[[Bytes], None]) -> None:
-    """Fill a new file and move it to ``path`` in one step, so that no reader sees half of it."""
+    """Fill a new file and move it to ``path`` in one step, so that no reader sees half of it.
+
+    It is written in one piece, not through a mapping: then the system keeps it in huge pages,
+    which every process that maps it has the use of.
+    """
+    whole = zeroed(PAGE + size)
+    blob = whole[PAGE:]
+    fill(blob)
+    header = HEADER.pack(MAGIC, VERSION, size, native().checksum(blob.ctypes.data, size))
+    whole[: HEADER.size] = np.frombuffer(header, dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w+b") as file:
-            file.truncate(PAGE + size)
-            with mmap.mmap(file.fileno(), PAGE + size) as memory:
-                blob = np.frombuffer(memory, dtype=np.uint8)[PAGE:]
-                fill(blob)
-                checksum = native().checksum(blob.ctypes.data, size)
-                memory[: HEADER.size] = HEADER.pack(MAGIC, VERSION, size, checksum)
-                del blob
-                memory.flush()
+        with beside.open("wb") as file:
+            file.write(whole.data)
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
