@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pathspec.patterns.gitignore.base import GitIgnorePatternError
@@ -23,6 +24,8 @@ KINDS = (".atlasdignore", ".ignore", ".gitignore")
 
 IGNORE_FILES = frozenset(KINDS)
 _MAX_PATTERN_BYTES = 1 << 20
+_GROUP = 32
+"""Patterns compiled together, in two or three milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Pattern:
     folders_only: bool
     anchored: bool
     """Matches the path below the file that holds it; otherwise a name at any depth."""
-    regex: re.Pattern[str]
+    source: str
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """Compiled when something first seems to match: nearly all patterns never do."""
+        return re.compile(self.source)
 
     def matches(self, path: str, name: str, is_folder: bool) -> bool:
         if self.folders_only and not is_folder:
@@ -41,27 +49,57 @@ class Pattern:
         return match is not None and match.groupdict().get("ps_d") is None
 
 
+class Group:
+    """Some patterns that follow each other. Nearly always none of them matches, and one
+    alternation of all tells so."""
+
+    def __init__(self, patterns: list[Pattern]) -> None:
+        self._patterns = patterns
+
+    @cached_property
+    def names(self) -> re.Pattern[str] | None:
+        return _any_of([p for p in self._patterns if not p.anchored])
+
+    @cached_property
+    def paths(self) -> re.Pattern[str] | None:
+        return _any_of([p for p in self._patterns if p.anchored])
+
+    def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
+        if not (self.names and self.names.search(name)) and not (
+            self.paths and self.paths.search(path)
+        ):
+            return None
+        for pattern in reversed(self._patterns):
+            if pattern.matches(path, name, is_folder):
+                return pattern.ignores
+        return None
+
+
 class Patterns:
     """The patterns of one file, in its order."""
 
     def __init__(self, text: str) -> None:
         lines = text.removeprefix("\ufeff").split("\n")
-        self.patterns = [p for line in lines if (p := parse(line.removesuffix("\r")))]
-        self._names = _any_of([p for p in self.patterns if not p.anchored])
-        self._paths = _any_of([p for p in self.patterns if p.anchored])
+        found = [p for line in lines if (p := parse(line.removesuffix("\r")))]
+        self._groups = [Group(found[at : at + _GROUP]) for at in range(0, len(found), _GROUP)]
+        self._prepared = 0
+
+    def prepare(self) -> Iterator[None]:
+        """Compile them, in steps of a few milliseconds; otherwise that is done when asked."""
+        while self._prepared < len(self._groups):
+            group = self._groups[self._prepared]
+            _ = group.names, group.paths
+            self._prepared += 1
+            yield
 
     def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
         """True: ignored, False: taken back, None: nothing said. The last match counts."""
-        # Nearly always nothing matches, and one alternation of all patterns tells so.
         if not path.isascii():
             path, name = bytewise(path), bytewise(name)
-        if not (self._names and self._names.search(name)) and not (
-            self._paths and self._paths.search(path)
-        ):
-            return None
-        for pattern in reversed(self.patterns):
-            if pattern.matches(path, name, is_folder):
-                return pattern.ignores
+        for group in reversed(self._groups):
+            verdict = group.decide(path, name, is_folder)
+            if verdict is not None:
+                return verdict
         return None
 
 
@@ -76,8 +114,8 @@ def parse(line: str) -> Pattern | None:
     body = body[:-1] if folders_only else body
     if not body or body == "/":
         return None
-    regex = translated(bytewise(body))
-    return Pattern(ignores, folders_only, "/" in body, regex) if regex else None
+    source = translated(bytewise(body))
+    return Pattern(ignores, folders_only, "/" in body, source) if source else None
 
 
 def bytewise(text: str) -> str:
@@ -85,17 +123,27 @@ def bytewise(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def translated(glob: str) -> re.Pattern[str] | None:
-    """A glob, without negation and without a slash at its end, as a regular expression."""
+def translated(glob: str) -> str | None:
+    """A glob, without negation and without a slash at its end, as a regular expression's source;
+    None for one that matches nothing."""
     for name, characters in _CLASSES.items():
         glob = glob.replace(f"[:{name}:]", characters)
     glob = "/".join("**" if re.fullmatch(r"\*{3,}", part) else part for part in glob.split("/"))
     try:
         # A ! or # in front is meant literally: the real negation has been taken off.
         source, _ = GitIgnoreSpecPattern.pattern_to_regex(f"\\{glob}" if glob[0] in "!#" else glob)
-        return None if source is None else re.compile(_BRACKETS.sub(_bracket, source))
-    except (GitIgnorePatternError, re.error):
+    except GitIgnorePatternError:
         return None
+    if source is None:
+        return None
+    ours = _BRACKETS.sub(_bracket, str(source))
+    try:
+        # Only a bracket expression can be wrong; compiling all would take long.
+        if "[" in glob:
+            re.compile(ours)
+    except re.error:
+        return None
+    return ours
 
 
 # pathspec copies bracket expressions as they are: in git they never match a slash, and what is
@@ -124,7 +172,7 @@ def _bracket(match: re.Match[str]) -> str:
 def _any_of(patterns: list[Pattern]) -> re.Pattern[str] | None:
     if not patterns:
         return None
-    sources = (re.sub(r"\?P<ps_d>", "?:", str(p.regex.pattern)) for p in patterns)
+    sources = (re.sub(r"\?P<ps_d>", "?:", p.source) for p in patterns)
     return re.compile("|".join(f"(?:{source})" for source in sources))
 
 
@@ -156,6 +204,12 @@ class Folder:
                 if verdict is not None:
                     return verdict
         return False
+
+    def prepare(self) -> Iterator[None]:
+        """Compile what is in force here, step by step."""
+        for kind in self.levels:
+            for level in kind:
+                yield from level.patterns.prepare()
 
     def with_level(self, kind: int, level: Level) -> Folder:
         levels = list(self.levels)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from importlib import import_module
 from pathlib import Path
 
 from atlasd.workspace.contents import Contents, Read
@@ -90,6 +91,8 @@ class Indexer:
 
     def _main(self) -> None:
         return_large_blocks()
+        # Takes longest to import: better before there is a request that would wait for it.
+        import_module("atlasd.workspace.wordcache")
         try:
             while True:
                 self._end_closed()
@@ -170,7 +173,7 @@ class Indexer:
 
     def _adopt(self, wanted: tuple[Tokenize, str] | None) -> None:
         if wanted and wanted[1] != self._contents.key:
-            # Imported here because it takes a moment, and the daemon's start does without.
+            # Not above: the daemon's start does without.
             from atlasd.workspace.wordcache import by_words
 
             self._contents.tokenizer = StepwiseTokenizer(*wanted, by_words(wanted[0]))

@@ -32,8 +32,9 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
         add(".git/info")
     listed: list[Found] = []
     for found in scan(repository.root, repository.rules, "", add):
-        listed.append(found)
-        if len(listed) % _LISTED_PER_STEP == 0:
+        if found is not None:
+            listed.append(found)
+        if found is None or len(listed) % _LISTED_PER_STEP == 0:
             task.counts.total = len(listed)
             yield None
     task.counts.total = len(listed)
@@ -94,6 +95,9 @@ def _look_at_one(task: Task, repository: Repository, path: str, alone: bool) -> 
         if _is_folder(repository, path) and enterable(repository.root, repository.rules, path):
             add = task.watch.add if task.watch else lambda folder: None
             for inner in scan(repository.root, repository.rules, path, add):
+                if inner is None:
+                    yield None
+                    continue
                 present.add(inner.path)
                 yield Look(inner, content=True)
     for inner_path in repository.below(path):

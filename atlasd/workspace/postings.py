@@ -14,7 +14,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from atlasd.workspace.definitions import Hashes
+from atlasd.workspace.definitions import Hashes, distinct
 
 Files = npt.NDArray[np.int32]
 Run = tuple[Hashes, Files]
@@ -90,8 +90,8 @@ class Postings:
         weight[frequency == 0] = 0.0
         if (total := float(weight.sum())) <= 0:
             return []
-        files, place = np.unique(owner, return_inverse=True)
-        score = np.bincount(place, weights=weight[which]) / total
+        files = distinct(owner)
+        score = np.bincount(np.searchsorted(files, owner), weights=weight[which]) / total
         lengths = sizes[files].astype(np.float64)
         average = float(sizes[sizes > 0].mean())
         score = score / (0.75 + 0.25 * np.maximum(1.0, lengths / average))

@@ -28,10 +28,11 @@ def scan(
     rules: IgnoreRules,
     below: str = "",
     entering: Callable[[str], None] = lambda folder: None,
-) -> Iterator[Found]:
-    """Files below a folder of the root, in a fixed order. ``entering`` is called with each folder
-    before its entries are read, so that a watch set there misses nothing. A file that cannot be
-    listed or has vanished is passed over; symlinks are not followed, wherever they lead."""
+) -> Iterator[Found | None]:
+    """Files below a folder of the root, in a fixed order, and None after other steps. ``entering``
+    is called with each folder before its entries are read, so that a watch set there misses
+    nothing. A file that cannot be listed or has vanished is passed over; symlinks are not followed,
+    wherever they lead."""
     waiting = [below]
     while waiting:
         folder = waiting.pop()
@@ -47,6 +48,7 @@ def scan(
         here = (
             rules.enter(rules.folder(_above(folder)), folder, names) if folder else rules.folder("")
         )
+        yield from here.prepare()
         prefix = f"{folder}/" if folder else ""
         inner: list[str] = []
         for entry in listed:

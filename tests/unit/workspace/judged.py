@@ -52,7 +52,7 @@ def write(root: Path, path: str, text: str) -> None:
 def expected(root: Path) -> dict[str, str]:
     """What a fresh look at the root gives."""
     texts = {}
-    for found in scan(root, IgnoreRules(root)):
+    for found in filter(None, scan(root, IgnoreRules(root))):
         data = read_bytes(root, found.path)
         text = None if data is None else readable_text(data)
         if text is not None:

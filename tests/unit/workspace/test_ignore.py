@@ -155,7 +155,7 @@ def test_a_repository_inside_starts_its_git_rules_anew(tmp_path: Path) -> None:
     (root / ".gitignore").write_text("a.py\n")
     (inner / ".gitignore").write_text("b.py\n")
     rules = IgnoreRules(root, {"HOME": str(tmp_path)})
-    assert [f.path for f in scan(root, rules)] == ["inner/a.py"]
+    assert [f.path for f in scan(root, rules) if f] == ["inner/a.py"]
 
 
 def test_atlasdignore_outranks_ignore_and_that_gitignore(tmp_path: Path) -> None:
@@ -165,7 +165,17 @@ def test_atlasdignore_outranks_ignore_and_that_gitignore(tmp_path: Path) -> None
     (tmp_path / ".atlasdignore").write_text("!c.py\n/sub/d.py\n")
     (tmp_path / "sub" / ".gitignore").write_text("!d.py\n!a.py\n")
     rules = IgnoreRules(tmp_path, {"HOME": str(tmp_path)})
-    assert [f.path for f in scan(tmp_path, rules)] == ["b.py", "c.py", "sub/a.py", "sub/b.py"]
+    assert [f.path for f in scan(tmp_path, rules) if f] == ["b.py", "c.py", "sub/a.py", "sub/b.py"]
+
+
+def test_many_patterns_are_compiled_in_steps_between_which_others_come_first(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, ["a.py", "b199.py"])
+    (tmp_path / ".gitignore").write_text("".join(f"b{n}.py\n" for n in range(200)))
+    steps = list(scan(tmp_path, IgnoreRules(tmp_path, {"HOME": str(tmp_path)})))
+    assert steps.index(next(filter(None, steps))) >= 200 // 32
+    assert [one.path for one in steps if one] == ["a.py"]
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# words", "!", "/", "[z-a]", "!/"])

@@ -334,7 +334,7 @@ def test_kept_tokens_are_rewritten_when_most_of_them_are_waste(tmp_path: Path) -
 
 def indexed(root: Path) -> Repository:
     repository = Repository(root, trusted=True)
-    for found in scan(root, repository.rules):
+    for found in filter(None, scan(root, repository.rules)):
         text = (root / found.path).read_text()
         repository.put(found, content_hash(text.encode()), analyse(text, found.language))
     return repository

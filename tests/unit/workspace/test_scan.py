@@ -21,7 +21,7 @@ def make(root: Path, *paths: str, text: str = "x = 1\n") -> None:
 
 
 def scanned(root: Path) -> list[str]:
-    return [found.path for found in scan(root, IgnoreRules(root, {"HOME": "/nonexistent"}))]
+    return [one.path for one in scan(root, IgnoreRules(root, {"HOME": "/nonexistent"})) if one]
 
 
 NEVER = """
@@ -177,7 +177,7 @@ def test_find_agrees_with_scan_on_every_path(tmp_path: Path) -> None:
     )
     (tmp_path / ".gitignore").write_text("gen/\n*.ts\n!b/\n")
     rules = IgnoreRules(tmp_path, {"HOME": "/nonexistent"})
-    listed = {found.path: found for found in scan(tmp_path, rules)}
+    listed = {found.path: found for found in scan(tmp_path, rules) if found}
     everything = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")]
     assert (
         {p for p in everything if find(tmp_path, rules, p)} == set(listed) == {"a.py", "d/e/f.md"}
