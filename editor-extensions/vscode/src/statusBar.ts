@@ -15,6 +15,8 @@ export class StatusBar implements vscode.Disposable {
     100,
   );
   private timer: NodeJS.Timeout | undefined;
+  private focusing: vscode.Disposable | undefined;
+  private looks = 0;
   private last: DaemonStatus | undefined;
   private rate: number | undefined;
 
@@ -25,9 +27,14 @@ export class StatusBar implements vscode.Disposable {
     void this.refresh();
   }
 
+  /** Look now, and from then on again and again; of looks that overlap the latest counts. */
   async refresh(): Promise<void> {
-    clearTimeout(this.timer);
+    this.supersede();
+    const look = this.looks;
     const status = await this.bridge.status();
+    if (look !== this.looks) {
+      return;
+    }
     this.rate = speed(this.last, status) ?? this.rate;
     this.last = status;
     const shown = describe(status, this.bridge.enabled, this.rate);
@@ -37,24 +44,32 @@ export class StatusBar implements vscode.Disposable {
       ? new vscode.ThemeColor("statusBarItem.warningBackground")
       : undefined;
     const period = status.state === "loading" ? LOADING_PERIOD_MS : PERIOD_MS;
-    // Nobody looks at a window in the background: it does not ask.
-    this.timer = setTimeout(
-      () => void (vscode.window.state.focused ? this.refresh() : this.wait()),
-      period,
-    );
+    this.timer = setTimeout(() => this.lookIfSeen(), period);
   }
 
-  private wait(): void {
-    const focused = vscode.window.onDidChangeWindowState((state) => {
+  /** Nobody looks at a window in the background: it does not ask. */
+  private lookIfSeen(): void {
+    if (vscode.window.state.focused) {
+      void this.refresh();
+      return;
+    }
+    this.focusing = vscode.window.onDidChangeWindowState((state) => {
       if (state.focused) {
-        focused.dispose();
         void this.refresh();
       }
     });
   }
 
-  dispose(): void {
+  /** End whatever would look next, or is looking. */
+  private supersede(): void {
+    this.looks += 1;
     clearTimeout(this.timer);
+    this.focusing?.dispose();
+    this.focusing = undefined;
+  }
+
+  dispose(): void {
+    this.supersede();
     this.item.dispose();
   }
 }
