@@ -74,9 +74,10 @@ def step_bytes(config: ModelConfig, kind: Format) -> int:
     return config.layers * layer + head
 
 
-def kv_bytes(config: ModelConfig, context: int) -> int:
-    """Bytes of keys and values that a bf16 step at this context reads."""
-    return 4 * config.layers * config.kv_heads * config.head_dim * context
+def kv_bytes(decoder: CudaDecoder, context: int) -> int:
+    """Bytes of keys and values that a step at this context reads."""
+    held = decoder.memory_bytes()["slots"]
+    return held * context // (decoder.slots * decoder.slot_tokens)
 
 
 def device_ms(run: Callable[[], object], rounds: int = 20, warm: int = 3) -> float:

@@ -1,12 +1,13 @@
-"""One step of the CPU kernels: where the milliseconds go, per number of rows, and beside peers.
+"""One step of a decoder: where the milliseconds go, per number of rows, and beside peers.
 
-    python -m bench.step [--model FOLDER | --shape 0.5B] [--formats bf16,int8,int4]
+    python -m bench.step [--device cpu|cuda] [--model FOLDER | --shape 0.5B] [--formats bf16,int8]
         [--threads 1,2] [--rows 1,2,4,8,16,32,64] [--rounds 9] [--context 200] [--prefill 1000]
         [--busy] [--transformers]
         [--llama-bench "chroot ROOT llama-bench" --gguf bf16=FILE --gguf int8=FILE ...]
 
 Everything is measured in rounds, all candidates one after the other, so that whatever else the
-machine does meets all of them. Ratios are medians over rounds.
+machine does meets all of them. Ratios are medians over rounds. Where a GPU is there, its kernels
+are measured instead of the CPU's (``bench.gpu_step``); threads, rounds and peers are the CPU's.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, read_bandwidth
 from atlasd_kernels.spec import DecoderSpec
 
 from atlasd.models.config import read_config
+from atlasd.models.devices import choose_device
 from atlasd.models.load import decoder_spec
 from atlasd.models.locate import find_model
 from atlasd.models.weights import open_weights
@@ -181,7 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(BUNDLED), help="a checkpoint folder")
     parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead")
-    parser.add_argument("--formats", default="bf16,int8,int4")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--formats", help="default: bf16,int8,int4; on a GPU also fp8 and nvfp4")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rows", default="1,2,4,8,16,32,64")
     parser.add_argument("--rounds", type=int, default=9)
@@ -194,6 +198,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--gguf", action="append", default=[], help="FORMAT=FILE, for llama-bench")
     parser.add_argument("--peer-rounds", type=int, default=5)
     options = parser.parse_args(arguments)
+    rows = [int(n) for n in options.rows.split(",")]
+    if choose_device(options.device, "auto") == "cuda":
+        from bench.gpu_step import gpu_table
+
+        given = options.formats or "bf16,fp8,int8,int4,nvfp4"
+        print(gpu_table(options.model, options.shape, given.split(","), rows, options.context))
+        return
     if options.shape:
         spec = decoder_spec(shape_config(options.shape))
         tensors: Mapping[str, np.ndarray] = RandomTensors(spec)
@@ -201,10 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
         files = find_model(options.model)
         config = read_config(files)
         spec, tensors = decoder_spec(config), open_weights(files, config)
-    rows = [int(n) for n in options.rows.split(",")]
     room = max(options.prefill, options.context + max(rows), options.tokens)
     decoders: Decoders = {}
-    for weight_format in options.formats.split(","):
+    formats: Any = options.formats or "bf16,int8,int4"
+    for weight_format in formats.split(","):
         for threads in (int(n) for n in options.threads.split(",")):
             began = time.perf_counter()
             decoders[weight_format, threads] = CpuDecoder(

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -80,6 +81,15 @@ class Graphs:
             replay()
         else:
             self._step(bucket)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within this, steps run eagerly, as a profiler wants to see them."""
+        replays, self._replays = self._replays, {}
+        try:
+            yield
+        finally:
+            self._replays = replays
 
     def close(self) -> None:
         """Free the graphs."""
