@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atlasd.errors import AtlasdError
 
 COMMANDS = {
     "start": "start the daemon and wait until the model is ready",
@@ -70,13 +74,18 @@ def _run(command: str, words: list[str]) -> int:
         return _complain(error, NOT_RUNNING)
     except AtlasdError as error:
         return _complain(error, FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # A folder that cannot be written, a disk that is full: no fault of the program's.
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _complain(AtlasdError(f"{what}.", "See: atlasd doctor"), FAILED)
 
 
-def _complain(error: Exception, status: int) -> int:
-    message, hint = getattr(error, "message", str(error)), getattr(error, "hint", "")
-    print(f"atlasd: {message}", file=sys.stderr)
-    if hint:
-        print(f"        {hint}", file=sys.stderr)
+def _complain(error: AtlasdError, status: int) -> int:
+    print(f"atlasd: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"        {error.hint}", file=sys.stderr)
     return status
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import styled
-from atlasd.errors import RequestError
+from atlasd.errors import AtlasdError, NotRunningError, RequestError
 
 HELP = "Ctrl-C ends an answer, Ctrl-D the conversation; /new starts over, /help shows this."
 
@@ -48,8 +48,10 @@ def run(options: argparse.Namespace) -> int:
 def _quoted(path: Path) -> str:
     try:
         return f"{path}:\n```\n{path.read_text(encoding='utf-8')}\n```\n\n"
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} cannot be read as text ({error}).") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} cannot be read as text: it is not UTF-8.") from None
 
 
 def _converse(opening: list[dict[str, str]], files: str, options: argparse.Namespace) -> int:
@@ -72,8 +74,16 @@ def _converse(opening: list[dict[str, str]], files: str, options: argparse.Names
             print(styled(HELP, "dim"))
         elif line.strip():
             first = files if len(said) == len(opening) else ""
-            said.append({"role": "user", "content": first + line})
-            said.append({"role": "assistant", "content": _answer(said, options)})
+            asked = {"role": "user", "content": first + line}
+            try:
+                answer = _answer([*said, asked], options)
+            except NotRunningError:
+                raise
+            except AtlasdError as error:
+                # The conversation is still there: it can be asked otherwise, or begun anew.
+                print(styled(str(error), "red"), file=sys.stderr)
+            else:
+                said += [asked, {"role": "assistant", "content": answer}]
 
 
 def _answer(messages: list[dict[str, str]], options: argparse.Namespace) -> str:

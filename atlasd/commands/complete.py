@@ -88,11 +88,12 @@ def locate(place: str) -> Cursor:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise RequestError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} cannot be read as text ({error}).") from None
-    lines = text.splitlines(keepends=True) or [""]
-    if text.endswith("\n"):
-        lines.append("")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} cannot be read as text: it is not UTF-8.") from None
+    # Editors count line feeds alone; splitlines would count form feeds as well.
+    lines = re.split(r"(?<=\n)", text)
     number = int(found["line"])
     if not 1 <= number <= len(lines):
         raise RequestError(f"{path.name} has lines 1 to {len(lines)}, not {number}.")

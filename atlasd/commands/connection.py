@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -41,16 +42,16 @@ class Connection:
         self, method: str, path: str, body: Any = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """The answer to one request."""
-        answer: dict[str, Any] = json.loads(self._open(method, path, body, timeout).read())
+        answer: dict[str, Any] = json.loads(b"".join(self._read(method, path, body, timeout)))
         return answer
 
     def text(self, path: str, timeout: float | None = None) -> str:
         """The answer to a GET, as text."""
-        return self._open("GET", path, None, timeout).read().decode()
+        return b"".join(self._read("GET", path, None, timeout)).decode()
 
     def lines(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         """The objects of a newline-delimited answer, as they come."""
-        for line in self._read(self._open(method, path, body, None)):
+        for line in self._read(method, path, body):
             if line.strip():
                 value = json.loads(line)
                 _raise_for(value)
@@ -58,24 +59,31 @@ class Connection:
 
     def events(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         """The data of server-sent events, as they come."""
-        for line in self._read(self._open(method, path, body, None)):
+        for line in self._read(method, path, body):
             if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
                 value = json.loads(line[6:])
                 _raise_for(value)
                 yield value
 
-    def _read(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        try:
-            yield from response
-        except (http.client.HTTPException, ConnectionError):
-            raise AtlasdError("The daemon ended the connection.", "See: atlasd status") from None
-        finally:
-            response.close()
+    def _read(
+        self, method: str, path: str, body: Any, timeout: float | None = None
+    ) -> Iterator[bytes]:
+        """The answer's lines."""
+        with contextlib.closing(_SocketHTTP(self._path, timeout)) as connection:
+            response = self._asked(connection, method, path, body)
+            try:
+                yield from response
+            except TimeoutError:
+                raise AtlasdError("The daemon does not answer.", "See: atlasd doctor") from None
+            except (http.client.HTTPException, ConnectionError):
+                raise AtlasdError(
+                    "The daemon ended the connection.", "See: atlasd status"
+                ) from None
 
-    def _open(
-        self, method: str, path: str, body: Any, timeout: float | None
+    def _asked(
+        self, connection: _SocketHTTP, method: str, path: str, body: Any
     ) -> http.client.HTTPResponse:
-        connection = _SocketHTTP(self._path, timeout)
+        """The answer's head; a refusal is raised."""
         payload = None if body is None else json.dumps(body).encode()
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}

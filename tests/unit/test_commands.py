@@ -1,0 +1,186 @@
+"""Commands one by one: places in files, conversations, what is printed for people."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atlasd.commands import chat, complete, data, models, output, status, top
+from atlasd.commands.connection import Connection
+from atlasd.errors import AtlasdError, RequestError
+from atlasd.paths import paths
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("place", "offset"),
+    [("f.py:1:1", 0), ("f.py:1", 5), ("f.py:2:3", 8), ("f.py:3:1", 11), ("f.py:3", 11)],
+)
+def test_a_place_in_a_file_is_found(tmp_path: Path, place: str, offset: int) -> None:
+    # A form feed is no end of a line, for no editor.
+    (tmp_path / "f.py").write_text("hé\flo\nlast\n")
+    cursor = complete.locate(str(tmp_path / place))
+    assert cursor.offset == offset
+    assert cursor.prefix + cursor.suffix == "hé\flo\nlast\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("f.py:9:1", "lines 1 to 3"), ("f.py:1:99", "columns 1 to 6"), ("g.py:1:1", "no file"),
+     ("f.py:x", "FILE:LINE:COL"), ("b.bin:1:1", "as text")],
+)  # fmt: skip
+def test_a_place_that_is_none_is_refused(tmp_path: Path, place: str, says: str) -> None:
+    (tmp_path / "f.py").write_text("héllo\nlast\n")
+    (tmp_path / "b.bin").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RequestError, match=says):
+        complete.locate(str(tmp_path / place))
+
+
+def test_ghost_text_stands_where_the_cursor_is(tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("a\nf(x)\nb\n")
+    cursor = complete.locate(str(tmp_path / "f.py:2:3"))
+    item = {"text": "y, z)", "replace_right": 2}
+    assert complete.shown(cursor, item) == "a\nf(y, z)\nb"
+
+
+def test_numbers_for_people() -> None:
+    assert [output.count(n) for n in (7, 1234, 234_900, 5_000_000)] == [
+        "7", "1,234", "234.9k", "5.0M"]  # fmt: skip
+    assert [output.size(n) for n in (5, 2048, 3 << 20, 7 << 30)] == [
+        "5 bytes", "2.0 kB", "3.0 MB", "7.0 GB"]  # fmt: skip
+    assert [output.duration(s) for s in (5, 600, 7300)] == ["5 s", "10 min", "2 h 1 min"]
+    assert top.spark([0, 1, 2]) == " ▄█"
+    assert top.spark([]) == ""
+    assert top.spark([0.5, 2.0], 1.0) == "▄█"
+
+
+def test_top_shows_what_the_dashboard_draws() -> None:
+    from rich.console import Console
+
+    points = [{"accepted": 0.5, "confidence": 0.6, "lookahead": 4.0}] * 3
+    status = {
+        "version": "1", "model": {"name": "m"}, "state": "ready", "uptime_s": 5, "drafting": True,
+        "served": {"output_tokens": 9, "prompt_tokens": 9, "cached_tokens": 1, "decode_s": 1.0,
+                   "drafted": {"positions": 4}, "accepted": {"positions": 2}},
+        "engine": {"streams": 1, "queued": 0, "memory": {"weights": 2048}},
+        "repositories": [{"root": "/r", "files": 2, "tokens": 3, "state": "watching"}],
+        "drawn": {"speed": {"decoding": 200.0, "plain": 100.0},
+                  "repositories": [{"root": "/r", "points": points}]},
+    }  # fmt: skip
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(top.view(status, [10.0]))
+        said = console.export_text()
+    assert "200 tokens/s in the last streams, without drafting 100 tokens/s (2.00x)" in said
+    assert "60%" in said
+    assert "4.0 ▂▂▂" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"memory": {"weights": 7 << 30, "graphs": 3 << 20, "neural": 2048, "adapter": 5}},
+         "weights 7.0 GB, graphs 3.0 MB, neural 2.0 kB, adapter 5 bytes"),
+        (None, "weights 2.0 kB"),
+    ],
+)  # fmt: skip
+def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, said: str) -> None:
+    told = {
+        "state": "ready", "version": "1", "pid": 1, "socket": "s", "uptime_s": 5,
+        "http": {"port": 0},
+        "drafting": True, "error": "", "store": True, "repositories": [], "engine": engine,
+        "model": {"name": "m", "memory": {"weights": 2048}},
+        "served": {"requests": 0, "output_tokens": 0, "decode_s": 0.0, "drafted": {},
+                   "accepted": {}},
+    }  # fmt: skip
+    line = next(line for line in status.describe(told).splitlines() if "memory" in line)
+    assert line.endswith(said)
+
+
+def test_models_that_cannot_be_served_say_why() -> None:
+    assert models.unserved({"architectures": ["Qwen2ForCausalLM"]}) == ""
+    assert "GemmaForCausalLM" in models.unserved({"architectures": ["GemmaForCausalLM"]})
+    held = models.Memory(4 * 2**30, "a GPU")
+    fits = {one["name"]: one["fits"] for one in models.known(held)}
+    assert fits["Qwen/Qwen2.5-Coder-0.5B"]
+    assert not fits["Qwen/Qwen2.5-Coder-32B"]
+
+
+def test_stored_data_is_described() -> None:
+    said = data.describe({
+        "bytes": 2048, "completions": {}, "learned": [],
+        "repositories": [{"root": "/r", "name": "r", "files": 3, "tokens": 1200,
+                          "completions": {"accepted": 2}, "learned": []}],
+        "machines": [{"machine": "m", "model": "k", "threads": None, "bytes": 10}],
+    })  # fmt: skip
+    assert "2.0 kB in the database" in said
+    assert "accepted 2" in said
+    assert "None" not in said
+
+
+def test_a_file_for_the_chat_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert "```\ntext\n```" in chat._quoted(tmp_path / "a.txt")
+    with pytest.raises(AtlasdError, match="No such file"):
+        chat._quoted(tmp_path / "missing")
+    (tmp_path / "b.bin").write_bytes(b"\xff")
+    with pytest.raises(AtlasdError, match="not UTF-8"):
+        chat._quoted(tmp_path / "b.bin")
+
+
+def test_an_answer_that_stops_coming_is_told_in_one_line(tmp_path: Path) -> None:
+    path = paths({"ATLASD_HOME": str(tmp_path)})
+    path.create()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path.socket))
+        listener.listen()
+
+        def half() -> None:
+            client, _ = listener.accept()
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+            time.sleep(0.3)
+            client.close()
+
+        answering = threading.Thread(target=half)
+        answering.start()
+        with pytest.raises(AtlasdError, match="does not answer"):
+            Connection(path).call("GET", "/", timeout=0.1)
+        answering.join()
+
+
+def test_a_conversation_survives_an_answer_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    class Daemon:
+        def call(self, *_: object, **__: object) -> dict[str, object]:
+            return {"model": {"name": "m"}}
+
+        def events(self, method: str, path: str, body: dict[str, object]) -> Iterator[object]:
+            asked.append([one["content"] for one in body["messages"]])
+            if len(asked) == 1:
+                raise AtlasdError("The prompt has 9999 tokens.")
+            yield {"choices": [{"delta": {"content": "yes"}}]}
+
+    lines = iter(["too long", "short", "again"])
+    monkeypatch.setattr(chat, "Connection", Daemon)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda _: next(lines, None) or _end())
+    assert chat.run(chat.parser().parse_args([])) == 0
+    assert "9999 tokens" in capsys.readouterr().err
+    assert asked == [["too long"], ["short"], ["short", "yes", "again"]]
+
+
+def _end() -> str:
+    raise EOFError
