@@ -84,13 +84,14 @@ class Step:
 
 
 def run_step(decoder: CpuDecoder, rows: int, context: int, profile_first: bool) -> Step:
-    tokens = np.arange(rows, dtype=np.int32) + np.int32(5)
+    row = np.arange(rows, dtype=np.int32)
+    tokens, slots, positions = row + np.int32(5), row * 0, row + np.int32(context)
     walls: dict[bool, float] = {}
     before = decoder.profile()
     for profiling in (profile_first, not profile_first):
         decoder.set_profiling(profiling)
         began = time.perf_counter()
-        decoder.forward(tokens, tokens * 0, tokens - 5 + context, tokens - 5)
+        decoder.forward(tokens, slots, positions, row)
         walls[profiling] = time.perf_counter() - began
     decoder.set_profiling(False)
     after = decoder.profile()

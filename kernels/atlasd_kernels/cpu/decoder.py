@@ -101,7 +101,8 @@ class CpuDecoder:
         )
         check(native().create(ctypes.byref(config), ctypes.byref(self._handle)))
         self._logits_ld: int = native().logits_ld(self._handle)
-        self._logits = np.empty((0, self._logits_ld), np.float32)
+        self._make_logits(0)
+        self._make_rows(64)
         self.isa: str = native().isa_of(self._handle).decode()
 
     @property
@@ -124,35 +125,38 @@ class CpuDecoder:
         so a row sees the earlier rows of its slot in the same call. The array is valid until the
         next call. ``prefill`` changes nothing here: the bits are the same either way.
         """
-        tokens, slots, positions = (
-            np.ascontiguousarray(a, np.int32) for a in (tokens, slots, positions)
-        )
-        if not tokens.shape == slots.shape == positions.shape == (len(tokens),):
+        count, inverse = len(tokens), None
+        if not len(slots) == len(positions) == count:
             raise ValueError("tokens, slots and positions must be of one length")
-        wanted = np.ascontiguousarray(wanted, np.int32)
-        inverse = None
-        if len(wanted) > 1 and not (np.diff(wanted) > 0).all():
+        if len(wanted) > 1 and not (wanted[1:] > wanted[:-1]).all():
             wanted, inverse = np.unique(wanted, return_inverse=True)
+        if max(count, len(wanted)) > self._rows.shape[1]:
+            self._make_rows(max(count, len(wanted)))
         if len(self._logits) < len(wanted):
-            self._logits = np.empty((len(wanted), self._logits_ld), np.float32)
+            self._make_logits(len(wanted))
             self._place_states()
-        check(
-            native().forward(
-                self.handle,
-                tokens.ctypes.data,
-                slots.ctypes.data,
-                positions.ctypes.data,
-                len(tokens),
-                wanted.ctypes.data,
-                len(wanted),
-                self._logits.ctypes.data,
-            )
-        )
+        rows = self._rows
+        rows[0, :count], rows[1, :count], rows[2, :count] = tokens, slots, positions
+        rows[3, : len(wanted)] = wanted
+        first, second, third, fourth = self._addresses
+        call = (first, second, third, count, fourth, len(wanted), self._logits_address)
+        check(native().forward(self.handle, *call))
         logits = self._logits[: len(wanted), : self.vocab_size]
         if self._states is not None:
             states = self._states[: len(wanted)]
             self.states = states if inverse is None else states[inverse]
         return logits if inverse is None else logits[inverse]
+
+    def _make_rows(self, count: int) -> None:
+        """Arrays for tokens, slots, positions and wanted rows, whose addresses are asked for once:
+        asking costs as much as a small layer."""
+        self._rows = np.empty((4, count), np.int32)
+        first = self._rows.ctypes.data
+        self._addresses = tuple(first + 4 * count * number for number in range(4))
+
+    def _make_logits(self, rows: int) -> None:
+        self._logits = np.empty((rows, self._logits_ld), np.float32)
+        self._logits_address = self._logits.ctypes.data
 
     def keep_states(self) -> None:
         """Have ``forward`` leave the final normalised states of its logits' rows in ``states``."""
