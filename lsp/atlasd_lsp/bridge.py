@@ -42,6 +42,7 @@ class Bridge:
         self._connecting: asyncio.Task[bool] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._edits: dict[str, asyncio.TimerHandle] = {}
+        self._telling = asyncio.Lock()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something beside the requests; its errors are logged, not raised."""
@@ -128,11 +129,13 @@ class Bridge:
             self.spawn(self._tell(fates))
 
     async def _tell(self, fates: list[Told]) -> None:
-        for one in fates:
-            body: dict[str, Any] = {"id": one.id, "fate": one.fate}
-            if one.accepted_length is not None:
-                body["accepted_length"] = one.accepted_length
-            await self.quietly("/atlasd/v1/fate", body)
+        # Its waiters come in their order; requests beside each other would not.
+        async with self._telling:
+            for one in fates:
+                body: dict[str, Any] = {"id": one.id, "fate": one.fate}
+                if one.accepted_length is not None:
+                    body["accepted_length"] = one.accepted_length
+                await self.quietly("/atlasd/v1/fate", body)
 
     def edited(self, path: str, repository: str | None, text: str) -> None:
         """An open buffer changed: pass it on once typing has paused."""

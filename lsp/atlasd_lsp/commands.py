@@ -12,9 +12,7 @@ from atlasd_lsp.fates import Told, part_fate
 
 async def accept(bridge: Bridge, id: str) -> None:
     """The client accepted a whole suggestion."""
-    original, _ = bridge.shown.original(id)
-    bridge.shown.settle(original)
-    bridge.tell([Told(original, "accepted")])
+    bridge.tell(bridge.shown.accepted(id))
 
 
 async def accept_part(bridge: Bridge, id: str, text: str, units: int) -> None:

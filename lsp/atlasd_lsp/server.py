@@ -14,6 +14,7 @@ from atlasd_lsp import __version__, commands, inline
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.cursor import file_path, owning_root
 from atlasd_lsp.fates import Told
+from atlasd_lsp.lines import count_lines_by_protocol
 from atlasd_lsp.loading import show_loading
 from atlasd_lsp.options import parse_options
 from atlasd_lsp.socket_path import socket_path
@@ -29,6 +30,7 @@ class AtlasdServer(LanguageServer):
 
 def make_server() -> AtlasdServer:
     """A server with every feature registered."""
+    count_lines_by_protocol()
     server = AtlasdServer()
     _register_session(server)
     _register_documents(server)

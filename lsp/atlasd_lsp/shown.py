@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from lsprotocol import types
 from pygls.workspace import PositionCodec
 
 from atlasd_lsp.fates import Edit, Pending, Told, follow
+from atlasd_lsp.lines import lines_of
+
+_REMEMBERED = 200
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Shown:
     def __init__(self) -> None:
         self._documents: dict[str, _OnScreen] = {}
         self._same: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._accepted: deque[str] = deque(maxlen=_REMEMBERED)
+        """Told of as accepted, so that it is told once."""
 
     def show(self, uri: str, source: str, suggestions: list[Pending]) -> list[Told]:
         """New suggestions replace a document's old ones, which are superseded."""
@@ -45,7 +50,7 @@ class Shown:
         for one in old:
             if one.rest == new.text and one.start + one.known == new.start:
                 self._same[new.id] = (one.id, one.known)
-                if len(self._same) > 200:
+                if len(self._same) > _REMEMBERED:
                     self._same.popitem(last=False)
                 one.replace_right = new.replace_right
                 return one
@@ -89,9 +94,20 @@ class Shown:
         if decided:
             # Alternatives that were not chosen are not worth a word of their own.
             told = decided
+            self._accepted.extend(one.id for one in told if one.fate == "accepted")
         if all(pending.over for pending in screen.suggestions):
             del self._documents[uri]
         return told
+
+    def accepted(self, id: str) -> list[Told]:
+        """The client told that all of a suggestion was accepted. Whether the edit that brings it
+        comes before or after that, one of them tells it."""
+        first, _ = self.original(id)
+        self.settle(first)
+        if first in self._accepted:
+            return []
+        self._accepted.append(first)
+        return [Told(first, "accepted")]
 
     def settle(self, id: str) -> None:
         """The client told the end of this suggestion."""
@@ -110,7 +126,7 @@ class Shown:
 def _edit(source: str, change: types.TextDocumentContentChangeEvent, codec: PositionCodec) -> Edit:
     if not isinstance(change, types.TextDocumentContentChangePartial):
         return _whole_change(source, change.text)
-    lines = source.splitlines(True)
+    lines = lines_of(source)
     within = codec.range_from_client_units(lines, change.range)
     start = _offset(lines, within.start.line, within.start.character)
     end = _offset(lines, within.end.line, within.end.character)

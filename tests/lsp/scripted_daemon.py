@@ -21,7 +21,9 @@ class ScriptedDaemon:
         self.places: dict[str, dict[str, Any]] = {}
         self.pid = 1
         self.progress: list[dict[str, Any]] = [{"state": "ready"}]
-        self.delay_s = 0.0
+        self.answering = asyncio.Event()
+        """Clear it, and completions wait for their answer until it is set again."""
+        self.answering.set()
         self.cancelled = 0
         self._runner: web.AppRunner | None = None
 
@@ -55,7 +57,7 @@ class ScriptedDaemon:
         self.calls.append((request.path, body))
         if request.path == "/atlasd/v1/complete":
             try:
-                await asyncio.sleep(self.delay_s)
+                await self.answering.wait()
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
