@@ -22,7 +22,7 @@ from atlasd.draft.learned import SourceState
 from atlasd.draft.mixture import PRIOR, Mixture
 from atlasd.draft.place_arrays import PlaceArrays
 from atlasd.draft.positions_index import PositionIndex
-from atlasd.draft.recycle import Recycle
+from atlasd.draft.recycle import RECENT, Recycle
 from atlasd.draft.segments import Segment
 
 _STATES = range(5)
@@ -59,7 +59,7 @@ class NativeMixture(Mixture):
         self.positions.begin(stream, tokens)
         if stream.learn and len(tokens) > 2:
             self._attach()
-            recent = tokens[-4096:]
+            recent = tokens[-RECENT:]
             self._library.read(self._text, recent.ctypes.data, len(recent))
         handle = self._library.stream(
             tokens.ctypes.data,

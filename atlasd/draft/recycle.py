@@ -15,6 +15,10 @@ from atlasd.draft.drafter import Int32, StreamView, VerifiedRows
 _PAIR_BITS = 19
 _PAIR_SLOTS = 1 << _PAIR_BITS
 _MULTIPLIER = 0x9E3779B1
+RECENT = 512
+"""Of a prompt, the last tokens that are read: reading is paid for before the first draft, and what
+came earlier changes hardly a draft."""
+
 _REJECTED = 8
 """Rows behind a rejection that are learned from: farther ones read too strange a text."""
 
@@ -93,7 +97,7 @@ class Recycle:
         self._tag_at = self.tags.data
 
     def begin(self, stream: StreamView) -> None:
-        tokens = np.array(stream.tokens[-4096:], np.int32)
+        tokens = np.array(stream.tokens[-RECENT:], np.int32)
         if len(tokens) < 3:
             return
         self.single.latest[tokens[:-1]] = tokens[1:]

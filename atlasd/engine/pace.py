@@ -12,6 +12,10 @@ import math
 BUDGET = 0.008
 """Share of a plain step's time that asking in vain may take."""
 
+FIRST_REST = 8
+"""Steps before the first attempt in a stream, where attempts have lost in those before it: taking
+up a stream costs as much as a few attempts, which a short one would never earn."""
+
 LONGEST_REST = 24
 """Steps; text changes its nature within a few dozen tokens."""
 
@@ -21,13 +25,13 @@ SLOW, FAST = 1 / 8, 1 / 2
 
 class Pace:
     """The drafting of one stream. ``usual`` is what it brings in other streams, in milliseconds
-    a step; a new stream gets a few attempts whatever that is."""
+    a step; a new stream gets a few attempts whatever that is, at once or after ``FIRST_REST``."""
 
     def __init__(self, usual: float) -> None:
         self.net_ms = max(usual, 0.0)
         """Running mean of milliseconds gained less milliseconds spent, per planned step."""
-        self._length = 1
-        self._wait = 0
+        self._length = 1 if usual >= 0.0 else FIRST_REST
+        self._wait = self._length - 1
 
     def due(self) -> bool:
         """Whether to plan now; call once a step."""

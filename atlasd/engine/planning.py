@@ -64,22 +64,20 @@ class Planning:
 
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
-        wanted = [part for part in parts if part.logits and part.stream.drafting]
-        if not wanted:
+        due = [p for p in parts if p.logits and p.stream.drafting and self._due(p.stream.number)]
+        if not due:
             return
         started = self._now()
         try:
-            for part in wanted:
+            for part in due:
                 self._begin(part.stream)
-            due = [part for part in wanted if self._due(part.stream.number)]
-            if due:
-                self._plan(due)
+            self._plan(due)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
             return
-        share = (self._now() - started) * 1e3 / len(wanted)
-        for part in wanted:
+        share = (self._now() - started) * 1e3 / len(due)
+        for part in due:
             part.stream.stats.draft_ms += share
             self._spent_ms[part.stream.number] = share
 
@@ -106,14 +104,13 @@ class Planning:
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
-        if not stream.begun:
-            return
-        stream.begun = False
-        try:
-            self._catch_up(stream)
-            self._controller.end(stream.view)
-        except Exception:
-            self._failed("ending a stream")
+        if stream.begun:
+            stream.begun = False
+            try:
+                self._catch_up(stream)
+                self._controller.end(stream.view)
+            except Exception:
+                self._failed("ending a stream")
         for kept in (self._paces, self._told, self._spent_ms):
             kept.pop(stream.number, None)
 
@@ -125,12 +122,16 @@ class Planning:
     def _begin(self, stream: Stream) -> None:
         if not stream.begun:
             stream.begun = True
-            self._paces[stream.number] = Pace(self._usual_ms)
             self._told[stream.number] = len(stream.tokens)
             self._controller.begin(stream.view)
 
     def _due(self, number: int) -> bool:
-        if self._costs is None or self._paces[number].due():
+        if self._costs is None:
+            return True
+        pace = self._paces.get(number)
+        if pace is None:
+            pace = self._paces[number] = Pace(self._usual_ms)
+        if pace.due():
             return True
         self._keep(number, None)
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
-from atlasd.engine.pace import LONGEST_REST, Pace
+from atlasd.engine.pace import FIRST_REST, LONGEST_REST, Pace
 
 
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
@@ -37,6 +37,15 @@ def test_drafting_is_back_once_a_draft_holds():
 
 def test_a_stream_begins_with_the_credit_of_the_others():
     assert planned(Pace(1.0), 20, 0.0, 0.2, 1.5) > planned(Pace(-1.0), 20, 0.0, 0.2, 1.5)
+
+
+def test_where_others_lost_a_stream_is_first_tried_after_a_few_steps():
+    for usual, steps in [(0.0, 0), (1.0, 0), (-0.1, FIRST_REST - 1)]:
+        pace = Pace(usual)
+        assert [pace.due() for _ in range(steps + 1)] == [False] * steps + [True]
+        # What held there is gained at once, whatever others lost.
+        pace.settled(gained_ms=2.0, spent_ms=0.2, plain_ms=1.5)
+        assert pace.due()
 
 
 def test_calibrations_keep_the_last_used_models():
