@@ -1,14 +1,16 @@
-"""Teach the target to leave its loops: unlikelihood of its own repetitions beside plain training.
+"""Teach the target to leave its loops: its own repetitions become less likely, the rest stays.
 
     python -m training.unlikelihood --run decayed --data training/work/packed/c --minutes 18
     python -m training.unlikelihood --target FOLDER --data training/work/packed/c --out FOLDER
 
 A last stage. The target goes on greedily with pieces of the training data; where it falls into a
-loop, the tokens of the third repetition are made less likely (sequence-level unlikelihood, Welleck
-et al., 2019) until each is at most `--share` as probable as the same token was when it came first
-(a bound relative to the first time as in DITTO, Xu et al., 2022: what a grammar demands stays
-probable). Every step also reads rows of the data as they are, so that the rest is not forgotten.
-The embedding stays: a loop is a matter of context, and drafters share the embedding.
+loop, as evaluate.is_loop sees one, what repeats is made less likely (sequence-level unlikelihood,
+Welleck et al., 2019). Not every token of it: a loop is left at the one place where another token
+is preferred, so only the `--weakest` tokens count, those with the closest rivals, until the rival
+is `--margin` nats ahead. Penalising all of them took from what is certain and broke few loops.
+Every step also holds the distributions on rows of the data to what they were (KL), which has no
+noise where nothing changed: plain likelihood on so few rows costs more than it mends. The
+embedding stays: a loop is a matter of context, and drafters share the embedding.
 
 The stage lives in run `--branch` and goes on there when it was interrupted.
 """
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.distill import ROWS, divergence
 from training.export import load, write
 from training.fetch import HERE
 from training.generate import Cache, advance
@@ -32,7 +35,7 @@ from training.model import Decoder, Shape
 from training.muon import Muon
 from training.tokenizer import end_id
 from training.train import Rows, Run, optimisers
-from training.workers import Workers, backward
+from training.workers import Workers
 
 LONGEST_PERIOD, TIMES, LEAST = 50, 3, 30  # of a loop, as evaluate.is_loop sees one
 SPARED = 12  # tokens of repetition that are never penalised: code does repeat that much
@@ -49,9 +52,9 @@ class Loop(NamedTuple):
     period: int
     end: int
 
-    def penalised(self) -> range:
-        """The third repetition, later where the period is short."""
-        return range(self.start + max((TIMES - 1) * self.period, SPARED), self.end)
+    def repeated(self) -> range:
+        """All but what came first, and but what is too short to be strange in code."""
+        return range(self.start + max(self.period, SPARED), self.end)
 
 
 def find_loop(tokens: list[int]) -> Loop | None:
@@ -112,14 +115,16 @@ def own_loops(
     return found
 
 
-def penalty(states: Tensor, head: Tensor, tokens: Tensor, bound: Tensor) -> Tensor:
-    """-log(1 - p) of tokens [rows] under states [rows, hidden], 0 where p is at most `bound`."""
-    logits = states @ head.T
-    norm = logits.logsumexp(dim=-1)
+def penalty(states: Tensor, head: Tensor, tokens: Tensor, margin: float) -> Tensor:
+    """How far each of tokens [rows] is above a place `margin` nats behind its best rival.
+
+    states [rows, hidden]; the gradient is that of the token's log-probability: it hardly touches
+    what is certain, such as the rest of a word, and is strongest where there was a choice.
+    """
+    scores = F.log_softmax(states @ head.T, dim=-1)
     picked = tokens[:, None]
-    others = logits.scatter(1, picked, -math.inf).logsumexp(dim=-1)
-    probable = (logits.detach().gather(1, picked)[:, 0] - norm.detach()).exp()
-    return torch.where(probable > bound, norm - others, 0.0)
+    rivals = scores.detach().scatter(1, picked, -math.inf).amax(dim=-1)
+    return (scores.gather(1, picked)[:, 0] - rivals + margin).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -127,42 +132,62 @@ class Settings:
     groups: int = 2  # of prompts, per step
     prompts: int = 16  # in a group
     limit: int = 200  # tokens of a continuation
-    weight: float = 1.0
-    share: float = 0.5
+    weight: float = 0.1
+    margin: float = 0.5  # nats
+    weakest: int = 2  # tokens of a loop
     seed: int = 1
 
 
-def loop_loss(model: Decoder, found: list[tuple[list[int], Loop]], share: float) -> Tensor:
-    """The mean penalty of each loop's third repetition, summed over the loops."""
+def loop_loss(
+    model: Decoder, found: list[tuple[list[int], Loop]], margin: float, weakest: int
+) -> Tensor:
+    """The mean penalty of each loop's `weakest` repeated tokens, summed over the loops."""
     end = end_id(model.shape.vocabulary)
     row: list[int] = []
-    targets: list[int] = []  # places in the row that are penalised
-    firsts: list[int] = []  # where the same token of the same loop came first
-    weights: list[float] = []
+    places: list[range] = []  # in the row
     for tokens, loop in found:
         begin = len(row) + len(tokens) - loop.end  # of the continuation
-        penalised = loop.penalised()
-        targets += [begin + at for at in penalised]
-        firsts += [begin + loop.start + (at - loop.start) % loop.period for at in penalised]
-        weights += [1 / len(penalised)] * len(penalised)
+        repeated = loop.repeated()
+        places.append(range(begin + repeated.start, begin + repeated.stop))
         row += [*tokens, end]  # one row of documents: nothing is padded
     packed = torch.tensor(row)
-    states = model.hidden(packed[None], end)[0]
-    after, before, wanted = torch.tensor(targets), torch.tensor(firsts), packed[targets]
-    head = model.embed.weight
+    picked = torch.tensor([place for several in places for place in several])
+    states = model.hidden(packed[None], end)[0][picked - 1]
+    costs = penalty(states, model.embed.weight, packed[picked], margin)
+    of_loops = costs.split([len(several) for several in places])
+    least = [of.topk(min(weakest, len(of)), largest=False).values.mean() for of in of_loops]
+    return torch.stack(least).sum()
+
+
+def anchor(model: Decoder, start: Decoder, batch: Tensor, parts: int) -> float:
+    """Add the gradients of batch [rows, width] over `parts`: KL from `start`, in nats per token."""
+    end = end_id(model.shape.vocabulary)
     with torch.no_grad():
-        logits = F.linear(states[before - 1], head)
-        first = (logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=-1)).exp()
-    return torch.tensor(weights) @ penalty(states[after - 1], head, wanted, share * first)
+        wanted = start.hidden(batch[:, :-1], end).flatten(0, 1)
+    states = model.hidden(batch[:, :-1], end).flatten(0, 1)
+    # One chunk's logits at a time: gradients of the states are collected, then sent back once.
+    leaf, head, total = states.detach().requires_grad_(), model.embed.weight.detach(), 0.0
+    for chunk, teacher in zip(leaf.split(ROWS), wanted.split(ROWS), strict=True):
+        loss = divergence(chunk, teacher, head, head) * len(chunk) / (len(leaf) * parts)
+        loss.backward()
+        total += float(loss.detach())
+    states.backward(leaf.grad)
+    return total
 
 
 class LoopWorkers(Workers):
     """Workers whose first `groups` parts of a step are continuations, the others rows to read."""
 
     def __init__(
-        self, model: Decoder, muon: Muon, rows: Rows, settings: Settings, count: int
+        self,
+        model: Decoder,
+        start: Decoder,
+        muon: Muon,
+        rows: Rows,
+        settings: Settings,
+        count: int,
     ) -> None:
-        self.rows, self.settings = rows, settings
+        self.start, self.rows, self.settings = start, rows, settings
         self.counts = torch.zeros(count, 3).share_memory_()  # of loops, their penalty, tokens
         super().__init__(model, muon, rows.read, count)
 
@@ -180,7 +205,7 @@ class LoopWorkers(Workers):
                 self.counts[number] += torch.tensor(self._penalise([first, part]))
             else:
                 batch = self.read(first + (part - groups) * rows, rows)
-                self.losses[number] += backward(self.model, batch, parts - groups)
+                self.losses[number] += anchor(self.model, self.start, batch, parts - groups)
 
     def _penalise(self, place: list[int]) -> tuple[float, float, float]:
         """Add the gradients of one group's loops: their number, their penalty, their tokens."""
@@ -192,7 +217,7 @@ class LoopWorkers(Workers):
         found = own_loops(self.model, prompts, settings.limit, end)
         if not found:
             return 0.0, 0.0, 0.0
-        loss = loop_loss(self.model, found, settings.share)
+        loss = loop_loss(self.model, found, settings.margin, settings.weakest)
         (loss * settings.weight / (settings.groups * settings.prompts)).backward()
         return len(found), float(loss.detach()), sum(len(tokens) for tokens, _ in found)
 
@@ -208,10 +233,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8192, help="tokens of the data per step")
     parser.add_argument("--prompts", type=int, default=32, help="continued per step")
     parser.add_argument("--limit", type=int, default=200, help="tokens of a continuation")
-    parser.add_argument("--weight", type=float, default=1.0, help="of the penalty")
-    parser.add_argument("--share", type=float, default=0.5, help="of the first probability")
-    parser.add_argument("--lr", type=float, default=0.002, help="of Muon, at the start")
-    parser.add_argument("--small-lr", type=float, default=0.0002, help="of norms and biases")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the penalty")
+    parser.add_argument("--margin", type=float, default=0.5, help="nats behind the best rival")
+    parser.add_argument("--weakest", type=int, default=2, help="tokens of a loop that count")
+    parser.add_argument("--lr", type=float, default=0.004, help="of Muon, at the start")
+    parser.add_argument("--small-lr", type=float, default=0.0004, help="of norms and biases")
     parser.add_argument("--minutes", type=float, default=18, help="all sessions together")
     parser.add_argument("--save-minutes", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2, help="processes of one thread each")
@@ -227,10 +253,11 @@ def begin(args: argparse.Namespace, branch: Run) -> dict[str, object]:
     if args.run is None:
         model = load(args.target)
         shape, state = model.shape.to_dict(), model.state_dict()
-        return {"shape": shape, "model": state, "tokens": 0, "positions": {}, **fresh}
+        fresh |= {"tokens": 0, "positions": {}}
+        return {"shape": shape, "model": state, "start": state, **fresh}
     if (saved := Run(args.run).load()) is None:
         raise SystemExit(f"there is no run {args.run}")
-    return {**saved, **fresh}
+    return {**saved, "start": saved["model"], **fresh}
 
 
 def main() -> None:
@@ -241,6 +268,8 @@ def main() -> None:
     model = Decoder(Shape(**state["shape"]))  # type: ignore[arg-type]
     model.load_state_dict(state["model"])  # type: ignore[arg-type]
     model.embed.weight.requires_grad_(False)
+    start = Decoder(model.shape).requires_grad_(False)
+    start.load_state_dict(state["start"])  # type: ignore[arg-type]
     optims = muon, adam = optimisers(model, args.lr, args.small_lr)
     adam.param_groups[0]["params"] = []  # the embedding
     for optim, saved in zip(optims, state["optimisers"], strict=False):  # type: ignore[call-overload]
@@ -249,9 +278,15 @@ def main() -> None:
     length = rows.data.shape[1] - 1
     groups = args.threads
     settings = Settings(
-        groups, args.prompts // groups, args.limit, args.weight, args.share, args.seed
+        groups,
+        args.prompts // groups,
+        args.limit,
+        args.weight,
+        args.margin,
+        args.weakest,
+        args.seed,
     )
-    workers = LoopWorkers(model, muon, rows, settings, args.threads)
+    workers = LoopWorkers(model, start, muon, rows, settings, args.threads)
     read = max(1, args.batch // length)
     step, tokens, before = state["step"], state["tokens"], state["seconds"]
     positions: dict[str, int] = dict(state["positions"])  # type: ignore[call-overload]
@@ -263,6 +298,7 @@ def main() -> None:
             {
                 "shape": model.shape.to_dict(),
                 "model": model.state_dict(),
+                "start": start.state_dict(),
                 "optimisers": [optim.state_dict() for optim in optims],
                 "step": step,
                 "tokens": tokens,
@@ -275,24 +311,24 @@ def main() -> None:
         factor = min((step + 1) / WARMUP, 1.0) * (1 - done)  # type: ignore[operator]
         for group in adam.param_groups:
             group["lr"] = args.small_lr * factor
-        loss = workers.step(position, groups + read, 1, args.lr * factor, MOMENTUM)
-        if not math.isfinite(loss + float(workers.counts.sum())):
-            raise RuntimeError(f"loss is {loss} at step {step}")
+        kl = workers.step(position, groups + read, 1, args.lr * factor, MOMENTUM)
+        if not math.isfinite(kl + float(workers.counts.sum())):
+            raise RuntimeError(f"KL is {kl} at step {step}")
         adam.step()
         workers.clear()
-        loops, unlikelihood, penalised = workers.counts.sum(dim=0).tolist()
+        loops, cost, added = workers.counts.sum(dim=0).tolist()
         position, step = position + read, step + 1  # type: ignore[operator]
-        tokens += read * length + int(penalised)  # type: ignore[operator]
+        tokens += read * length + int(added)  # type: ignore[operator]
         entry = {
             "step": step,
-            "loss": loss,
+            "kl": kl,
             "loops": loops / (groups * settings.prompts),
-            "penalty": unlikelihood / max(1.0, loops),
+            "penalty": cost / max(1.0, loops),
             "lr": factor,
         }
         branch.log(entry)
         print(
-            f"step {step}  {done:.0%}  loss {loss:.3f}  loops {entry['loops']:.0%}"
+            f"step {step}  {done:.0%}  KL {kl:.4f}  loops {entry['loops']:.0%}"
             f"  penalty {entry['penalty']:.2f}  lr x{factor:.2f}",
             flush=True,
         )

@@ -1,5 +1,6 @@
 """The stage against loops: what it takes for one, what it penalises, and that the penalty works."""
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -32,7 +33,7 @@ def model() -> Decoder:
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
     data = np.random.default_rng(0).integers(0, END, (6, 513)).astype(np.uint16)
-    data[:, 256] = END
+    data[:, 60] = END
     data.tofile(tmp_path / "rows.bin")
     (tmp_path / "rows.json").write_text(json.dumps({"width": 513, "rows": 6}))
     return Rows(tmp_path / "rows")
@@ -47,8 +48,8 @@ def test_a_loop_is_found_where_it_is_first_complete(period: int) -> None:
     assert loop == Loop(start=17, period=period, end=17 + size)
     assert evaluate.is_loop(tokens[: loop.end])
     assert not any(evaluate.is_loop(tokens[:end]) for end in range(loop.end))
-    spared = max(2 * period, unlikelihood.SPARED)
-    assert list(loop.penalised()) == list(range(17 + spared, 17 + size))
+    spared = max(period, unlikelihood.SPARED)
+    assert list(loop.repeated()) == list(range(17 + spared, 17 + size))
 
 
 def test_loops_are_found_where_is_loop_sees_them() -> None:
@@ -97,20 +98,20 @@ def test_own_loops_are_the_greedy_continuations_that_loop_cut_there(model: Decod
     assert {tuple(tokens): loop for tokens, loop in found} == wanted
 
 
-def test_the_penalty_is_unlikelihood_above_its_bound_and_nothing_below() -> None:
+def test_the_penalty_is_the_lead_over_the_best_rival() -> None:
     torch.manual_seed(0)
     states, head = torch.randn(5, 8), torch.randn(11, 8)
     tokens = torch.tensor([0, 3, 3, 7, 10])
-    chances = (states @ head.T).softmax(dim=-1)[torch.arange(5), tokens]
-    made = unlikelihood.penalty(states, head, tokens, torch.zeros(5))
-    torch.testing.assert_close(made, -(1 - chances).log())
-    bound = chances.clone()
-    bound[:2] *= 0.9
-    made = unlikelihood.penalty(states, head, tokens, bound * 1.0001)
-    assert (made > 0).tolist() == [True, True, False, False, False]
+    scores = (states @ head.T).log_softmax(dim=-1)
+    for margin in (0.0, 2.0):
+        made = unlikelihood.penalty(states, head, tokens, margin)
+        for row, token in enumerate(tokens.tolist()):
+            rival = max(float(s) for at, s in enumerate(scores[row]) if at != token)
+            wanted = max(0.0, float(scores[row, token]) - rival + margin)
+            assert float(made[row]) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_step_makes_the_third_repetition_less_likely_and_leaves_the_embedding(
+def test_a_step_makes_the_weakest_repeated_tokens_less_likely_and_leaves_the_embedding(
     model: Decoder,
 ) -> None:
     model.embed.weight.requires_grad_(False)
@@ -118,22 +119,17 @@ def test_a_step_makes_the_third_repetition_less_likely_and_leaves_the_embedding(
     prompt = torch.randint(0, END, (70,)).tolist()
     loop = Loop(start=0, period=12, end=36)
     tokens = prompt + prompt[:12] * 3
-
-    def chances() -> torch.Tensor:
-        with torch.no_grad():
-            scores = model.logits(torch.tensor([tokens]))[0].log_softmax(dim=-1)
-        return scores[69:-1].gather(1, torch.tensor(tokens[70:])[:, None])[:, 0]
-
-    at_first = chances()
+    costs = []
     muon, adam = optimisers(model, 0.003, 0.001)
-    for _ in range(3):
-        loss = unlikelihood.loop_loss(model, [(tokens, loop)] * 2, share=0.0)
+    for _ in range(4):
+        loss = unlikelihood.loop_loss(model, [(tokens, loop)] * 2, margin=20.0, weakest=24)
+        costs.append(float(loss.detach()))
         loss.backward()
         for optim in (muon, adam):
             optim.step()
             optim.zero_grad(set_to_none=True)
-    change = chances() - at_first
-    assert float(change[24:].mean()) < -0.1
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] < costs[0] - 0.1
     assert model.embed.weight.equal(before)
 
 
@@ -143,8 +139,24 @@ def test_several_loops_in_one_row_cost_what_each_costs_alone(model: Decoder) -> 
         prompt = torch.randint(0, END, (80,)).tolist()
         size = max(30, 3 * period)
         several.append((prompt + (prompt[:period] * 4)[:size], Loop(0, period, size)))
-    alone = sum(unlikelihood.loop_loss(model, [one], 0.5) for one in several)
-    torch.testing.assert_close(unlikelihood.loop_loss(model, several, 0.5), alone)
+    alone = sum(unlikelihood.loop_loss(model, [one], 9.0, 2) for one in several)
+    torch.testing.assert_close(unlikelihood.loop_loss(model, several, 9.0, 2), alone)
+    assert float(alone.detach()) > 0
+
+
+def test_the_anchor_is_nothing_at_the_start_and_pulls_back_later(model: Decoder) -> None:
+    start = copy.deepcopy(model).requires_grad_(False)
+    batch = torch.randint(0, END, (1, 101))
+    assert unlikelihood.anchor(model, start, batch, 1) == pytest.approx(0.0, abs=1e-5)
+    assert all(float(p.grad.norm()) < 1e-4 for p in model.layers.parameters() if p.grad is not None)
+    model.zero_grad()
+    model.layers[0].out.weight.data.add_(0.3)
+    away = unlikelihood.anchor(model, start, batch, 1)
+    assert away > 0.001
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.sub_(parameter.grad, alpha=0.01)
+    assert unlikelihood.anchor(model, start, batch, 1) < away
 
 
 def test_the_command_stops_resumes_and_writes_a_run(
@@ -164,5 +176,6 @@ def test_the_command_stops_resumes_and_writes_a_run(
     steps = [json.loads(line)["step"] for line in log]
     assert steps == list(range(1, saved["step"] + 1))
     assert saved["positions"] == {"rows": saved["step"]}
+    assert saved["start"]["norm.weight"].equal(model.norm.weight)
     assert saved["model"]["embed.weight"].equal(model.embed.weight)
     assert not saved["model"]["norm.weight"].equal(model.norm.weight)
