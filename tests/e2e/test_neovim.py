@@ -18,6 +18,7 @@ pytestmark = pytest.mark.e2e
 
 ESCAPE, TAB = "\x1b", "\t"
 ALT_RIGHT, ALT_DOWN = "\x1b[1;3C", "\x1b[1;3B"
+F2 = "\x1bOQ"
 SUGGESTION = "add(left, right)\n    return left"
 
 
@@ -153,8 +154,8 @@ def test_tab_without_a_suggestion_does_what_it_did(editing: Editing) -> None:
 def test_health_finds_bridge_and_daemon(editing: Editing) -> None:
     wait_attached(editing)
     editing.terminal.type(":checkhealth atlasd\r")
-    shown = editing.terminal.until("atlasd-lsp 0.")
-    assert "ready" in editing.terminal.until("ready") or shown
+    editing.terminal.until("atlasd-lsp 0.")
+    editing.terminal.until("OK ready: ")
 
 
 def test_toggle_switches_suggestions_off(editing: Editing) -> None:
@@ -178,6 +179,40 @@ def test_a_mapping_that_tab_had_before_still_works(version: str, tmp_path: Path)
         session.terminal.send("i")
         session.terminal.send(TAB)
         session.terminal.until("was-here")
+    finally:
+        session.close()
+
+
+NEXT = """vim.keymap.set("i", "<F2>", function() require("atlasd").next() end)"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_suggestion_asked_for_by_hand_comes_and_no_other(version: str, tmp_path: Path) -> None:
+    session = Editing(version, tmp_path, settings="automatic = false", before=NEXT)
+    try:
+        wait_attached(session)
+        session.daemon.complete_after("x", "yz = 1")
+        session.terminal.send("i")
+        session.terminal.type("x")
+        session.terminal.until("x\n")
+        assert not session.daemon.bodies("/atlasd/v1/complete")
+        session.terminal.send(F2)
+        session.terminal.until("xyz = 1")
+        (asked,) = session.daemon.bodies("/atlasd/v1/complete")
+        assert asked["trigger"] == "invoked"
+    finally:
+        session.close()
+
+
+def test_neovims_own_ghost_text_comes_when_asked_for_by_hand(tmp_path: Path) -> None:
+    session = Editing("0.12", tmp_path, before=NEXT)
+    try:
+        wait_attached(session)
+        session.terminal.send("i")
+        session.terminal.until(lambda _: bool(session.daemon.bodies("/atlasd/v1/complete")))
+        session.daemon.complete_after("", "value = 1")
+        session.terminal.send(F2)
+        session.terminal.until("value = 1")
     finally:
         session.close()
 

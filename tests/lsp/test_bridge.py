@@ -26,6 +26,15 @@ async def until(daemon: ScriptedDaemon, path: str, count: int = 1) -> list[dict[
     return daemon.bodies(path)
 
 
+def accept_part(session: Session, item: types.InlineCompletionItem, units: int) -> None:
+    """Tell, as Copilot's clients do, that the first UTF-16 units of a suggestion were taken."""
+    assert item.command is not None
+    wire = {"insertText": item.insert_text, "command": {"arguments": item.command.arguments}}
+    session.client.protocol.notify(
+        "textDocument/didPartiallyAcceptCompletion", {"item": wire, "acceptedLength": units}
+    )
+
+
 async def read_so_far(session: Session) -> None:
     """The bridge has read all that was sent to it before."""
     await session.execute("atlasd.status")
@@ -184,10 +193,7 @@ async def test_copilots_partial_accept_notification_counts_utf16_units(
     async with editor(tmp_path) as session:
         session.open("\n")
         (item,) = await session.complete(0, 0) or []
-        wire = {"insertText": item.insert_text, "command": {"arguments": ["c1"]}}
-        session.client.protocol.notify(
-            "textDocument/didPartiallyAcceptCompletion", {"item": wire, "acceptedLength": 3}
-        )
+        accept_part(session, item, 3)
         fates = await until(daemon, FATE, 2)
         assert fates[1] == {"id": "c1", "fate": "accepted_word", "accepted_length": 2}
 
@@ -199,10 +205,7 @@ async def test_the_rest_of_a_suggestion_counts_as_the_suggestion_itself(
     async with editor(tmp_path) as session:
         session.open("\n")
         (item,) = await session.complete(0, 0) or []
-        wire = {"insertText": item.insert_text, "command": {"arguments": ["c1"]}}
-        session.client.protocol.notify(
-            "textDocument/didPartiallyAcceptCompletion", {"item": wire, "acceptedLength": 3}
-        )
+        accept_part(session, item, 3)
         session.type(0, 0, "one")
         session.type(0, 3, " ")
         daemon.enqueue("two three", id="c2", source="type-through")

@@ -3,26 +3,27 @@ if vim.g.loaded_atlasd then
 end
 vim.g.loaded_atlasd = true
 
+--- Run one of the bridge's commands and show what it answers.
+local function show(command)
+  return function()
+    require("atlasd.client").execute(command, {}, function(err, result)
+      vim.notify(err and err.message or vim.inspect(result))
+    end)
+  end
+end
+
 local actions = {
   toggle = function()
     require("atlasd").toggle()
   end,
-  status = function()
-    require("atlasd.client").execute("atlasd.status", {}, function(err, result)
-      vim.notify(err and err.message or vim.inspect(result))
-    end)
-  end,
+  status = show("atlasd.status"),
   pause = function()
     require("atlasd.client").execute("atlasd.pause")
   end,
   resume = function()
     require("atlasd.client").execute("atlasd.resume")
   end,
-  why = function()
-    require("atlasd.client").execute("atlasd.why", {}, function(err, result)
-      vim.notify(err and err.message or vim.inspect(result))
-    end)
-  end,
+  why = show("atlasd.why"),
   chat = function(options)
     local prompt = table.concat(vim.list_slice(options.fargs, 2), " ")
     require("atlasd.chat").ask(prompt, options.range > 0 and options.line1 or 0, options.line2)

@@ -11,7 +11,7 @@ end
 
 --- Call a client's method in either calling convention (0.11 made them methods).
 ---@param client vim.lsp.Client
----@param method "request"|"notify"|"cancel_request"
+---@param method "request"|"request_sync"|"notify"|"cancel_request"
 function M.call(client, method, ...)
   if vim.fn.has("nvim-0.11") == 1 then
     return client[method](client, ...)

@@ -14,8 +14,10 @@ M.defaults = {
   --- Suggest while typing; false: only when asked for by `next()`.
   automatic = true,
   --- Milliseconds of quiet before asking; the daemon drops overtaken requests, so it can be short.
+  --- Neovim's own inline completion has its own, of 200.
   debounce = 30,
-  --- Use Neovim's own vim.lsp.inline_completion where it exists (0.12); false: atlasd's ghost text.
+  --- Use Neovim's own vim.lsp.inline_completion where it exists (0.12) and suggestions are automatic;
+  --- false: atlasd's ghost text.
   native = true,
   --- Start the daemon when none runs.
   start_daemon = true,

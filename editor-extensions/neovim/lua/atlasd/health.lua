@@ -35,15 +35,13 @@ end
 
 local function check_daemon(lsp)
   health.start("daemon")
-  local answer = vim.lsp.buf_request_sync and lsp:request_sync("workspace/executeCommand", {
-    command = "atlasd.status",
-    arguments = {},
-  }, 3000)
+  local params = { command = "atlasd.status", arguments = {} }
+  local answer = client.call(lsp, "request_sync", "workspace/executeCommand", params, 3000)
   local status = answer and answer.result
   if not status then
     health.error("the bridge did not answer within 3 s")
   elseif status.state == "ready" then
-    health.ok(("ready: %s, version %s"):format(status.model and status.model.model or "?", status.version))
+    health.ok(("ready: %s, version %s"):format(status.model and status.model.model or "?", status.version or "?"))
   elseif status.state == "failed" or status.state == "stopped" then
     health.error(("the daemon is %s: %s"):format(status.state, status.error or ""), { "run: atlasd doctor" })
   else

@@ -3,9 +3,10 @@ local client = require("atlasd.client")
 local config = require("atlasd.config")
 local M = { enabled = true }
 
---- Whether suggestions are drawn by vim.lsp.inline_completion rather than by atlasd.
+--- Whether suggestions are drawn by vim.lsp.inline_completion rather than by atlasd; it always asks
+--- while somebody types.
 function M.uses_native()
-  return config.values.native and vim.lsp.inline_completion ~= nil
+  return config.values.native and config.values.automatic and vim.lsp.inline_completion ~= nil
 end
 
 local function view()

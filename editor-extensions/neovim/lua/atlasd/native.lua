@@ -39,8 +39,14 @@ function M.accept(buf, what)
   })
 end
 
+--- Show another suggestion; asks for one when none is on screen.
 function M.select(buf, count)
-  inline.select({ bufnr = buf, count = count })
+  if M.visible(buf) then
+    inline.select({ bufnr = buf, count = count })
+  else
+    -- Neovim has no function for it: it asks when the cursor moves.
+    vim.api.nvim_exec_autocmds("CursorMovedI", { buffer = buf, modeline = false })
+  end
 end
 
 function M.dismiss(buf)
