@@ -76,6 +76,10 @@ class Lock:
             os.close(self._descriptor)
             raise AlreadyRunning(Running.read(paths)) from None
 
+    def release(self) -> None:
+        """For whoever only keeps daemons away for a moment; a daemon never lets go."""
+        os.close(self._descriptor)
+
     @property
     def in_place(self) -> bool:
         """Whether the locked file is still the one others would find. It is not after the runtime

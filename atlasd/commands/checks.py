@@ -18,7 +18,7 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.hardware import gpus, memory
 from atlasd.commands.output import size
 from atlasd.config import load
-from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.errors import AtlasdError, ConfigError, NotRunningError
 from atlasd.listeners import SOCKET_PATH_BYTES, is_locked, listen_on_tcp
 from atlasd.paths import Paths, paths
 
@@ -45,6 +45,8 @@ def run_all() -> list[Finding]:
     for check in CHECKS:
         try:
             found += check(paths())
+        except ConfigError:
+            continue  # the check of the settings has told it
         except Exception as error:
             name = check.__name__.strip("_").replace("_", " ")
             found.append(Finding(name, "bad", f"{type(error).__name__}: {error}"))

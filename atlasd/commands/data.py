@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,11 +14,15 @@ from urllib.parse import quote
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import count, print_json, size, styled, table
 from atlasd.errors import AtlasdError
+from atlasd.listeners import is_locked
+from atlasd.paths import paths
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="atlasd data", description="What atlasd stores: look at it, take it along, remove it."
+        prog="atlasd data",
+        description="What atlasd stores: look at it, take it along, remove it. Works without a"
+        " daemon, too.",
     )
     actions = made.add_subparsers(dest="action", required=True, metavar="show|export|purge")
     show = actions.add_parser("show", help="per repository: files, tokens, completions, bytes")
@@ -36,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "show":
         return _show(repository, as_json=options.json)
     if options.action == "export":
-        for row in Connection().lines("GET", "/atlasd/v1/data/export" + _query(repository)):
+        for row in _rows_of(repository):
             print(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
         return 0
     return _purge(repository, options)
@@ -46,8 +52,25 @@ def _query(repository: str | None) -> str:
     return f"?repository={quote(repository, safe='')}" if repository else ""
 
 
+def _rows_of(repository: str | None) -> Iterator[dict[str, Any]]:
+    if _runs():
+        return Connection().lines("GET", "/atlasd/v1/data/export" + _query(repository))
+    from atlasd.commands import stored
+
+    return stored.export(paths(), repository)
+
+
+def _runs() -> bool:
+    return is_locked(paths())
+
+
 def _show(repository: str | None, *, as_json: bool) -> int:
-    summary = Connection().call("GET", "/atlasd/v1/data" + _query(repository), timeout=60)
+    if _runs():
+        summary = Connection().call("GET", "/atlasd/v1/data" + _query(repository), timeout=60)
+    else:
+        from atlasd.commands import stored
+
+        summary = stored.show(paths(), repository)
     if as_json:
         print_json(summary)
     else:
@@ -62,9 +85,7 @@ def describe(summary: dict[str, Any]) -> str:
         lines += ["", styled(one["root"], "bold"), table(_rows(one, "root", "name"))]
     if summary["learned"]:
         lines += ["", styled("Learned in no particular repository", "bold")]
-        lines.append(
-            table([[one["kind"], _said("bytes", one.get("bytes"))] for one in summary["learned"]])
-        )
+        lines.append(table([_learned(one).split(" ", 1) for one in summary["learned"]]))
     for one in summary["machines"]:
         named = f"Measured on {one['machine']}, model {one['model']}"
         lines += ["", styled(named, "bold"), table(_rows(one, "machine", "model"))]
@@ -86,10 +107,16 @@ def _said(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_said(name, one)}" for key, one in value.items()) or "none"
     if isinstance(value, list):
-        return "; ".join(_said(name, one) for one in value) or "nothing"
+        return "; ".join(_learned(one) for one in value) or "nothing"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return size(value) if "bytes" in name else count(value)
     return "" if value is None else str(value)
+
+
+def _learned(one: dict[str, Any]) -> str:
+    """A piece of learned state: its kind, its size, its day."""
+    day = time.strftime("%Y-%m-%d", time.localtime(one["saved"]))
+    return f"{one['kind']} {size(one['bytes'])}, saved {day}"
 
 
 def _purge(repository: str | None, options: argparse.Namespace) -> int:
@@ -102,8 +129,13 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
         if input(f"Remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
             print("Nothing was removed.")
             return 1
-    body = {"repository": repository}
-    removed = Connection().call("POST", "/atlasd/v1/data/purge", body, timeout=600)["removed"]
+    if _runs():
+        body = {"repository": repository}
+        removed = Connection().call("POST", "/atlasd/v1/data/purge", body, timeout=600)["removed"]
+    else:
+        from atlasd.commands import stored
+
+        removed = stored.purge(paths(), repository)
     files = removed.pop("cached files", 0)
     rows = sum(removed.values())
     print(

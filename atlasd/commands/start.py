@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from atlasd.commands import stop
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import styled
 from atlasd.commands.progress import follow
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     if last.get("state") == "failed":
         # Whoever named a model that does not work wants to name another, not to stop this first.
-        Connection(folders).call("POST", "/atlasd/v1/stop", {}, timeout=10)
+        stop.end(folders)
         raise AtlasdError(
             last.get("error") or "The model could not be loaded.", last.get("hint", "")
         )
@@ -105,6 +106,9 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
             "To change it: atlasd stop, then start again.",
         )
     print(f"atlasd is already running{who}.")
+    if (drafting := given["engine.drafting"]) is not None:
+        Connection(folders).call("POST", "/atlasd/v1/drafting", {"on": drafting}, timeout=10)
+        print(f"Drafting is {'on' if drafting else 'off'}.")
     if wait:
         last = follow(Connection(folders).events("GET", "/atlasd/v1/progress"))
         if last.get("state") == "failed":

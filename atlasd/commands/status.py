@@ -69,7 +69,7 @@ def describe(status: dict[str, Any]) -> str:
         held = ", ".join(f"{name} {size(used)}" for name, used in memory.items())
         rows.append(["memory", held])
     for source, known in ((status["engine"] or {}).get("sources") or {}).items():
-        rows.append([source, ", ".join(f"{name} {value:,.4g}" for name, value in known.items())])
+        rows.append(["drafter", f"{source}: {_drafter(known)}"])
     for one in status["repositories"]:
         trust = "" if one["trusted"] else ", not trusted: not read"
         rows.append(
@@ -82,6 +82,15 @@ def describe(status: dict[str, Any]) -> str:
         if one.get("notice"):
             rows.append(["", styled(one["notice"], "yellow")])
     return table(rows, indent="")
+
+
+def _drafter(known: dict[str, float]) -> str:
+    """What became of one drafter's tokens since the engine started, and lately."""
+    drafted = known.get("drafted", 0)
+    if not drafted:
+        return "nothing drafted yet"
+    lately = f", {known['hit_rate']:.0%} lately" if "hit_rate" in known else ""
+    return f"{count(known.get('accepted', 0))} of {count(drafted)} tokens accepted{lately}"
 
 
 def _model(model: dict[str, Any]) -> str:

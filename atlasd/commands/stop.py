@@ -28,6 +28,13 @@ def run(options: argparse.Namespace) -> int:
     if not is_locked(folders):
         print("No daemon is running.")
         return 0
+    end(folders)
+    print("atlasd has stopped.")
+    return 0
+
+
+def end(folders: Paths) -> None:
+    """End the daemon and wait until it is gone. Raises AtlasdError if it does not go."""
     running = Running.read(folders)
     try:
         Connection(folders).call("POST", "/atlasd/v1/stop", {}, timeout=5)
@@ -38,8 +45,6 @@ def run(options: argparse.Namespace) -> int:
         _signal(running, signal.SIGKILL)
         if not _ended(folders, 5.0):
             raise AtlasdError("The daemon does not end.", f"See {folders.log}")
-    print("atlasd has stopped.")
-    return 0
 
 
 def _signal(running: Running | None, number: signal.Signals) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from atlasd.commands import chat, complete, data, models, output, status, top
+from atlasd.commands import bench, chat, checks, complete, data, models, output, status, top
 from atlasd.commands.connection import Connection
 from atlasd.errors import AtlasdError, RequestError
 from atlasd.paths import paths
@@ -118,13 +118,17 @@ def test_models_that_cannot_be_served_say_why() -> None:
 
 def test_stored_data_is_described() -> None:
     said = data.describe({
-        "bytes": 2048, "completions": {}, "learned": [],
+        "bytes": 2048, "completions": {},
+        "learned": [{"kind": "confidence", "model": "k", "bytes": 3000, "saved": 1_800_014_400}],
         "repositories": [{"root": "/r", "name": "r", "files": 3, "tokens": 1200,
-                          "completions": {"accepted": 2}, "learned": []}],
+                          "completions": {"accepted": 2},
+                          "learned": [{"kind": "adapter", "model": "k", "bytes": 7, "saved": 43200}]}],
         "machines": [{"machine": "m", "model": "k", "threads": None, "bytes": 10}],
     })  # fmt: skip
     assert "2.0 kB in the database" in said
     assert "accepted 2" in said
+    assert "adapter 7 bytes, saved 1970-01-01" in said
+    assert "confidence  2.9 kB, saved 2027-01-15" in said
     assert "None" not in said
 
 
@@ -184,3 +188,22 @@ def test_a_conversation_survives_an_answer_that_fails(
 
 def _end() -> str:
     raise EOFError
+
+
+def test_drafters_are_told_in_words() -> None:
+    known = {"drafted": 50.0, "accepted": 47.0, "hit_rate": 0.5}
+    assert status._drafter(known) == "47 of 50 tokens accepted, 50% lately"
+    assert status._drafter({"drafted": 0.0, "hit_rate": 0.5}) == "nothing drafted yet"
+
+
+def test_only_what_can_be_run_is_a_benchmark() -> None:
+    assert {"startup", "demo"} <= set(bench.benchmarks())
+    assert not {"served", "shapes"} & set(bench.benchmarks())
+
+
+def test_a_broken_setting_is_one_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text("[server]\nprot = 1\n")
+    found = [one for one in checks.run_all() if "prot" in one.message]
+    assert [one.name for one in found] == ["settings"]
