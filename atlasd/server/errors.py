@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from aiohttp import web
 
 from atlasd.errors import AtlasdError, EngineError, NotRunningError, RequestError
+
+log = logging.getLogger(__name__)
 
 
 class HTTPError(AtlasdError):
@@ -101,6 +104,14 @@ def error_body(error: HTTPError, path: str) -> dict[str, Any]:
     if path.startswith("/api/"):
         return {"error": str(error)}  # Ollama's
     return llamacpp_body(error) if path in LLAMACPP_PATHS else openai_body(error)
+
+
+def last_words(error: Exception, path: str) -> dict[str, Any]:
+    """What an answer on ``path`` ends with that fails in the middle: its status line is out."""
+    problem = from_exception(error)
+    if problem.status == 500:
+        log.error("An answer on %s ended early", path, exc_info=error)
+    return error_body(problem, path)
 
 
 def error_response(error: HTTPError, path: str) -> web.Response:

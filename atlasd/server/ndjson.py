@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
 from atlasd.server.body import compact
-from atlasd.server.errors import error_body, from_exception
-
-log = logging.getLogger(__name__)
+from atlasd.server.errors import last_words
 
 
 async def send_lines(
@@ -29,8 +26,5 @@ async def send_lines(
         except ConnectionError:
             raise
         except Exception as error:
-            problem = from_exception(error)
-            if problem.status == 500:
-                log.exception("The lines on %s ended early", path)
-            await response.write(compact(error_body(problem, path)) + b"\n")
+            await response.write(compact(last_words(error, path)) + b"\n")
     return response

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from aiohttp import web
 
 from atlasd.server.body import compact
-from atlasd.server.errors import error_body, from_exception
-
-log = logging.getLogger(__name__)
+from atlasd.server.errors import last_words
 
 PING_S = 15.0
 """Silence after which a comment is sent, so that proxies and clients do not give up."""
@@ -76,10 +73,7 @@ async def event_stream(request: web.Request, path: str) -> AsyncGenerator[Opened
     except ConnectionError:
         pass
     except Exception as error:
-        problem = from_exception(error)
-        if problem.status == 500:
-            log.exception("A stream on %s failed", path)
         with contextlib.suppress(ConnectionError):
-            await events.send(error_body(problem, path))
+            await events.send(last_words(error, path))
     finally:
         pinging.cancel()
