@@ -121,8 +121,8 @@ def test_stored_data_is_described() -> None:
         "bytes": 2048, "completions": {},
         "learned": [{"kind": "confidence", "model": "k", "bytes": 3000, "saved": 1_800_014_400}],
         "repositories": [{"root": "/r", "name": "r", "files": 3, "tokens": 1200,
-                          "completions": {"accepted": 2},
-                          "learned": [{"kind": "adapter", "model": "k", "bytes": 7, "saved": 43200}]}],
+                          "completions": {"accepted": 2}, "learned": [
+                              {"kind": "adapter", "model": "k", "bytes": 7, "saved": 43200}]}],
         "machines": [{"machine": "m", "model": "k", "threads": None, "bytes": 10}],
     })  # fmt: skip
     assert "2.0 kB in the database" in said
