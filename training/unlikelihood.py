@@ -7,10 +7,9 @@ A last stage. The target goes on greedily with pieces of the training data; wher
 loop, as evaluate.is_loop sees one, what repeats is made less likely (sequence-level unlikelihood,
 Welleck et al., 2019). Not every token of it: a loop is left at the one place where another token
 is preferred, so only the `--weakest` tokens count, those with the closest rivals, until the rival
-is `--margin` nats ahead. Penalising all of them took from what is certain and broke few loops.
-Every step also holds the distributions on rows of the data to what they were (KL), which has no
-noise where nothing changed: plain likelihood on so few rows costs more than it mends. The
-embedding stays: a loop is a matter of context, and drafters share the embedding.
+is `--margin` nats ahead. Every step also holds the distributions on rows of the data to what they
+were (KL), which is no noise as long as nothing has changed. The embedding stays: a loop is a
+matter of context, and drafters share the embedding. What trials gave: training/README.md.
 
 The stage lives in run `--branch` and goes on there when it was interrupted.
 """
