@@ -153,7 +153,7 @@ class RepositoryPrefix(FillInTheMiddle):
         context = [] if self._separator is None else self._context(around)
         kept, taken = take_back(self._tokenizer, self._text(around.prefix))
         parts = (*_start(self._tokenizer), *context, Part("prefix", kept))
-        return Prompt(parts, self.stop_tokens, self.stop, taken)
+        return Prompt(_begun(self._tokenizer, parts), self.stop_tokens, self.stop, taken)
 
 
 class PlainPrefix:
@@ -175,7 +175,7 @@ class PlainPrefix:
         text = comments(around) + around.prefix
         kept, taken = take_back(self._tokenizer, self._tokenizer.encode(text))
         parts = (*_start(self._tokenizer), Part("prefix", kept))
-        return Prompt(parts, self.stop_tokens, self.stop, taken)
+        return Prompt(_begun(self._tokenizer, parts), self.stop_tokens, self.stop, taken)
 
 
 def template_for(
@@ -243,6 +243,13 @@ def _inline_context(around: Surroundings, family: Family) -> str:
 def _start(tokenizer: TextTokenizer) -> tuple[Part, ...]:
     first = tuple(tokenizer.prefix_ids)
     return (Part("start", first),) if first else ()
+
+
+def _begun(tokenizer: TextTokenizer, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """A model needs at least one token to go on from, in an empty document as well."""
+    if any(part.tokens for part in parts):
+        return parts
+    return (Part("start", tuple(tokenizer.eos_ids[:1])), *parts)
 
 
 def _find(tokenizer: TextTokenizer, spellings: Spellings) -> int | None:

@@ -79,6 +79,8 @@ class ChatRequest(HeldFields, kw_only=True):
     tools: list[ToolField] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    """OpenAI's former ``tools``: refused rather than ignored."""
 
     @property
     def wanted(self) -> int | None:
@@ -108,6 +110,8 @@ class Conversation:
 
 def conversation(serving: Serving, asked: ChatRequest) -> Conversation:
     """Raises HTTPError 400 for what cannot be asked for."""
+    if asked.functions:
+        raise invalid("functions: say tools instead.", "functions", "not_supported")
     tools, required = chosen(offered(asked.tools), asked.tool_choice)
     grammar, calling = "", None
     if tools:

@@ -21,6 +21,9 @@ from atlasd.server.sse import event_stream
 
 PATH = "/infill"
 
+MOST_TOKENS = 1 << 20
+"""More than any slot holds."""
+
 
 class Extra(msgspec.Struct):
     """A piece of context from another place."""
@@ -61,7 +64,7 @@ class InfillRequest(SamplingFields, kw_only=True):
     def limit(self, default: int) -> int:
         """Tokens to predict; 0 only warms the cache."""
         wanted = self.n_predict if self.n_predict is not None else self.max_tokens
-        return default if wanted is None or wanted < 0 else wanted
+        return default if wanted is None or wanted < 0 else min(wanted, MOST_TOKENS)
 
 
 async def infill(request: web.Request) -> web.StreamResponse:

@@ -21,7 +21,9 @@ MOST_CHOICES = 16
 ANY_SEED = -1
 """llama.cpp's and Ollama's clients say this for "any"."""
 
-Fraction = Annotated[float, Meta(gt=0, le=1)]
+LEAST_TOP_P = 1e-6
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -63,7 +65,8 @@ class SamplingFields(msgspec.Struct, kw_only=True):
         seed = drawn if self.seed is None or self.seed == ANY_SEED else self.seed & (2**63 - 1)
         shared = Sampling(
             temperature=temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            # Clients say 0 for the likeliest token alone.
+            top_p=1.0 if self.top_p is None else max(self.top_p, LEAST_TOP_P),
             top_k=max(0, self.top_k or 0),
             min_p=self.min_p or 0.0,
             repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,

@@ -217,3 +217,12 @@ def test_languages_are_found_by_id_then_by_extension() -> None:
     assert language_of(None, "src/a.tsx").id == "typescriptreact"
     assert language_of("klingon", "a.go").id == "go"
     assert language_of(None, None).id == "plaintext"
+
+
+@pytest.mark.parametrize("orders", [(), ("prefix", "psm")])
+def test_an_empty_document_is_no_empty_prompt(orders: tuple[str, ...]) -> None:
+    qwen = ByteTokenizer()
+    plain = ByteTokenizer(["<|endoftext|>"])
+    for tokenizer in (qwen, plain):
+        around = Surroundings(prefix="", suffix="", language=PYTHON)
+        assert template_for(tokenizer, orders).prompt(around).tokens

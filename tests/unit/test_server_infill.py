@@ -121,3 +121,10 @@ async def test_what_one_client_was_suggested_another_types_along(house: House) -
              "n_predict": 128}  # fmt: skip
     _, body = await ask(house, "/infill", asked)
     assert (body["content"], body["source"]) == ("+ b", "type-through")
+
+
+async def test_as_many_as_there_could_ever_be_may_be_asked_for(house: House) -> None:
+    house.says("a + b\n")
+    asked = {"input_prefix": "return ", "input_suffix": "\n", "n_predict": 10**30}
+    status, body = await ask(house, "/infill", asked)
+    assert (status, body["content"]) == (200, "a + b")

@@ -279,3 +279,10 @@ async def test_without_a_seed_or_with_any_every_request_draws_its_own(house: Hou
     assert len(set(seeds)) == 6
     assert min(seeds) >= 0
     assert seeds[-1] == 3
+
+
+async def test_a_top_p_of_nothing_leaves_the_likeliest_token(house: House) -> None:
+    house.says("a")
+    status, _ = await ask(house, "/v1/completions", {"prompt": "x", "temperature": 1, "top_p": 0})
+    assert status == 200
+    assert 0 < house.engine.submitted[0].sampling.top_p < 1e-5

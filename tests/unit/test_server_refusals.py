@@ -29,6 +29,8 @@ from tests.served import House, ask, eventually
             {"type": "image_url"}]}]}, "messages[0].content[0]", "only text"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
                                   "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
+                                  "functions": [{"name": "f"}]}, "functions", "say tools"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_answered_is_refused_by_name(
@@ -47,7 +49,8 @@ async def test_what_cannot_be_answered_is_refused_by_name(
 async def test_bodies_that_are_not_json_are_refused(house: House) -> None:
     headers = {"Content-Type": "application/json"}
     async with house.tcp() as client:
-        for raw in (b"", b"{", b"\xff", b"[" * 100_000, b'"text"'):
+        deep = b'{"segments":' + b"[" * 100_000
+        for raw in (b"", b"{", b"\xff", b"[" * 100_000, b'"text"', deep):
             async with client.post("/v1/completions", data=raw, headers=headers) as answer:
                 assert answer.status == 400, raw[:9]
                 assert (await answer.json())["error"]["message"]
