@@ -85,12 +85,11 @@ def describe(status: dict[str, Any]) -> str:
 
 
 def _drafter(known: dict[str, float]) -> str:
-    """What became of one drafter's tokens since the engine started, and lately."""
+    """What became of one drafter's tokens since the engine started."""
     drafted = known.get("drafted", 0)
     if not drafted:
         return "nothing drafted yet"
-    lately = f", {known['hit_rate']:.0%} lately" if "hit_rate" in known else ""
-    return f"{count(known.get('accepted', 0))} of {count(drafted)} tokens accepted{lately}"
+    return f"{count(known.get('accepted', 0))} of {count(drafted)} tokens accepted"
 
 
 def _model(model: dict[str, Any]) -> str:

@@ -192,7 +192,7 @@ def _end() -> str:
 
 def test_drafters_are_told_in_words() -> None:
     known = {"drafted": 50.0, "accepted": 47.0, "hit_rate": 0.5}
-    assert status._drafter(known) == "47 of 50 tokens accepted, 50% lately"
+    assert status._drafter(known) == "47 of 50 tokens accepted"
     assert status._drafter({"drafted": 0.0, "hit_rate": 0.5}) == "nothing drafted yet"
 
 
