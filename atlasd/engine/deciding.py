@@ -7,7 +7,7 @@ takes the whole step the long way, which chooses the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,8 +51,11 @@ def decides(decoder: Decoder) -> bool:
     return hasattr(decoder, "verify")
 
 
-def decide(decoder: Decoder, batch: Batch) -> Decided | None:
-    """Run the batch and let the device decide it; None, with nothing run, where it cannot."""
+def decide(
+    decoder: Decoder, batch: Batch, meanwhile: Callable[[], None] = lambda: None
+) -> Decided | None:
+    """Run the batch and let the device decide it; None, with nothing run, where it cannot.
+    ``meanwhile`` is called while the device works."""
     if not decides(decoder) or batch.rows > MOST_ROWS:
         return None
     noise: list[RowNoise] = []
@@ -67,6 +70,6 @@ def decide(decoder: Decoder, batch: Batch) -> Decided | None:
             first = stream.sampler.outputs
             noise += [RowNoise(*drawn, first + row) for row in range(part.logits)]
     tokens, slots, positions, rows = batch.arrays()
-    wanted = Wanted(rows, noise, parts)
+    wanted = Wanted(rows, noise, parts, meanwhile)
     verified = cast("DecidingDecoder", decoder).verify(tokens, slots, positions, wanted)
     return Decided(verified.tokens, verified.top_ids)

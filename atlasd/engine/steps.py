@@ -54,6 +54,7 @@ class Engine(Requests):
         self._clock = clock or StepClock()
         self._poll = poll
         self._masks = Masks()
+        self._unbooked: tuple[int, int, float, float] | None = None
 
     def step(self) -> bool:
         """Do one forward pass, or tell that there is nothing to do by returning False."""
@@ -67,6 +68,8 @@ class Engine(Requests):
         decoding = self._schedule.next_decoding(streams)
         if decoding:
             self._decode(decoding)
+        if not self._streams:
+            self._book()
         return bool(self._streams)
 
     # Prefill
@@ -114,7 +117,7 @@ class Engine(Requests):
         began = self._clock.now()
         self._masks.begin(batch.parts)
         try:
-            decided = decide(self.decoder, batch)
+            decided = decide(self.decoder, batch, self._book)
             logits = self._forward(batch) if decided is None else decided
         except Exception as error:
             self._masks.finish(batch.parts)
@@ -126,7 +129,9 @@ class Engine(Requests):
                     self._decode_alone(part.stream)
             return
         step_ms = self._clock.ms_since(began)
-        self._book(batch, step_ms, perf_counter() - began[0])
+        self._unbooked = (batch.rows, batch.kv_tokens, step_ms, perf_counter() - began[0])
+        if decided is None:
+            self._book()
         at = 0
         for part in batch.parts:
             count = part.logits
@@ -163,9 +168,12 @@ class Engine(Requests):
         tokens, slots, positions, wanted = batch.arrays()
         return self.decoder.forward(tokens, slots, positions, wanted)
 
-    def _book(self, batch: Batch, step_ms: float, seconds: float) -> None:
-        rows = batch.rows
-        self.costs.observe(rows, batch.kv_tokens, step_ms)
+    def _book(self) -> None:
+        """Count the last step: at once, or while a device works on the one after it."""
+        if self._unbooked is None:
+            return
+        (rows, kv_tokens, step_ms, seconds), self._unbooked = self._unbooked, None
+        self.costs.observe(rows, kv_tokens, step_ms)
         self.counters.add("steps")
         self.counters.add("rows", rows)
         self.counters.add("forward_seconds", seconds)

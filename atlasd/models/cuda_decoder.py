@@ -86,7 +86,7 @@ class CudaDecoder:
     def forward(
         self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
-        """See ``Decoder.forward``. One synchronisation per step that has logits."""
+        """See ``Decoder.forward``. One synchronisation per pass."""
         if not len(tokens):
             return np.empty((0, self.vocab_size), np.float32)
         check_inside(self, slots, positions)
@@ -107,12 +107,12 @@ class CudaDecoder:
 
     @torch.inference_mode()
     def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
-        """See ``DecidingDecoder.verify``. One small read, and no other synchronisation."""
+        """See ``DecidingDecoder.verify``. One small read, and no other synchronisation; until it
+        is there, the host does what it can without it."""
         rows, noise, parts = wanted.rows, wanted.noise, wanted.parts
         if len(tokens) > MOST_DECODED or len(parts) > MOST_DECODED:
             raise ValueError(f"a verified step has at most {MOST_DECODED} rows")
         count, array = len(rows), self._inputs.array
-        array[7:] = 0
         temperatures = np.array([n.temperature for n in noise], np.float32)
         array[7, :count] = temperatures.view(np.int32)
         keys: UInt32 = np.array(
@@ -139,6 +139,7 @@ class CudaDecoder:
                 parts=len(parts),
             )
         self._result.copy_(self._decided, non_blocking=True)
+        wanted.meanwhile()
         self._wait()
         whole = self._result.numpy()
         top_ids, logprobs = whole[2 : 2 + TOP], whole[2 + TOP :].view(np.float32)
@@ -208,6 +209,7 @@ class CudaDecoder:
             self._prefill.run(count, units, len(wanted))
         else:
             self.graphs.run(count)
+        inputs.prepare()
 
     def _fetch(self, rows: npt.NDArray[np.int64]) -> None:
         """Read logits of the step that runs to these rows of the result."""

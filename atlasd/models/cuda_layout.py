@@ -72,6 +72,12 @@ def cut_units(slots: Int32, positions: Int32, group: int, tiles: int) -> list[Un
     return units
 
 
+def clear(array: npt.NDArray[np.int32]) -> None:
+    """Leave nothing but padding, which belongs to no slot and to no unit."""
+    array[:] = 0
+    array[1:3] = -1
+
+
 def lay_out(
     into: npt.NDArray[np.int32],
     tokens: Int32,
@@ -81,10 +87,8 @@ def lay_out(
     group: int,
     tiles: int,
 ) -> int:
-    """Fill the first seven fields of ``into`` [FIELDS, size], padding included; how many units."""
+    """Fill the first seven fields of a cleared array [FIELDS, size]; how many units."""
     count = len(tokens)
-    into[:7] = 0
-    into[1:3] = -1
     into[0, :count], into[1, :count], into[2, :count] = tokens, slots, positions
     units = cut_units(slots, positions, group, tiles)
     for index, unit in enumerate(units):

@@ -15,24 +15,35 @@ from atlasd_kernels.gpu.tiling import Tiling, decode_tiling, prefill_tiling
 from torch import Tensor
 
 from atlasd.models.config import ModelConfig
-from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles
+from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles, clear
 from atlasd.models.quant import QuantModel
 
 MOST_DECODED = BUCKETS[-1]
 
 
 class Inputs:
-    """The step's int32 array on both sides; pinned here, so that the copy waits for nothing."""
+    """The step's int32 array on both sides; pinned here, so that the copy waits for nothing.
+
+    There are two of them here: while one is on its way, the other is made ready for the next step.
+    """
 
     def __init__(self, size: int, device: torch.device) -> None:
-        pinned = device.type == "cuda"
-        self.host = torch.zeros(len(FIELDS), size, dtype=torch.int32, pin_memory=pinned)
-        self.device = torch.zeros(len(FIELDS), size, dtype=torch.int32, device=device)
-        self.array = self.host.numpy()
+        shape, pinned = (len(FIELDS), size), device.type == "cuda"
+        self._hosts = [torch.zeros(shape, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
+        self.device = torch.zeros(shape, dtype=torch.int32, device=device)
+        self.array = self._hosts[0].numpy()
+        """To be filled for the next step; what is not filled is padding."""
+        clear(self.array)
 
     def send(self) -> None:
         """Start the copy."""
-        self.device.copy_(self.host, non_blocking=True)
+        self.device.copy_(self._hosts[0], non_blocking=True)
+
+    def prepare(self) -> None:
+        """Make the other array ready, after ``send``; the copy before the last must be over."""
+        self._hosts.reverse()
+        self.array = self._hosts[0].numpy()
+        clear(self.array)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.device[FIELDS.index(name)]

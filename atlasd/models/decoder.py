@@ -3,7 +3,7 @@ kernels each serve this one interface."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,6 +101,9 @@ class Wanted:
 
     parts: Sequence[tuple[int, int]]
     """(first, count) of ``rows``: a part's draft is the tokens of its rows after the first."""
+
+    meanwhile: Callable[[], None] = lambda: None
+    """Called once the step is on its way: work that needs nothing of its result."""
 
 
 @dataclass(frozen=True)

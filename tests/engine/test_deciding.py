@@ -28,6 +28,7 @@ class Deciding(HashDecoder):
 
     def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
         self.decided += 1
+        wanted.meanwhile()
         logits = self.forward(tokens, slots, positions, wanted.rows)
         chosen = [
             choose_row(row, n.temperature, n.seed, n.choice, n.output_index)
@@ -68,6 +69,24 @@ def test_a_stream_that_needs_its_logits_takes_the_step_the_long_way(sampling: Sa
     decoder = Deciding()
     assert serve(decoder, [sampling, SAMPLED], None) == expected
     assert decoder.decided == 0
+
+
+def test_a_step_is_counted_while_the_device_works_on_the_next_one() -> None:
+    counted: list[float] = []
+
+    class Watching(Deciding):
+        def verify(self, tokens: Int32, slots: Int32, positions: Int32, wanted: Wanted) -> Verified:
+            counted.append(engine.counters.values.get("steps", 0))
+            verified = super().verify(tokens, slots, positions, wanted)
+            counted.append(engine.counters.values.get("steps", 0))
+            return verified
+
+    engine = Engine(Watching(), Outputs().take)
+    engine.submit(request(1, [1, 2], max_tokens=4))
+    while engine.step():
+        pass
+    assert counted == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert engine.counters.values["steps"] == 4
 
 
 def test_what_is_no_number_ends_the_stream() -> None:

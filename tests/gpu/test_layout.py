@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +21,11 @@ from atlasd.models.cuda_layout import (
     FIELDS,
     attention_tiles,
     bucket_for,
+    clear,
     cut_units,
     lay_out,
 )
+from atlasd.models.cuda_step import Inputs
 
 CONFIG = config_from_json(
     "tiny",
@@ -59,6 +62,7 @@ def test_units_hold_every_row_once_and_agree_on_their_splits(parts, group, tiles
 
 def test_padding_belongs_to_no_slot_and_to_no_unit() -> None:
     into = np.full((len(FIELDS), 8), 99, np.int32)
+    clear(into)
     row = np.arange(3, dtype=np.int32)
     units = lay_out(into, row + 5, row * 0 + 1, row + 10, row[1:], 7, 2)
     assert units == 1
@@ -67,6 +71,22 @@ def test_padding_belongs_to_no_slot_and_to_no_unit() -> None:
     assert into[2].tolist() == [10, 11, 12, -1, -1, -1, -1, -1]
     assert into[5].tolist() == [3, 0, 0, 0, 0, 0, 0, 0]
     assert into[6].tolist() == [1, 2, 0, 0, 0, 0, 0, 0]
+    assert not into[7:].any()
+
+
+def test_the_array_that_is_on_its_way_is_not_written() -> None:
+    inputs = Inputs(4, torch.device("cpu"))
+    for step in range(3):
+        on_its_way = inputs.array
+        assert on_its_way[1].tolist() == [-1] * 4
+        on_its_way[:] = step + 5
+        inputs.send()
+        inputs.prepare()
+        assert inputs.array is not on_its_way
+        inputs.array[0] = 77
+        assert (on_its_way == step + 5).all()
+        assert (inputs["tokens"] == step + 5).all()
+        inputs.array[0] = 0
 
 
 def test_rows_are_padded_to_buckets() -> None:
