@@ -23,7 +23,6 @@ from atlasd.draft.registry import Drafting
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
-from bench.plots import Plot
 from bench.replay import workload
 from bench.replay.__main__ import _ended
 from bench.replay.costs import COSTS
@@ -31,6 +30,7 @@ from bench.replay.releases import DEFAULT, fetch
 from bench.replay.run import Static, run_drafting
 from bench.replay.static import bundled_readings, static_drafter
 from bench.report import table
+from bench.svg import Plot
 
 BINS = 20
 Journal = list[tuple[str, float, bool]]

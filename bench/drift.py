@@ -25,7 +25,6 @@ from atlasd.draft.registry import Drafting
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
-from bench.plots import Plot, smooth
 from bench.replay import workload
 from bench.replay.costs import COSTS, TableCosts
 from bench.replay.releases import fetch
@@ -33,6 +32,7 @@ from bench.replay.run import Outcome, Static, run_drafting
 from bench.replay.static import Readings, bundled_readings, static_drafter
 from bench.replay.workload import Request, Workload
 from bench.report import table
+from bench.svg import Plot, smooth
 
 ROOT = Path(__file__).resolve().parents[1]
 RUST = ROOT / "training" / "work" / "corpus" / "held_out-rust.jsonl"
