@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
         from atlasd.run import serve
 
         return serve(given, foreground=True)
-    if not _launch(folders, given):
-        return _already(folders, given, wait=not options.no_wait)
-    if options.no_wait:
-        print("atlasd loads the model in the background; see: atlasd status")
-        return 0
     try:
+        if not _launch(folders, given):
+            return _already(folders, given, wait=not options.no_wait)
+        if options.no_wait:
+            print("atlasd loads the model in the background; see: atlasd status")
+            return 0
         last = follow(Connection(folders).events("GET", "/atlasd/v1/progress"))
     except KeyboardInterrupt:
         print("\natlasd goes on loading in the background; `atlasd stop` ends it.")
