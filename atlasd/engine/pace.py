@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 
-BUDGET = 0.008
-"""Share of a plain step's time that asking in vain may take."""
+BUDGET = 0.003
+"""Share of a plain step's time that drafting in vain may take, wasted rows included."""
+
+CREDIT = 0.25
+"""Of a plain step's time, what gains may count for at most: text that was easy says little of the
+text behind it, and buys a dozen attempts there, not a hundred."""
 
 FIRST_REST = 8
 """Steps before the first attempt in a stream, where attempts have lost in those before it: taking
@@ -19,7 +23,7 @@ up a stream costs as much as a few attempts, which a short one would never earn.
 LONGEST_REST = 24
 """Steps; text changes its nature within a few dozen tokens."""
 
-SLOW, FAST = 1 / 8, 1 / 2
+SLOW, FAST = 1 / 4, 1 / 2
 """How quickly the running mean follows losses and gains."""
 
 
@@ -44,10 +48,11 @@ class Pace:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
         what planning and learning took, ``plain_ms`` what a plain step takes."""
         net = gained_ms - spent_ms
+        self.net_ms = min(self.net_ms, CREDIT * plain_ms)
         self.net_ms += (net - self.net_ms) * (FAST if net > self.net_ms else SLOW)
         if self.net_ms >= 0:
             self._length, self._wait = 1, 0
             return
-        enough = math.ceil(spent_ms / (BUDGET * max(plain_ms, 1e-6)))
+        enough = math.ceil(max(spent_ms, -net) / (BUDGET * max(plain_ms, 1e-6)))
         self._length = min(2 * self._length, max(enough, 1), LONGEST_REST)
         self._wait = self._length - 1

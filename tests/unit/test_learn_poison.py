@@ -7,9 +7,12 @@ look-up of the text drafters what they take, and all are given.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from atlasd.draft.lookahead import Chain, Chains, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
 from atlasd.engine.clock import Moment, StepClock
@@ -18,19 +21,21 @@ from atlasd.engine.inprocess import Outputs, request, run
 from atlasd.engine.planning import Planning
 from atlasd.engine.steps import Engine
 from atlasd.learn.learner import Learner
+from bench.replay.costs import CPU
 from tests.unit.learning import VOCAB, Table, walk
 
 pytestmark = pytest.mark.slow
 
-TOKEN_MS, LOOKUP_MS = 0.06, 0.03
-PROMPT = 8
+TOKEN_MS, LOOKUP_MS = 0.35, 0.04
+PROMPT, LATER = 8, 264
+"""Tokens of a prompt, and of a text of the later workload."""
 SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
 OTHER = np.random.default_rng(6).permutation(VOCAB)
 
 
 def step_ms(rows: int) -> float:
-    """Verifying is dear, as on a CPU."""
-    return 1.0 + 0.08 * (rows - 1)
+    """As measured with the bundled model on two cores (``bench.replay.costs``): rows are dear."""
+    return CPU.ms(rows, 0)
 
 
 class Counted(StepClock):
@@ -51,7 +56,7 @@ class Counted(StepClock):
 class Recorded:
     """A target that says ``text``, whatever it reads."""
 
-    vocab_size, slots, slot_tokens = VOCAB, 2, 256
+    vocab_size, slots, slot_tokens = VOCAB, 2, 512
     prefill_chunk, prefill_rows = 1, 64
 
     def __init__(self, clock: Counted) -> None:
@@ -82,23 +87,19 @@ class TimedTable(Table):
         super().__init__()
         self.clock = clock
 
-    def length(self, limit: int, least: float) -> int:
+    def timed(self, ask: Lookahead) -> Lookahead:
         # The table says 0.9 of every token; a chain ends where its reach falls below ``least``.
-        limit = min(limit, int(np.log(max(least, 0.02)) / np.log(0.9)))
+        limit = min(ask.limit, int(np.log(max(ask.least, 0.02)) / np.log(0.9)))
         self.clock.spent_ms += TOKEN_MS * (limit + 1)
-        return limit
+        return replace(ask, limit=limit)
 
-    def chain(self, last, slot, position, limit, least, noise):
-        return super().chain(last, slot, position, self.length(limit, least), least, noise)
+    def chain(self, ask: Lookahead) -> Chain:
+        return super().chain(self.timed(ask))
 
-    def corrected(self, *weights: np.ndarray):
+    def corrected(self, *weights: np.ndarray) -> Chains:
         made = super().corrected(*weights)
         chain = made.chain
-
-        def timed(last, before, slot, position, limit, least, noise):
-            return chain(last, before, slot, position, self.length(limit, least), least, noise)
-
-        made.chain = timed
+        made.chain = lambda ask: chain(self.timed(ask))
         return made
 
 
@@ -155,33 +156,28 @@ def random_text(seed: int, length: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, VOCAB, length).tolist()
 
 
-@pytest.fixture(scope="module")
-def poisoned():
-    """Teaches one thing, in part by noise nobody could learn."""
-
-    def made() -> System:
-        system = System()
-        for seed in range(72):
-            system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed, 72))
-            if seed % 10 == 9:
-                system.learn()
-        assert system.learner.repositories.of("/r").versions.latest >= 1
-        return system
-
-    return made
+def poisoned() -> System:
+    """Was taught one thing, in part by noise nobody could learn."""
+    system = System()
+    for seed in range(72):
+        system.serve(walk(SUCCESSOR, 72, seed) if seed % 6 else random_text(seed, 72))
+        if seed % 10 == 9:
+            system.learn()
+    assert system.learner.repositories.of("/r").versions.latest >= 1
+    return system
 
 
 WORKLOADS = {
-    "another text": lambda system, seed: walk(OTHER, 136, seed),
-    "random text": lambda system, seed: random_text(seed, 136),
+    "another text": lambda system, seed: walk(OTHER, LATER, seed),
+    "random text": lambda system, seed: random_text(seed, LATER),
     "what the static drafter says": lambda system, seed: walk(
-        np.array([system.table.says(token) for token in range(VOCAB)]), 136, seed
+        np.array([system.table.says(token) for token in range(VOCAB)]), LATER, seed
     ),
 }
 
 
 @pytest.mark.parametrize("later", WORKLOADS)
-def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(poisoned, later: str) -> None:
+def test_poisoned_traffic_makes_no_later_workload_slower_than_plain(later: str) -> None:
     system = poisoned()
     spent, steps = 0.0, 0
     for seed in range(100, 108):
