@@ -24,7 +24,6 @@ from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
 from bench.replay import workload
-from bench.replay.__main__ import _ended
 from bench.replay.costs import COSTS
 from bench.replay.releases import DEFAULT, fetch
 from bench.replay.run import Static, run_drafting
@@ -82,7 +81,7 @@ def predictions(options: argparse.Namespace) -> Journal:
     for wanted in options.releases or DEFAULT:
         name, versions = fetch(wanted, options.cache)
         work = workload.releases(name, versions, encode, 200)
-        work.requests[:] = [_ended(r, tokenizer.eos_ids[0]) for r in work.requests if r.prompt]
+        work.end_with(tokenizer.eos_ids[0])
         run_drafting(work, drafting, costs, static=static)
         names = [one for one, _, _ in journal]
         if all(names.count(one) >= options.predictions for one in ("text", "neural")):

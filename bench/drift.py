@@ -30,7 +30,7 @@ from bench.replay.costs import COSTS, TableCosts
 from bench.replay.releases import fetch
 from bench.replay.run import Outcome, Static, run_drafting
 from bench.replay.static import Readings, bundled_readings, static_drafter
-from bench.replay.workload import Request, Workload
+from bench.replay.workload import Workload
 from bench.report import table
 from bench.svg import Plot, smooth
 
@@ -117,7 +117,7 @@ def phases(
         Workload("Python again", python.requests[half:]),
     ]
     for work in works:
-        work.requests[:] = [_ended(r, end) for r in work.requests if r.prompt]
+        work.end_with(end)
     return works
 
 
@@ -131,17 +131,6 @@ def _unpacked(corpus: Path, folder: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(one["text"])
     return folder
-
-
-def _ended(request: Request, end: int) -> Request:
-    return Request(
-        request.repository,
-        request.language,
-        request.path,
-        request.changed,
-        request.prompt,
-        [*request.text, end],
-    )
 
 
 def speed(outcome: Outcome, begin: int = 0, stop: int | None = None) -> float:

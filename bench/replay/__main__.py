@@ -32,7 +32,7 @@ from bench.replay.costs import COSTS, TableCosts
 from bench.replay.releases import DEFAULT, fetch
 from bench.replay.run import Outcome, Static, run_drafting, run_rule
 from bench.replay.static import bundled_readings, static_drafter
-from bench.replay.workload import Request, Workload
+from bench.replay.workload import Workload
 
 FIXED = (2, 4, 8, 15, 31)
 
@@ -62,9 +62,7 @@ def main() -> None:
     console = Console()
     works = list(_workloads(options, encode))
     for work in works:
-        work.requests[:] = [
-            _ended(request, tokenizer.eos_ids[0]) for request in work.requests if request.prompt
-        ]
+        work.end_with(tokenizer.eos_ids[0])
         console.print(
             f"{work.name}: {len(work.requests)} requests, "
             f"{sum(len(r.text) for r in work.requests)} tokens"
@@ -94,18 +92,6 @@ def _workloads(options: argparse.Namespace, encode: Callable[[str], list[int]]) 
         name, versions = fetch(wanted, options.cache)
         found.append(build(name, versions, encode, options.requests))
     return found
-
-
-def _ended(request: Request, end: int) -> Request:
-    return Request(
-        request.repository,
-        request.language,
-        request.path,
-        request.changed,
-        request.prompt,
-        [*request.text, end],
-        request.prediction,
-    )
 
 
 def _compare(

@@ -6,7 +6,7 @@ import difflib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -56,6 +56,14 @@ class Workload:
 
     name: str
     requests: list[Request] = field(default_factory=list)
+
+    def end_with(self, end: int) -> None:
+        """Follow every text by the end token; requests without a prompt are left out."""
+        self.requests[:] = [
+            replace(request, text=[*request.text, end])
+            for request in self.requests
+            if request.prompt
+        ]
 
 
 Version = dict[str, str]
