@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +13,9 @@ from aiohttp import web
 from atlasd.server.errors import invalid
 
 T = TypeVar("T")
+
+LONG_BYTES = 64 << 10
+"""Takes about 10 ms to tokenise."""
 
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
@@ -30,6 +35,14 @@ async def read(request: web.Request, kind: type[T]) -> T:
         raise invalid(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise invalid("The body is nested too deeply.") from None
+
+
+async def aside(request: web.Request, work: Callable[[], T]) -> T:
+    """What ``work`` returns; done in a thread where the body is so long that tokenising it would
+    keep everybody else waiting."""
+    if len(await request.read()) < LONG_BYTES:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 def explain(message: str) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from atlasd import __version__
 from atlasd.completion.tools import knows_tools, with_tools_told
-from atlasd.server.body import answer, read
+from atlasd.server.body import answer, aside, read
 from atlasd.server.chat_request import ChatMessage
 from atlasd.server.constraints import ToolField, offered
 from atlasd.server.errors import HTTPError, invalid
@@ -79,7 +79,8 @@ async def tokenize(request: web.Request) -> web.Response:
     """The tokens of a text."""
     asked = await read(request, TokenizeRequest)
     tokenizer = _known(request).tokenizer
-    tokens = tokenizer.encode(asked.content, special=asked.parse_special)
+    special = asked.parse_special
+    tokens = await aside(request, lambda: tokenizer.encode(asked.content, special=special))
     if asked.add_special:
         tokens = [*tokenizer.prefix_ids, *tokens]
     if not asked.with_pieces:

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from atlasd.completion.generate import Generation, generate
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import answer, read
+from atlasd.server.body import answer, aside, read
 from atlasd.server.choices import Choices
 from atlasd.server.constraints import HeldFields
 from atlasd.server.errors import invalid
@@ -44,7 +44,8 @@ async def completion(request: web.Request) -> web.StreamResponse:
     asked = await read(request, CompletionBody)
     daemon = services(request)
     async with daemon.use() as serving:
-        generation = _start(serving, asked)
+        prompt = await aside(request, lambda: _tokens(serving, asked.prompt))
+        generation = _start(serving, asked, prompt)
         async with Choices([generation], daemon.meter) as told:
             if asked.stream:
                 return await _stream(request, asked, serving, told, generation)
@@ -52,8 +53,8 @@ async def completion(request: web.Request) -> web.StreamResponse:
             return answer(_ended(asked, serving, told, generation, text))
 
 
-def _start(serving: Serving, asked: CompletionBody) -> Generation:
-    tokens = _tokens(serving, asked.prompt) or list(serving.tokenizer.eos_ids[:1])
+def _start(serving: Serving, asked: CompletionBody, prompt: list[int]) -> Generation:
+    tokens = prompt or list(serving.tokenizer.eos_ids[:1])
     return generate(
         serving.engine,
         serving.tokenizer,

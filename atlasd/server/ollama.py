@@ -15,7 +15,7 @@ from atlasd.completion.calls import CallReader, Said
 from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import answer, read
+from atlasd.server.body import answer, aside, read
 from atlasd.server.chat_message import Message
 from atlasd.server.chat_request import ChatMessage, ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
@@ -96,7 +96,8 @@ async def generate_text(request: web.Request) -> web.StreamResponse:
         if asked.suffix:
             generation = _in_the_middle(serving, asked, daemon.config.completion.max_tokens)
         else:
-            generation = _after(serving, asked, _prompt(serving, asked))
+            talk = await aside(request, lambda: _prompt(serving, asked))
+            generation = _after(serving, asked, talk)
         async with Choices([generation], daemon.meter) as told:
             lines = _texts(serving, told)
             return await _send(request, lines, _joined_text, stream=asked.stream is not False)
@@ -158,7 +159,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         if not asked.messages:
             return answer({**_line(serving, {"content": ""}), **LOADED})
         held = msgspec.structs.replace(asked.held(), messages=[*asked.messages], tools=asked.tools)
-        talk = conversation(serving, held)
+        talk = await aside(request, lambda: conversation(serving, held))
         async with Choices([_after(serving, asked, talk)], daemon.meter) as told:
             reader = CallReader(talk.calling) if talk.calling else None
             lines = _messages(serving, told, Message(reader))

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from atlasd.completion.generate import generate
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import read
+from atlasd.server.body import aside, read
 from atlasd.server.chat_reply import ChatReply
 from atlasd.server.chat_request import ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
@@ -22,7 +22,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     count = check_choices(asked.n)
     daemon = services(request)
     async with daemon.use() as serving:
-        talk = conversation(serving, asked)
+        talk = await aside(request, lambda: conversation(serving, asked))
         async with start(serving, asked, talk, count, request) as told:
             reply = ChatReply(serving.name, told, count, talk.calling, bool(asked.logprobs))
             if not asked.stream:

@@ -12,7 +12,7 @@ from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
 from atlasd.server import tabby
-from atlasd.server.body import read
+from atlasd.server.body import aside, read
 from atlasd.server.choices import Choices
 from atlasd.server.constraints import HeldFields
 from atlasd.server.errors import invalid
@@ -84,7 +84,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
             echoes = [""] * count
             started = _in_the_middle(serving, asked, count, daemon.config.completion.max_tokens)
         else:
-            prompts = [_prompt(serving, given) for given in _given(asked)]
+            given = _given(asked)
+            prompts = await aside(request, lambda: [_prompt(serving, one) for one in given])
             if len(prompts) * count > MOST_STREAMS:
                 raise invalid(f"At most {MOST_STREAMS} choices over all prompts.", "prompt")
             echoes = [one.text if asked.echo else "" for one in prompts for _ in range(count)]

@@ -32,9 +32,11 @@ def put(db: Database, repository: str, rows: list[FileRow]) -> None:
 
 
 def drop(db: Database, repository: str, paths: list[str]) -> None:
-    owner = repository_id(db, repository)
+    # A repository that was purged must not come back by it.
     db.conn.executemany(
-        "DELETE FROM files WHERE repository = ? AND path = ?", [(owner, path) for path in paths]
+        "DELETE FROM files WHERE path = ? AND repository ="
+        " (SELECT id FROM repositories WHERE root = ?)",
+        [(path, repository) for path in paths],
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from tests.served import House, ask, eventually
+
+LONG = "x = 1\n" * 20_000
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,32 @@ async def test_a_client_that_leaves_cancels_its_stream(house: House, stream: boo
     assert house.engine.cancelled == [house.engine.submitted[0].stream]
     await eventually(lambda: house.daemon.supervisor.in_use == 0)
     assert house.daemon.meter.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": LONG}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/completion", {"prompt": LONG}),
+        ("/api/generate", {"prompt": LONG}),
+        ("/api/chat", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/tokenize", {"content": LONG}),
+    ],
+)
+async def test_nobody_waits_while_a_long_prompt_is_tokenised(
+    house: House, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    tokenising: list[threading.Thread] = []
+    encode = type(house.tokenizer).encode
+
+    def noted(self: Any, text: str, special: bool = False) -> list[int]:
+        if len(text) >= len(LONG):
+            tokenising.append(threading.current_thread())
+        return encode(self, text, special)
+
+    monkeypatch.setattr(type(house.tokenizer), "encode", noted)
+    status, _ = await ask(house, path, body)
+    assert status == (200 if path == "/tokenize" else 400)
+    assert tokenising
+    assert threading.main_thread() not in tokenising

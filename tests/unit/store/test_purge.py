@@ -114,3 +114,10 @@ async def test_the_summary_says_what_is_stored(store: Store, path: Path) -> None
         {"machine": "machine", "model": "model", "threads": 2, "bytes": 0}
     ]
     assert (await store.summary("/none"))["repositories"] == []
+
+
+async def test_dropping_files_does_not_bring_a_purged_repository_back(store: Store) -> None:
+    await fill(store, "/code/first", "zebrafish")
+    await store.purge("/code/first")
+    await store.drop_files("/code/first", ["zebrafish/0.py"])
+    assert [row async for row in store.export()] == []
