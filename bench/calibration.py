@@ -25,6 +25,7 @@ from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
 from bench.replay import workload
 from bench.replay.costs import COSTS
+from bench.replay.filling import fill_for
 from bench.replay.releases import DEFAULT, fetch
 from bench.replay.run import Static, run_drafting
 from bench.replay.static import bundled_readings, static_drafter
@@ -65,7 +66,8 @@ def main() -> None:
 def predictions(options: argparse.Namespace) -> Journal:
     """Replay until every source made enough of them, or there is no text left."""
     vars(registry)["text_library"] = lambda: None  # the same arithmetic, with a journal
-    tokenizer = Tokenizer.load(find_model(None, paths()))
+    files = find_model(None, paths())
+    tokenizer = Tokenizer.load(files)
     encode = cache(tokenizer.encode)
     costs = COSTS["gpu"]
     neural, recorded = static_drafter(0.3, eager=True)
@@ -80,7 +82,7 @@ def predictions(options: argparse.Namespace) -> Journal:
     drafting.confidence.journal = journal
     for wanted in options.releases or DEFAULT:
         name, versions = fetch(wanted, options.cache)
-        work = workload.releases(name, versions, encode, 200)
+        work = workload.releases(name, versions, encode, 200, fill_for(files, tokenizer))
         work.end_with(tokenizer.eos_ids[0])
         run_drafting(work, drafting, costs, static=static)
         names = [one for one, _, _ in journal]

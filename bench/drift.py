@@ -27,6 +27,7 @@ from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
 from bench.replay import workload
 from bench.replay.costs import COSTS, TableCosts
+from bench.replay.filling import Fill, fill_for
 from bench.replay.releases import fetch
 from bench.replay.run import Outcome, Static, run_drafting
 from bench.replay.static import Readings, bundled_readings, static_drafter
@@ -100,11 +101,16 @@ def systems(tokenizer: Tokenizer, costs: TableCosts, readings: Readings) -> list
 
 
 def phases(
-    encode: workload.Encode, end: int, count: int, rust: Path | None, cache_folder: Path
+    encode: workload.Encode,
+    fill: Fill,
+    end: int,
+    count: int,
+    rust: Path | None,
+    cache_folder: Path,
 ) -> list[Workload]:
     """The four workloads of the sequence; the last goes on where the first stopped."""
     name, versions = fetch(PYTHON, cache_folder)
-    python = workload.releases(name, versions, encode, 2 * count)
+    python = workload.releases(name, versions, encode, 2 * count, fill)
     half = len(python.requests) // 2
     _, agent = fetch(TOOLS, cache_folder)
     with tempfile.TemporaryDirectory() as folder:
@@ -210,9 +216,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "atlasd-bench")
     parser.add_argument("--plots", type=Path, help="write SVG files to this folder")
     options = parser.parse_args()
-    tokenizer = Tokenizer.load(find_model(None, paths()))
+    files = find_model(None, paths())
+    tokenizer = Tokenizer.load(files)
     works = phases(
         cache(tokenizer.encode),
+        fill_for(files, tokenizer),
         tokenizer.eos_ids[0],
         options.requests,
         options.rust,

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
 from bench.replay import baselines, routers, workload
 from bench.replay.costs import COSTS, TableCosts
+from bench.replay.filling import Fill, fill_for
 from bench.replay.releases import DEFAULT, fetch
 from bench.replay.run import Outcome, Static, run_drafting, run_rule
 from bench.replay.static import bundled_readings, static_drafter
@@ -57,10 +58,11 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the outcomes here as well")
     options = parser.parse_args()
-    tokenizer = Tokenizer.load(find_model(options.model, paths()))
+    files = find_model(options.model, paths())
+    tokenizer = Tokenizer.load(files)
     encode = cache(tokenizer.encode)
     console = Console()
-    works = list(_workloads(options, encode))
+    works = list(_workloads(options, encode, fill_for(files, tokenizer)))
     for work in works:
         work.end_with(tokenizer.eos_ids[0])
         console.print(
@@ -79,8 +81,10 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=1))
 
 
-def _workloads(options: argparse.Namespace, encode: Callable[[str], list[int]]) -> list[Workload]:
-    build = workload.rewrites if options.rewrites else workload.releases
+def _workloads(
+    options: argparse.Namespace, encode: Callable[[str], list[int]], fill: Fill
+) -> list[Workload]:
+    build = workload.rewrites if options.rewrites else partial(workload.releases, fill=fill)
     found: list[Workload] = []
     for root in options.package:
         found.append(workload.successive_files(root.name, root, encode, options.requests))

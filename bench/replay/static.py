@@ -59,7 +59,7 @@ class Readings:
 class Recorded:
     """A ``ChainModel`` that drafts from ``Readings`` along one recorded text at a time."""
 
-    slots, slot_tokens, has_feature = 1, 1 << 20, False
+    slots, slot_tokens, carries = 1, 1 << 20, False
 
     def __init__(self, token_ms: float) -> None:
         self.token_ms = token_ms

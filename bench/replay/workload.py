@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bench.replay.filling import Fill
+
 Int32 = npt.NDArray[np.int32]
 Encode = Callable[[str], list[int]]
 
@@ -113,7 +115,7 @@ def git_versions(repository: Path, limit: int) -> Iterator[Version]:
 
 
 def hunk_requests(
-    repository: str, old: Version, new: Version, encode: Encode, first: bool
+    repository: str, old: Version, new: Version, encode: Encode, fill: Fill, first: bool
 ) -> Iterator[Request]:
     """A request for every added hunk of 2 to 60 lines, in file order; ``first``: the repository
     has not been read yet."""
@@ -137,9 +139,8 @@ def hunk_requests(
                 continue
             prefix = encode("".join(new_lines[:b0]))[-PREFIX_TOKENS:]
             suffix = encode("".join(old_lines[a1:]))[:SUFFIX_TOKENS]
-            yield Request(
-                repository, language, path, tuple(changed), [*suffix, *prefix], encode(hunk)
-            )
+            prompt = fill(prefix, suffix)
+            yield Request(repository, language, path, tuple(changed), prompt, encode(hunk))
             # The file as it stands after this hunk was typed and saved.
             now = "".join(new_lines[:b1]) + "".join(old_lines[a1:])
             changed = [(path, _array(encode(now)))]
@@ -150,11 +151,13 @@ def _array(tokens: list[int]) -> Int32:
     return np.array(tokens, np.int32)
 
 
-def releases(name: str, versions: list[Version], encode: Encode, limit: int) -> Workload:
+def releases(
+    name: str, versions: list[Version], encode: Encode, limit: int, fill: Fill
+) -> Workload:
     """The workload of successive versions of one repository, at most ``limit`` requests."""
     workload = Workload(name)
     for number, (old, new) in enumerate(pairwise(versions)):
-        for request in hunk_requests(name, old, new, encode, first=number == 0):
+        for request in hunk_requests(name, old, new, encode, fill, first=number == 0):
             workload.requests.append(request)
             if len(workload.requests) >= limit:
                 return workload

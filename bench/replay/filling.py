@@ -1,0 +1,29 @@
+"""Prompts of replay as the product would send them: the model's own marks around prefix and suffix,
+or the prefix alone for a model that is asked to continue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from atlasd.completion.families import declared_orders
+from atlasd.completion.languages import language_of
+from atlasd.completion.templates import Surroundings, template_for
+from atlasd.models.locate import ModelFiles
+from atlasd.models.tokenizer import Tokenizer
+
+Fill = Callable[[list[int], list[int]], list[int]]
+"""The prompt for the tokens before and behind a hole."""
+
+
+def fill_for(files: ModelFiles, tokenizer: Tokenizer) -> Fill:
+    """How this model is asked."""
+    template = template_for(tokenizer, declared_orders(files.config))
+    if not template.uses_suffix:
+        return lambda prefix, suffix: prefix
+    empty = template.prompt(Surroundings("", "", language_of(None, "a.py"))).parts
+
+    def fill(prefix: list[int], suffix: list[int]) -> list[int]:
+        held = {"prefix": prefix, "suffix": suffix}
+        return [token for part in empty for token in (*part.tokens, *held.get(part.name, ()))]
+
+    return fill
