@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+from array import array
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from atlasd.engine.protocol import HEADER_BYTES, FromEngine, ToEngine
 
@@ -20,15 +20,21 @@ _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine
 _from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
-def pack_tokens(tokens: Sequence[int] | npt.NDArray[np.int32]) -> bytes:
-    """Token ids as they travel: raw little-endian int32."""
-    return np.asarray(tokens, dtype="<i4").tobytes()
+def pack_tokens(tokens: Sequence[int]) -> bytes:
+    """Token ids as they travel: raw little-endian int32. Without numpy, whose import the daemon's
+    first answer would wait for."""
+    packed = array("i", tokens)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def unpack_tokens(raw: bytes) -> list[int]:
     """The inverse of ``pack_tokens``."""
-    ids: list[int] = np.frombuffer(raw, dtype="<i4").tolist()
-    return ids
+    ids = array("i", raw)
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids.tolist()
 
 
 def frame(message: ToEngine | FromEngine) -> bytes:
