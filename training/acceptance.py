@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from training.carry import CarryingDecoder
 from training.distill import drafted_ids
 from training.evaluate import Subject
-from training.export import load
+from training.export import load_carrying
 from training.fetch import HERE
-from training.generate import Cache, advance, continue_all
-from training.model import Decoder
+from training.generate import Cache, continue_all, follow
 from training.pack import read
 
 BUNDLED = HERE.parent / "atlasd/models/bundled"
@@ -30,32 +31,42 @@ class Tally(NamedTuple):
     tokens: int
 
 
+@torch.no_grad()
 def draft(
-    model: Decoder, last: list[int], cache: Cache, ids: torch.Tensor, count: int
+    model: CarryingDecoder, last: list[int], chose: Tensor, cache: Cache, ids: Tensor, count: int
 ) -> list[int]:
-    """`count` tokens after `last`; the cache is left where `last` ended."""
-    logits = advance(model, torch.tensor([last]), cache)[0]
-    end, made = cache.length, []
-    for position in range(count):
-        made.append(int(ids[logits[ids].argmax()]))
-        if position + 1 < count:
-            logits = advance(model, torch.tensor([made[-1:]]), cache)[0]
+    """`count` tokens after `last`, whose last token the state `chose` [hidden] chose; the cache is
+    left where `last` ended."""
+    head = model.embed.weight[ids]
+    tokens, end, made = torch.tensor([last]), cache.length + len(last), list[int]()
+    for _ in range(count):
+        chose = model.norm(follow(model, tokens, cache)[0] + model.carry(chose))
+        made.append(int(ids[(chose @ head.T).argmax()]))
+        tokens = torch.tensor([made[-1:]])
     cache.length = end
     return made
 
 
+@torch.no_grad()
 def simulate(
-    drafter: Decoder, ids: torch.Tensor, prompt: list[int], text: list[int], lookahead: int
+    subject: Subject,
+    drafter: CarryingDecoder,
+    ids: Tensor,
+    prompt: list[int],
+    text: list[int],
+    lookahead: int,
 ) -> Tally:
     """Draft along the target's greedy `text`; a step yields what was accepted and one token.
 
     The text's first token comes from the prompt's prefill. Drafts past the end do not count.
     """
+    states = subject.model.hidden(torch.tensor([[*prompt, *text]]))[0, len(prompt) - 1 :]
     cache = Cache(drafter, len(prompt) + len(text) + lookahead)
     pending, at = [*prompt, text[0]], 1
     drafted = accepted = steps = 0
     while at < len(text):
-        proposal = draft(drafter, pending, cache, ids, lookahead)[: len(text) - at]
+        proposal = draft(drafter, pending, states[at - 1], cache, ids, lookahead)
+        proposal = proposal[: len(text) - at]
         good = 0
         while good < len(proposal) and proposal[good] == text[at + good]:
             good += 1
@@ -90,7 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     subject = Subject(args.target)
-    drafter = load(args.drafter).eval()
+    drafter = load_carrying(args.drafter).eval()
     ids = drafted_ids(args.drafter)
     tallies = []
     began = time.process_time()
@@ -98,7 +109,7 @@ def main() -> None:
     texts = continue_all(subject.model, started, 128, subject.end)
     for prompt, text in zip(started, texts, strict=True):
         if len(text) > 1:
-            tallies.append(simulate(drafter, ids, prompt, text, args.lookahead))
+            tallies.append(simulate(subject, drafter, ids, prompt, text, args.lookahead))
     drafted, accepted, steps, tokens = (sum(column) for column in zip(*tallies, strict=True))
     print(
         json.dumps(

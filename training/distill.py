@@ -1,10 +1,12 @@
-"""Distil a one-layer static drafter: the target's frozen embedding, a head over frequent tokens.
+"""Distil a one-layer static drafter: the target's frozen embedding and states, a head over frequent
+tokens.
 
     python -m training.distill --data training/work/packed/a --minutes 8 --out FOLDER
 
 The folder is a complete Qwen2 checkpoint (the target's embedding included, so that any engine can
 draft with it); draft_head.json lists the token ids it was trained to draft, most frequent first: an
-engine that scores those alone drafts the same and cheaper.
+engine that scores those alone drafts the same and cheaper. carry.safetensors makes use of the
+target's states (see training.carry); without it the folder still drafts, only less well.
 """
 
 import argparse
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.export import load, write
+from training.carry import CarryingDecoder, draw_depths, student_states
+from training.export import load, load_carrying, write, write_carry
 from training.fetch import HERE
 from training.model import Decoder
 from training.train import Rows, optimisers
@@ -39,10 +42,10 @@ def drafted_ids(folder: Path) -> Tensor:
     return torch.tensor(json.loads((folder / "draft_head.json").read_text())["token_ids"])
 
 
-def begin(target: Decoder, intermediate: int) -> Decoder:
+def begin(target: Decoder, intermediate: int) -> CarryingDecoder:
     """A one-layer student that starts from the target's first layer and final norm."""
     width = intermediate or target.shape.intermediate
-    student = Decoder(replace(target.shape, layers=1, intermediate=width))
+    student = CarryingDecoder(replace(target.shape, layers=1, intermediate=width))
     student.embed.weight.data.copy_(target.embed.weight)
     student.embed.weight.requires_grad_(False)
     student.norm.load_state_dict(target.norm.state_dict())
@@ -87,7 +90,7 @@ def main() -> None:
     rows = Rows(args.data)
     full = target.embed.weight.detach()
     if args.from_drafter:
-        student = load(args.from_drafter)
+        student = load_carrying(args.from_drafter)
         student.embed.weight.data.copy_(full)
         student.embed.weight.requires_grad_(False)
         ids = drafted_ids(args.from_drafter)
@@ -96,10 +99,12 @@ def main() -> None:
         ids = frequent_tokens(rows, args.head, len(full))
     head = full[ids]
     muon, adam = optimisers(student, args.lr, 0.002)
+    muon.param_groups[0]["params"].append(student.carry.weight)
     adam.param_groups[0]["params"] = []  # the shared embedding stays as the target has it
     base = [[group["lr"] for group in optim.param_groups] for optim in (muon, adam)]
     began, step, position, tokens = time.monotonic(), 0, args.first_row, 0
     window: list[float] = []
+    drawn = torch.Generator().manual_seed(1)
     while (progress := (time.monotonic() - began) / 60 / args.minutes) < 1:
         factor = min(1.0, (step + 1) / WARMUP, 2 * (1 - progress))
         for optim, rates in zip((muon, adam), base, strict=True):
@@ -107,8 +112,10 @@ def main() -> None:
                 group["lr"] = rate * factor
         batch = rows.read(position, args.batch)[:, :-1]
         with torch.no_grad():
-            wanted = target.hidden(batch).flatten(0, 1)
-        states = student.hidden(batch).flatten(0, 1)
+            known = target.hidden(batch)
+        depths = draw_depths(*batch.shape, drawn)
+        states = student_states(student, batch, known, depths).flatten(0, 1)
+        wanted = known.flatten(0, 1)
         # One chunk's logits at a time: gradients of the states are collected, then sent back once.
         leaf = states.detach().requires_grad_()
         total = 0.0
@@ -131,6 +138,7 @@ def main() -> None:
             )
             window = []
     write(student, args.out, args.target)
+    write_carry(student, args.out)
     head_file = {"token_ids": ids.tolist(), "distilled_tokens": tokens}
     (args.out / "draft_head.json").write_text(json.dumps(head_file) + "\n")
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.carry import CarryingDecoder
 from training.fetch import HERE
 from training.model import Decoder, Shape
 from training.tokenizer import end_id
@@ -114,6 +115,23 @@ def shape_of(folder: Path) -> Shape:
 def load(folder: Path) -> Decoder:
     """A shipped folder as a trainable decoder."""
     return from_qwen2(load_file(folder / "model.safetensors"), shape_of(folder))
+
+
+def load_carrying(folder: Path) -> CarryingDecoder:
+    """A shipped drafter as a trainable one; where it carries no states yet, its map is zero."""
+    plain, file = load(folder), folder / "carry.safetensors"
+    model = CarryingDecoder(plain.shape)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    if file.exists():
+        model.carry.weight.data.copy_(load_file(file)["weight"])
+    return model
+
+
+def write_carry(model: CarryingDecoder, out: Path) -> None:
+    """What is carried, beside a checkpoint, as other engines do not know it: in fp32, small."""
+    file = out / "carry.safetensors"
+    save_file({"weight": model.carry.weight.detach().contiguous()}, file)
+    file.chmod(0o644)
 
 
 def save_weights(state: dict[str, Tensor], file: Path) -> None:

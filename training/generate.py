@@ -41,14 +41,21 @@ def _attend(layer: Layer, number: int, x: Tensor, cache: Cache) -> Tensor:
 
 
 @torch.no_grad()
-def advance(model: Decoder, tokens: Tensor, cache: Cache) -> Tensor:
-    """Run tokens [batch, rows] after the cache, append them; last logits [batch, vocabulary]."""
+def follow(model: Decoder, tokens: Tensor, cache: Cache) -> Tensor:
+    """Run tokens [batch, rows] after the cache, append them; what the last layer leaves of the last
+    row, [batch, hidden]."""
     x = model.embed(tokens)
     for number, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
         x = _attend(layer, number, x, cache)
     cache.length += tokens.shape[1]
-    return F.linear(model.norm(x[:, -1]), model.embed.weight)
+    return x[:, -1]
+
+
+@torch.no_grad()
+def advance(model: Decoder, tokens: Tensor, cache: Cache) -> Tensor:
+    """Run tokens [batch, rows] after the cache, append them; last logits [batch, vocabulary]."""
+    return F.linear(model.norm(follow(model, tokens, cache)), model.embed.weight)
 
 
 def continue_all(

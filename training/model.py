@@ -137,12 +137,14 @@ class Decoder(nn.Module):
             documents = document_lengths(tokens[0], end)
         return self.through(self.embed(tokens), documents)
 
-    def through(self, x: Tensor, documents: list[int] | None = None) -> Tensor:
-        """Inputs x [batch, length, hidden] -> final normed states of the same shape."""
+    def through(
+        self, x: Tensor, documents: list[int] | None = None, *, normed: bool = True
+    ) -> Tensor:
+        """Inputs x [batch, length, hidden] -> final states of the same shape."""
         cos, sin = (t.to(x.device) for t in rope_tables(self.shape, x.shape[1]))
         for layer in self.layers:
             x = layer(x, cos, sin, documents or [x.shape[1]])
-        return self.norm(x)
+        return self.norm(x) if normed else x
 
     def logits(self, tokens: Tensor) -> Tensor:
         return F.linear(self.hidden(tokens), self.embed.weight)

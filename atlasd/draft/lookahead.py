@@ -34,8 +34,8 @@ class Lookahead:
     least: float
     """A chain ends before the product of its probabilities falls below this."""
     noise: Noise
-    features: Float32 | None = None
-    """The target's states that chose ``tokens``, [n, hidden]; rows of zeros: not known."""
+    chose: Float32 | None = None
+    """The target's state that chose the last of ``tokens``, [1, hidden]; None: not known."""
 
 
 Chain = tuple[list[int], list[float]]
@@ -55,9 +55,8 @@ class ChainModel(Chains, Protocol):
 
     slots: int
     slot_tokens: int
-    has_feature: bool
-    """Whether it reads the target's states; rows of a chain then differ from rows that were read,
-    and have to be read again once they are verified."""
+    carries: bool
+    """Whether it makes use of the target's states."""
 
     def read(self, tokens: Int32, slot: int, position: int) -> None:
         """Take tokens [n] into the slot from ``position`` on."""

@@ -2,8 +2,8 @@
 
 It has a small KV cache of its own: a slot per stream, over the last few hundred tokens. Where the
 target samples, it chooses with the target's noise at the same output index, and so agrees more
-often. A model that was trained to reads the target's states that chose the verified tokens beside
-these (EAGLE, Li et al. 2024). Where a repository has an adapter, chains are drafted with its
+often. A model that carries states begins with the target's, the one that chose the last verified
+token (EAGLE, Li et al. 2024). Where a repository has an adapter, chains are drafted with its
 correction. Drafting costs time, so it is asked only where its expected tokens are worth more than
 that time (``gain``); what it costs is measured as it is used.
 """
@@ -103,6 +103,7 @@ class Neural:
         text = stream.tokens[state.offset :] + after
         begin = self._read(state, text)
         corrected = self.correction_of(stream.repository) if len(text) > 1 else None
+        states = stream.states if self.model.carries and not after else None
         ask = Lookahead(
             text[begin:],
             text[-2] if len(text) > 1 else -1,
@@ -111,7 +112,7 @@ class Neural:
             limit,
             self.least,
             Noise(stream.temperature, stream.seed, stream.choice, total - stream.prompt_length),
-            self._features(stream, state.offset + begin, total),
+            None if states is None else states.of(total - 1, total),
         )
         started = self._now()
         tokens, probabilities = (corrected or self.model).chain(ask)
@@ -126,22 +127,16 @@ class Neural:
     def _read(self, state: _State, text: list[int]) -> int:
         """Read all of a slot's text but the last few tokens; returns where these begin."""
         begin = min(state.good, len(text) - 1)
-        if not self.model.has_feature:
-            while begin < min(len(state.written), len(text) - 1) and (
-                state.written[begin] == text[begin]
-            ):
-                begin += 1
+        while begin < min(len(state.written), len(text) - 1) and (
+            state.written[begin] == text[begin]
+        ):
+            begin += 1
         ahead = text[begin:-_TOGETHER]
         if ahead:
             started = self._now()
             self.model.read(np.array(ahead, np.int32), state.slot, begin)
             self.read_ms = _steady(self.read_ms, (self._now() - started) * 1e3 / len(ahead))
         return begin + len(ahead)
-
-    def _features(self, stream: StreamView, begin: int, end: int) -> Float32 | None:
-        if stream.states is None or not self.model.has_feature:
-            return None
-        return stream.states.of(begin, end)
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
         """Nothing to learn: the drafter is static."""

@@ -1,4 +1,4 @@
-"""The target's states of a stream: what a drafter that reads them is given as its features."""
+"""The target's states of a stream: what a drafter that carries them begins with."""
 
 from __future__ import annotations
 

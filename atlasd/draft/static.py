@@ -31,7 +31,7 @@ from atlasd.paths import Paths
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "draft_head.json"
-FEATURE_FILE = "feature.safetensors"
+CARRY_FILE = "carry.safetensors"
 SLOT_TOKENS = 1024
 _SHARE = 0.25
 """A drafter of more than this share of its target's weights cannot pay."""
@@ -71,7 +71,7 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    _load_feature(decoder, files.path / FEATURE_FILE)
+    _load_carry(decoder, files.path / CARRY_FILE)
     # Steps are measured in processor time on a CPU, so their drafts must be as well.
     alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
     model = chain_model(decoder, head_tokens(files.path), files)
@@ -133,11 +133,10 @@ def head_tokens(folder: Path) -> Int32 | None:
     return np.array(content["token_ids"], np.int32)
 
 
-def _load_feature(decoder: Decoder, file: Path) -> None:
-    """Where a drafter was trained to read the target's states, and can here, the map of them."""
+def _load_carry(decoder: Decoder, file: Path) -> None:
+    """Let a drafter that was trained to carry states do so, where its kernels can."""
     if isinstance(decoder, CpuDecoder) and file.is_file():
-        weight = load_file(file)["weight"]
-        decoder.set_feature(weight.astype(np.float32))
+        decoder.set_carry(load_file(file)["weight"].astype(np.float32))
 
 
 def chain_model(
@@ -159,7 +158,7 @@ def adaptable(drafter: Neural | None) -> Adaptable | None:
 
 
 class _Reader:
-    has_feature = False
+    carries = False
 
     def __init__(self, decoder: Decoder, head: Int32 | None) -> None:
         self.decoder = decoder
@@ -184,7 +183,7 @@ class _NativeChain(_Reader):
 
     def __init__(self, decoder: CpuDecoder, head: Int32 | None) -> None:
         super().__init__(decoder, head)
-        self.has_feature = decoder.has_feature
+        self.carries = decoder.carries
 
     def chain(self, ask: Lookahead) -> Chain:
         return _drafted(self.decoder, ask, head_tokens=self.head)
@@ -203,8 +202,8 @@ class _AdaptableChain(_NativeChain):
         self._weights = open_weights(files, config)
         self._name = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
 
-    def states(self, tokens: Int32, position: int, features: Float32 | None = None) -> Float32:
-        return last_states(self.decoder, tokens, self.slots, position, features)
+    def states(self, tokens: Int32, position: int, chose: Float32 | None = None) -> Float32:
+        return last_states(self.decoder, tokens, self.slots, position, chose)
 
     def rows(self, ids: Int32) -> Float32:
         rows = self._weights[self._name][ids]
@@ -244,7 +243,7 @@ def _drafted(
         ask.slot,
         ask.position,
         ask.limit,
-        features=ask.features,
+        chose=ask.chose,
         stop_probability=ask.least,
         temperature=ask.noise.temperature,
         seed=ask.noise.seed,

@@ -45,7 +45,7 @@ def drafting_for(
         neural=neural,
     )
     target = served.loaded.decoder
-    if neural is not None and neural.model.has_feature and isinstance(target, CpuDecoder):
+    if neural is not None and neural.model.carries and isinstance(target, CpuDecoder):
         target.keep_states()
     model = adaptable(neural)
     if neural is not None and model is not None and Learner.can_learn(model):

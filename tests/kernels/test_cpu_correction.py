@@ -10,6 +10,7 @@ from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain
 from atlasd_kernels.cpu.correction import Correction, last_states
 
 from tests.kernels.conftest import FORMATS
+from tests.kernels.head import head_rows
 
 HEAD = np.array([3, 4, 9, 30, 77, 150, 151, 200, 299, 300], np.int32)
 RANK, CODES = 8, 64
@@ -75,7 +76,7 @@ def test_a_corrected_chain_is_what_numpy_says(
         seed=9,
         output_index=4,
     )
-    embedding = head_rows(decoder)
+    embedding = head_rows(decoder)[HEAD]
     last, before = 5, 2
     for i, token in enumerate(drafted.tokens.tolist()):
         state = last_states(decoder, np.array([last], np.int32), 1, i)[0]
@@ -91,17 +92,6 @@ def test_a_corrected_chain_is_what_numpy_says(
         wanted = np.exp(row[0, token] - row[0, HEAD].max()) / total
         assert drafted.probabilities[i] == pytest.approx(wanted, rel=1e-3)
         last, before = token, last
-
-
-def head_rows(decoder: CpuDecoder) -> np.ndarray:
-    """The head's rows, found by least squares from states and their logits."""
-    states, logits = [], []
-    zero = np.zeros(1, np.int32)
-    for token in range(120):
-        one = np.array([token], np.int32)
-        states.append(last_states(decoder, one, 1, 0)[0])
-        logits.append(decoder.forward(one, zero + 1, zero, zero)[0][HEAD].copy())
-    return np.linalg.lstsq(np.array(states, np.float64), np.array(logits), rcond=None)[0].T
 
 
 def test_states_do_not_depend_on_how_many_rows_there_are(

@@ -18,7 +18,7 @@ class Table:
     vocab_size = VOCAB
     slot_tokens = 512
     slots = 4
-    has_feature = False
+    carries = False
 
     def __init__(self, head: np.ndarray | None = None, seed: int = 0) -> None:
         draw = np.random.default_rng(seed)

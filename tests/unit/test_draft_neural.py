@@ -19,7 +19,7 @@ class Sums:
     slot holds shows in the chain."""
 
     slot_tokens = 64
-    has_feature = False
+    carries = False
 
     def __init__(self, slots: int = 2) -> None:
         self.slots = slots

@@ -63,24 +63,24 @@ ATLASD_API const char* atlasd_forward(Decoder* decoder, const int32_t* tokens,
   });
 }
 
-// correction: null, or the one to draft with; then `before` is the token before the last row's.
+// chose: null, or the target's state that chose the last row's token. correction: null, or the one to draft with; then `before` is the token before the last row's.
 ATLASD_API const char* atlasd_draft(Decoder* decoder, const Correction* correction, int32_t before,
                                     const int32_t* tokens, const int32_t* slots,
-                                    const int32_t* positions, int64_t rows, const float* features,
+                                    const int32_t* positions, int64_t rows, const float* chose,
                                     int64_t limit, float stop, const Noise* noise, int32_t reduced,
                                     int32_t* drafted, float* probabilities, int64_t* count) {
   return guarded([&]() -> const char* {
-    const RowBatch batch{tokens, slots, positions, rows, features};
+    const RowBatch batch{tokens, slots, positions, rows};
     if (const char* problem = decoder->check_chain(batch, correction ? &before : nullptr))
       return problem;
-    *count = decoder->draft(batch, limit, stop, *noise, reduced != 0, drafted, probabilities,
+    *count = decoder->draft(batch, chose, limit, stop, *noise, reduced != 0, drafted, probabilities,
                             correction, before);
     return nullptr;
   });
 }
 
-ATLASD_API void atlasd_set_feature(Decoder* decoder, const float* weight) {
-  decoder->set_feature(weight);
+ATLASD_API void atlasd_set_carry(Decoder* decoder, const float* weight) {
+  decoder->set_carry(weight);
 }
 
 ATLASD_API void atlasd_keep_states(Decoder* decoder, float* out) { decoder->keep_states(out); }
@@ -98,11 +98,11 @@ ATLASD_API void atlasd_correction_free(Correction* correction) { delete correcti
 
 ATLASD_API const char* atlasd_states(Decoder* decoder, const int32_t* tokens,
                                      const int32_t* slots, const int32_t* positions, int64_t rows,
-                                     const float* features, float* states) {
+                                     const float* chose, float* states) {
   return guarded([&]() -> const char* {
-    const RowBatch batch{tokens, slots, positions, rows, features};
+    const RowBatch batch{tokens, slots, positions, rows};
     if (const char* problem = decoder->check(batch, nullptr, 0)) return problem;
-    decoder->states(batch, states);
+    decoder->states(batch, chose, states);
     return nullptr;
   });
 }

@@ -69,15 +69,16 @@ void Decoder::corrected_head(const Correction& correction, int32_t last, int32_t
   correction.add_bias(logits);
 }
 
-void Decoder::states(const RowBatch& rows, float* out) {
+void Decoder::states(const RowBatch& rows, const float* chose, float* out) {
   const Pool::Series series(*pool_);
   std::vector<int32_t> all;
   for (long begin = 0; begin < rows.count; begin += kStepRows) {
     const long n = std::min(kStepRows, rows.count - begin);
     all.resize(n);
     for (long i = 0; i < n; i++) all[i] = static_cast<int32_t>(i);
-    block(rows.part(begin, n, config_.hidden), all);
+    block(rows.part(begin, n), all);
     Scratch s = scratch(n);
+    if (chose) add_carried(chose + begin * config_.hidden, n, s);
     normalise(s.x, final_norm_, n, Format::fp32, s);
     for (long i = 0; i < n; i++)
       memcpy(out + (begin + i) * config_.hidden, s.normed + i * s.x_ld, config_.hidden * 4);

@@ -8,7 +8,7 @@ from weakref import finalize
 import numpy as np
 import numpy.typing as npt
 
-from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
+from atlasd_kernels.cpu.decoder import CpuDecoder, chosen_by
 from atlasd_kernels.cpu.library import CorrectionWeights, check, native
 
 Int32 = npt.NDArray[np.int32]
@@ -55,12 +55,12 @@ def last_states(
     tokens: Int32,
     slot: int,
     position: int,
-    features: Float32 | None = None,
+    chose: Float32 | None = None,
 ) -> Float32:
     """The normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on;
-    ``features`` as in ``draft_chain``."""
+    ``chose``: the states [n, hidden] that chose the tokens, for a decoder that carries states."""
     tokens = np.ascontiguousarray(tokens, np.int32)
-    features = feature_rows(decoder, features, len(tokens))
+    chose = chosen_by(decoder, chose, len(tokens))
     slots = np.full(len(tokens), slot, np.int32)
     positions = np.arange(position, position + len(tokens), dtype=np.int32)
     states = np.empty((len(tokens), decoder.spec.hidden_size), np.float32)
@@ -71,7 +71,7 @@ def last_states(
             slots.ctypes.data,
             positions.ctypes.data,
             len(tokens),
-            None if features is None else features.ctypes.data,
+            None if chose is None else chose.ctypes.data,
             states.ctypes.data,
         )
     )

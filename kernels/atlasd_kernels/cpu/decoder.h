@@ -50,11 +50,9 @@ struct RowBatch {
   const int32_t* slots;
   const int32_t* positions;
   long count;
-  const float* features = nullptr;   // [count, hidden], see feature.cpp; null: none are known
 
-  RowBatch part(long begin, long n, long hidden) const {
-    return {tokens + begin, slots + begin, positions + begin, n,
-            features ? features + begin * hidden : nullptr};
+  RowBatch part(long begin, long n) const {
+    return {tokens + begin, slots + begin, positions + begin, n};
   }
 };
 
@@ -88,20 +86,21 @@ class Decoder {
   // A head of these tokens only, for drafting; replaces the one before. Empty: none.
   void reduce_head(const int32_t* tokens, long count);
   // Drafts after the last of `rows`, which are of one slot, greedily or with noise; returns how
-  // many tokens were drafted. With a correction its head is used, and `before` is the token before
-  // the last row's.
-  long draft(const RowBatch& rows, long limit, float stop, const Noise& noise, bool reduced,
-             int32_t* tokens, float* probabilities, const Correction* correction = nullptr,
-             int32_t before = 0);
+  // many tokens were drafted. `chose`: the target's state that chose the last row's token, or null.
+  // With a correction its head is used, and `before` is the token before the last row's.
+  long draft(const RowBatch& rows, const float* chose, long limit, float stop, const Noise& noise,
+             bool reduced, int32_t* tokens, float* probabilities,
+             const Correction* correction = nullptr, int32_t before = 0);
   // Null, or what is wrong with these weights.
   const char* check_correction(const CorrectionWeights& weights) const;
   Correction* make_correction(const CorrectionWeights& weights) const;
   // Normalised last hidden states of all rows, [count, hidden]; nothing else of them is computed.
-  void states(const RowBatch& rows, float* out);
-  // weight: [hidden, hidden], of what rows with features add to their embeddings. From then on
-  // chains carry states along.
-  void set_feature(const float* weight);
-  bool has_feature() const { return feature_.data != nullptr; }
+  // `chose`: the states that chose their tokens, [count, hidden], or null.
+  void states(const RowBatch& rows, const float* chose, float* out);
+  // weight: [hidden, hidden], of what the state that chose a token adds to the state after it; see
+  // carry.cpp.
+  void set_carry(const float* weight);
+  bool carries() const { return carry_.data != nullptr; }
   // Where `forward` puts the normalised last hidden states of the rows wanted, [count, hidden];
   // null: nowhere.
   void keep_states(float* out) { kept_ = out; }
@@ -109,7 +108,7 @@ class Decoder {
   long logits_ld() const { return padded(config_.vocab, kPanel); }
   long slot_bytes() const { return cache_.bytes(); }
   long scratch_bytes() const {
-    return scratch_.bytes() + reduced_memory_.bytes() + feature_memory_.bytes();
+    return scratch_.bytes() + reduced_memory_.bytes() + carry_memory_.bytes();
   }
   const Kernels& kernels() const { return *kernels_; }
   Pool& pool() { return *pool_; }
@@ -125,7 +124,7 @@ class Decoder {
   void quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s);
   void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
-  void add_features(const RowBatch& rows, Scratch& s);
+  void add_carried(const float* states, long rows, Scratch& s);
   void head(const Matrix& m, long rows, Scratch& s, float* logits, long ld);
   void corrected_head(const Correction& correction, int32_t last, int32_t before, Scratch& s,
                       float* logits, long ld);
@@ -142,11 +141,11 @@ class Decoder {
   const uint8_t* embedding_ = nullptr;
   const float* final_norm_;
   Matrix head_, reduced_head_{};
-  Matrix feature_{};
+  Matrix carry_{};
   float* kept_ = nullptr;
   std::vector<float> carried_;   // the state that chose a chain's last token
   std::vector<int32_t> reduced_tokens_;
-  Memory feature_memory_, reduced_memory_, cache_, scratch_;
+  Memory carry_memory_, reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
   std::vector<QueryTile> tiles_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values

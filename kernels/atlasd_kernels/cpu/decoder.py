@@ -63,7 +63,7 @@ class CpuDecoder:
         self._states: Float32 | None = None
         self.states: Float32 | None = None
         """[L, hidden] of the last call's logits rows, valid until the next; see ``keep_states``."""
-        self.has_feature = False
+        self.carries = False
         layout, self._blob, kind = packing.load_packed(
             spec,
             tensors,
@@ -168,14 +168,14 @@ class CpuDecoder:
             self._states = np.empty((len(self._logits), self.spec.hidden_size), np.float32)
             native().keep_states(self.handle, self._states.ctypes.data)
 
-    def set_feature(self, weight: Float32) -> None:
-        """Let rows of chains have features, mapped by ``weight`` [hidden, hidden] (out, in) and
-        added to their embeddings; chains then carry the decoder's own states along."""
+    def set_carry(self, weight: Float32) -> None:
+        """Have the state that chose a token add to the state after it, mapped by ``weight``
+        [hidden, hidden] (out, in): along chains, and where ``chose`` is given."""
         hidden = self.spec.hidden_size
         if weight.shape != (hidden, hidden):
-            raise ValueError(f"the map of features is {weight.shape}, not {(hidden, hidden)}")
-        native().set_feature(self.handle, np.ascontiguousarray(weight, np.float32).ctypes.data)
-        self.has_feature = True
+            raise ValueError(f"what is carried is mapped by {weight.shape}, not {(hidden, hidden)}")
+        native().set_carry(self.handle, np.ascontiguousarray(weight, np.float32).ctypes.data)
+        self.carries = True
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of positions [0, length) from one slot to another."""
@@ -226,13 +226,14 @@ class CpuDecoder:
             self.close()
 
 
-def feature_rows(decoder: CpuDecoder, features: Float32 | None, rows: int) -> Float32 | None:
-    """Features as the native calls take them; ValueError where they do not fit the rows."""
-    if features is None:
+def chosen_by(decoder: CpuDecoder, states: Float32 | None, rows: int) -> Float32 | None:
+    """The states [rows, hidden] that chose the rows' tokens, as the native calls take them;
+    ValueError where they do not fit."""
+    if states is None:
         return None
-    if not decoder.has_feature or features.shape != (rows, decoder.spec.hidden_size):
-        raise ValueError("features do not fit the decoder or the rows")
-    return np.ascontiguousarray(features, np.float32)
+    if not decoder.carries or states.shape != (rows, decoder.spec.hidden_size):
+        raise ValueError("the states do not fit the decoder or the rows")
+    return np.ascontiguousarray(states, np.float32)
 
 
 def rope_tables(spec: DecoderSpec, positions: int) -> tuple[Float32, Float32]:

@@ -25,9 +25,9 @@ const char* Decoder::check_chain(const RowBatch& rows, const int32_t* before) co
   return check(rows, nullptr, 0);
 }
 
-long Decoder::draft(const RowBatch& rows, long limit, float stop, const Noise& noise, bool reduced,
-                    int32_t* tokens, float* probabilities, const Correction* correction,
-                    int32_t before) {
+long Decoder::draft(const RowBatch& rows, const float* chose, long limit, float stop,
+                    const Noise& noise, bool reduced, int32_t* tokens, float* probabilities,
+                    const Correction* correction, int32_t before) {
   const std::vector<int32_t>& ids = correction ? correction->tokens() : reduced_tokens_;
   const Matrix& head_matrix = correction ? correction->head() : reduced ? reduced_head_ : head_;
   reduced = reduced || correction;
@@ -43,11 +43,10 @@ long Decoder::draft(const RowBatch& rows, long limit, float stop, const Noise& n
   long drafted = 0;
   for (; drafted < limit && position < config_.slot_tokens; drafted++, position++) {
     const long n = drafted ? 1 : rows.count;
-    if (drafted)
-      block({&token, &slot, &position, 1, has_feature() ? carried_.data() : nullptr}, {0});
-    else
-      block(rows, {static_cast<int32_t>(n - 1)});
+    block(drafted ? RowBatch{&token, &slot, &position, 1} : rows, {static_cast<int32_t>(n - 1)});
     Scratch s = scratch(n);
+    const float* state = drafted ? carried_.data() : chose;
+    if (carries() && state) add_carried(state, 1, s);
     if (correction) {
       corrected_head(*correction, token, before, s, draft_logits_.data(), width);
     } else {

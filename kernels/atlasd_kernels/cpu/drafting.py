@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlasd_kernels.cpu.correction import Correction
-from atlasd_kernels.cpu.decoder import CpuDecoder, feature_rows
+from atlasd_kernels.cpu.decoder import CpuDecoder, chosen_by
 from atlasd_kernels.cpu.library import Noise, check, native
 
 Int32 = npt.NDArray[np.int32]
@@ -32,7 +32,7 @@ def draft_chain(
     position: int,
     limit: int,
     *,
-    features: Float32 | None = None,
+    chose: Float32 | None = None,
     stop_probability: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
@@ -47,15 +47,15 @@ def draft_chain(
     n is 1 to 256. Each token is chosen as ``choose`` would with the target's own noise (the first
     has index ``output_index``). Drafting ends after the token whose running product of
     probabilities falls below ``stop_probability``; that token is not returned. ``head_tokens``
-    restricts the head to these ids. ``features`` [n, hidden] are those of ``tokens`` (zeros: not
-    known) where the decoder has them (``CpuDecoder.set_feature``). With a
+    restricts the head to these ids. ``chose`` [1, hidden] is the target's state that chose the last
+    of ``tokens``, for a decoder that carries states (``CpuDecoder.set_carry``). With a
     ``correction`` its head is used, and ``before`` is the token before the last. Keys and values
     of every row that ran stay in the slot.
     """
     if head_tokens is not None:
         decoder.reduce_head(head_tokens)
     read = np.ascontiguousarray(tokens, np.int32)
-    features = feature_rows(decoder, features, len(read))
+    chose = chosen_by(decoder, chose, 1)
     slots = np.full(len(read), slot, np.int32)
     positions = np.arange(position, position + len(read), dtype=np.int32)
     drafted = np.empty(limit, np.int32)
@@ -70,7 +70,7 @@ def draft_chain(
             slots.ctypes.data,
             positions.ctypes.data,
             len(read),
-            None if features is None else features.ctypes.data,
+            None if chose is None else chose.ctypes.data,
             limit,
             stop_probability,
             ctypes.byref(Noise(temperature, seed, choice, output_index)),

@@ -120,7 +120,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             *[POINTER(Noise), c_int32, Array, Array, POINTER(c_int64)],
         ],
     ),
-    "set_feature": (None, [c_void_p, Array]),
+    "set_carry": (None, [c_void_p, Array]),
     "keep_states": (None, [c_void_p, Array]),
     "correction": (c_char_p, [c_void_p, POINTER(CorrectionWeights), POINTER(c_void_p)]),
     "correction_free": (None, [c_void_p]),

@@ -235,7 +235,6 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
     const Timer timer(profile_.other, profiling_);
     each_row(rows.count, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
   }
-  if (rows.features) add_features(rows, s);
   for (int i = 0; i < c.layers; i++) {
     const Layer& layer = layers_[i];
     normalise(s.x, layer.input_norm, rows.count, format, s);
@@ -279,7 +278,7 @@ void Decoder::forward(const RowBatch& rows, const int32_t* wanted, long count, f
     here.clear();
     for (; next < count && wanted[next] < begin + n; next++)
       here.push_back(static_cast<int32_t>(wanted[next] - begin));
-    block(rows.part(begin, n, config_.hidden), here);
+    block(rows.part(begin, n), here);
     if (here.empty()) continue;
     Scratch s = scratch(n);
     const long wanted_here = static_cast<long>(here.size());
