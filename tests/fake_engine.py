@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from atlasd.engine.client import EngineClient
 from atlasd.engine.framing import pack_tokens, unpack_tokens
 from atlasd.engine.protocol import (
@@ -143,6 +145,8 @@ class FakeEngine(EngineClient):
 
     def send(self, message: ToEngine) -> None:
         self.sent.append(message)
+        # What cannot be written on the wire must fail here as it does there.
+        msgspec.msgpack.encode(message)
         match message:
             case Submit():
                 self.submitted.append(message)

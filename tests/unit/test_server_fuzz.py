@@ -80,6 +80,9 @@ async def test_odd_bodies_never_break_it(tmp_path: Path, path: str) -> None:
                 body[chance.choice(list(body))] = chance.choice(ODD)
             if round_ % 10 == 0:
                 body.pop(chance.choice(list(body)))
+            if round_ < len(GOOD[path]):
+                # Numbers beyond what a machine word holds, for every key there is.
+                body = {**GOOD[path], list(GOOD[path])[round_]: 2**70}
             house.says("ab")
             async with asyncio.timeout(10), client.post(path, json=body) as answer:
                 text = await answer.text()
