@@ -14,6 +14,7 @@ from atlasd_kernels.gpu.formats import Format
 
 from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.memory import SlotPlan
+from bench.generating import generate
 from bench.gpu_shapes import (
     device_ms,
     kv_bytes,
@@ -237,23 +238,16 @@ def _transformers_rate(shape: str) -> float:
         torch.set_default_dtype(torch.float32)
     prompt = torch.arange(16, device="cuda")[None] + 5
 
-    def generate(tokens: int) -> float:
+    def seconds(tokens: int) -> float:
         torch.cuda.synchronize()
         began = perf_counter()
-        model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            do_sample=False,
-            cache_implementation="static",
-        )
+        generate(model, prompt, tokens, cache_implementation="static")
         torch.cuda.synchronize()
         return perf_counter() - began
 
     for _ in range(3):
-        generate(160)
-        generate(32)
+        seconds(160)
+        seconds(32)
     # The difference leaves out prefill and what a call costs once.
-    rates = [128 / (generate(160) - generate(32)) for _ in range(3)]
+    rates = [128 / (seconds(160) - seconds(32)) for _ in range(3)]
     return sorted(rates)[1]

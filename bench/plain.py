@@ -26,6 +26,7 @@ import transformers
 from atlasd.models.decoder import Decoder
 from atlasd.models.load import LoadOptions, WeightFormat, load_decoder
 from atlasd.models.locate import BUNDLED, find_model
+from bench.generating import generate
 from bench.shapes import SHAPES
 
 REFERENCE = "transformers.generate"
@@ -83,7 +84,7 @@ def random_checkpoint(folder: Path, dtype: torch.dtype) -> Path:
 def decoding(decoder: Decoder) -> Callable[[list[int], int, Stopwatch], None]:
     """Greedy decoding, one row a step."""
 
-    def generate(prompt: list[int], count: int, watch: Stopwatch) -> None:
+    def run(prompt: list[int], count: int, watch: Stopwatch) -> None:
         watch.put()
         tokens = np.array(prompt, np.int32)
         rows = decoder.prefill_rows
@@ -99,25 +100,16 @@ def decoding(decoder: Decoder) -> Callable[[list[int], int, Stopwatch], None]:
             at = np.array([position], np.int32)
             logits = decoder.forward(np.array([token], np.int32), slot, at, slot)
 
-    return generate
+    return run
 
 
 def reference(model: transformers.PreTrainedModel) -> Callable[[list[int], int, Stopwatch], None]:
-    """``transformers.generate`` as a user would call it, made to reach the full length."""
+    """``transformers.generate``."""
 
-    def generate(prompt: list[int], count: int, watch: Stopwatch) -> None:
-        given = torch.tensor([prompt])
-        model.generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            do_sample=False,
-            pad_token_id=0,
-            streamer=watch,
-        )
+    def run(prompt: list[int], count: int, watch: Stopwatch) -> None:
+        generate(model, torch.tensor([prompt]), count, streamer=watch)
 
-    return generate
+    return run
 
 
 def report(candidates: list[Candidate]) -> None:

@@ -34,6 +34,9 @@ class Transformers:
         import torch
         import transformers
 
+        from bench.generating import generate
+
+        self._run = generate
         self.name = f"transformers bf16, {threads} threads"
         self.threads = threads
         self._torch = torch
@@ -49,14 +52,7 @@ class Transformers:
     def _generate(self, prompt: int, count: int) -> float:
         tokens = self._torch.arange(prompt)[None] % 1000
         began = time.perf_counter()
-        self._model.generate(
-            tokens,
-            attention_mask=self._torch.ones_like(tokens),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            do_sample=False,
-            pad_token_id=0,
-        )
+        self._run(self._model, tokens, count)
         return time.perf_counter() - began
 
     def run(self, prefill: int, count: int) -> tuple[float, float]:

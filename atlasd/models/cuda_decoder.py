@@ -87,8 +87,6 @@ class CudaDecoder:
         self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
         """See ``Decoder.forward``. One synchronisation per pass."""
-        if not len(tokens):
-            return np.empty((0, self.vocab_size), np.float32)
         check_inside(self, slots, positions)
         if len(self._logits) < len(wanted):
             self._logits = self._pinned((len(wanted), self.vocab_size), torch.float32)

@@ -46,9 +46,10 @@ class Decoder(Protocol):
     ) -> Float32:
         """Run rows [R] and return logits [L, vocab] of the rows whose indices are ``wanted``.
 
-        Rows of one slot come in ascending positions. Keys and values are written to the slots
-        before attention, so a row sees the earlier rows of its slot in the same call. Rejecting a
-        draft is writing over it later. The array returned is valid until the next call.
+        There is at least one; rows of one slot come in ascending positions. Keys and values are
+        written to the slots before attention, so a row sees the earlier rows of its slot in the
+        same call. Rejecting a draft is writing over it later. The array returned is valid until
+        the next call.
         """
         ...
 

@@ -113,8 +113,6 @@ class LlamaDecoder:
         self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32, *, prefill: bool = False
     ) -> Float32:
         """See ``Decoder.forward``."""
-        if not len(tokens):
-            return np.empty((0, self.vocab_size), np.float32)
         check_inside(self, slots, positions)
         if prefill:
             passes = self.passes.prefill(tokens, slots, positions)

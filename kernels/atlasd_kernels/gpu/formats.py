@@ -15,6 +15,7 @@ consecutive columns without moving anything between lanes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -46,6 +47,9 @@ NVFP4_SHIFT = 2.0**8
 
 ROWS_AT_ONCE = 4096
 """Rows that are quantised together: what is held beside a matrix is no larger than this part."""
+
+Try = tuple[Tensor, Tensor, Tensor]
+"""Codes, scales as they are stored, and the values that come back."""
 
 _INT4_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)
 _NVFP4_TOPS = (6.0, 4.0)
@@ -188,19 +192,16 @@ def _int4(values: Tensor) -> tuple[Tensor, Tensor]:
     """Codes and group scales, the clip of least squared error among a few."""
     grouped = values.view(len(values), -1, INT4_GROUP)
     most = grouped.abs().amax(2)
-    best = torch.full_like(most, float("inf"))
-    codes = torch.zeros_like(grouped, dtype=torch.uint8)
-    chosen = torch.ones_like(most, dtype=torch.float16)
-    for clip in _INT4_CLIPS:
-        scales = _nonzero((most * (clip / 7.0)).half())
-        wide = scales.float()[:, :, None]
-        tried = (grouped / wide).round().clamp(-8, 7)
-        error = ((tried * wide - grouped) ** 2).sum(2)
-        better = error < best
-        best = torch.where(better, error, best)
-        chosen = torch.where(better, scales, chosen)
-        codes = torch.where(better[:, :, None], (tried + 8).to(torch.uint8), codes)
-    return codes.view(values.shape), chosen.t().contiguous()
+
+    def tries() -> Iterator[Try]:
+        for clip in _INT4_CLIPS:
+            scales = _nonzero((most * (clip / 7.0)).half())
+            wide = scales.float()[:, :, None]
+            codes = (grouped / wide).round().clamp(-8, 7)
+            yield (codes + 8).to(torch.uint8), scales, codes * wide
+
+    codes, scales = _closest(grouped, tries())
+    return codes.view(values.shape), scales.t().contiguous()
 
 
 def _nvfp4(values: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,20 +209,31 @@ def _nvfp4(values: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     6 or 4, whichever errs less ("four over six")."""
     grouped = values.view(len(values), -1, NVFP4_GROUP)
     most = grouped.abs().amax(2)
-    best = torch.full_like(most, float("inf"))
-    codes = torch.zeros_like(grouped, dtype=torch.uint8)
-    chosen = torch.zeros_like(most, dtype=torch.uint8)
-    for top in _NVFP4_TOPS:
-        stored = (most / (top * scale)).clamp(max=E4M3_MOST).to(torch.float8_e4m3fn)
-        wide = stored.float()[:, :, None] * scale
-        tried = _e2m1(grouped / _nonzero(wide))
-        table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=values.device)
-        error = ((table[tried.long()] * wide - grouped) ** 2).sum(2)
-        better = error < best
-        best = torch.where(better, error, best)
-        chosen = torch.where(better, stored.view(torch.uint8), chosen)
-        codes = torch.where(better[:, :, None], tried, codes)
-    return codes.view(values.shape), chosen
+    table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=values.device)
+
+    def tries() -> Iterator[Try]:
+        for top in _NVFP4_TOPS:
+            scales = (most / (top * scale)).clamp(max=E4M3_MOST).to(torch.float8_e4m3fn)
+            wide = scales.float()[:, :, None] * scale
+            codes = _e2m1(grouped / _nonzero(wide))
+            yield codes, scales.view(torch.uint8), table[codes.long()] * wide
+
+    codes, scales = _closest(grouped, tries())
+    return codes.view(values.shape), scales
+
+
+def _closest(grouped: Tensor, tries: Iterator[Try]) -> tuple[Tensor, Tensor]:
+    """Codes and scales of the try that is nearest to ``grouped`` [rows, groups, size], group by
+    group; of equally near ones the first."""
+    codes, scales, values = next(tries)
+    least = ((values - grouped) ** 2).sum(2)
+    for more_codes, more_scales, values in tries:
+        error = ((values - grouped) ** 2).sum(2)
+        better = error < least
+        least = torch.where(better, error, least)
+        scales = torch.where(better, more_scales, scales)
+        codes = torch.where(better[:, :, None], more_codes, codes)
+    return codes, scales
 
 
 def _e2m1(values: Tensor) -> Tensor:
