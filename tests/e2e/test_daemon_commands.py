@@ -112,17 +112,37 @@ def read_until(leader: int, mark: bytes, patience: float = 30.0) -> bytes:
     return seen
 
 
-def test_drafting_pause_and_resume(home: Home) -> None:
+def test_drafting_is_switched_off_and_on(home: Home) -> None:
     assert home.atlasd("drafting", "off").returncode == 0
-    assert home.json("status")["drafting"] is False
+    assert home.status()["drafting"] is False
     assert home.atlasd("drafting", "on").returncode == 0
+    assert home.status()["drafting"] is True
+
+
+def test_the_daemon_without_its_engine_is_small_and_loads_no_torch(home: Home) -> None:
     assert home.atlasd("pause").returncode == 0
-    assert home.json("status")["state"] == "paused"
+    status = home.status()
+    assert (status["state"], status["engine_pid"]) == ("paused", None)
+    facts = Path(f"/proc/{status['pid']}/status").read_text()
+    resident = int(next(line for line in facts.splitlines() if "VmRSS" in line).split()[1])
+    assert resident < 150 * 1024
+    assert "torch" not in Path(f"/proc/{status['pid']}/maps").read_text()
+    assert home.atlasd("complete", f"{__file__}:9:1").stdout.startswith("atlasd is paused")
     refused = home.atlasd("chat", "hi")
     assert refused.returncode == 1
     assert "atlasd resume" in refused.stderr
     assert home.atlasd("resume").returncode == 0
-    assert home.json("status")["state"] == "ready"
+    assert home.status()["state"] == "ready"
+
+
+def test_the_log_is_private_and_holds_no_prompt(home: Home) -> None:
+    home.atlasd("chat", "--max-tokens", "4", "the secret word")
+    log = home.folder / "state" / "atlasd.log"
+    assert log.stat().st_mode & 0o077 == 0
+    text = log.read_text()
+    assert "secret" not in text
+    assert home.token not in text
+    assert "listens on" in text
 
 
 def test_what_is_stored_is_shown_exported_and_purged(home: Home, repository: Path) -> None:

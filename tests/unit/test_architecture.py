@@ -150,6 +150,16 @@ def test_importing_it_brings_no_torch(module: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_health_answers_before_what_takes_long_to_import() -> None:
+    late = ("numpy", "tokenizers", "sqlite_utils", "watchdog", "jinja2")
+    code = (
+        "import sys, atlasd.run, atlasd.server.health;"
+        f"print([module for module in {late} if module in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_the_bridge_and_the_kernels_import_nothing_of_atlasd() -> None:
     for package in ("atlasd_lsp", "atlasd_kernels"):
         for path in python_files(package):
