@@ -7,12 +7,11 @@ for gaps between steps, so that no stream is delayed by it.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator
 from time import monotonic
 
-from atlasd.draft.registry import Drafting, as_tokens
+from atlasd.draft.registry import Drafting
 from atlasd.engine.assembly import drafting_for, replaced
+from atlasd.engine.backlog import Backlog
 from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.compiling import Compiled, Compiler
 from atlasd.engine.costs import ROWS
@@ -58,9 +57,6 @@ PATIENCE_S = 1.0
 LOOKS = 2
 """Comparisons of step costs after the engine falls idle, a few steps each."""
 
-Later = AddSegment | DropSegment | DropRepository | Restore
-"""Messages that can wait until no stream is delayed by them. Their order is kept."""
-
 
 class Service:
     """A loaded model, its engine and its drafters, driven by messages."""
@@ -77,13 +73,9 @@ class Service:
     ) -> None:
         self._served = served
         self._calibrations = calibrations
-        self._restored = {(item.kind, item.repository): item for item in restored}
         self._folders = folders
         self._inbox = inbox
         self._outbox = outbox
-        self._later: deque[Later] = deque()
-        self._adding: Iterator[None] | None = None
-        """What is left of a segment that is taken in piece by piece."""
         self._drafting: Drafting | None = None
         self._clock = clock_of(served.loaded)
         self._engine = Engine(
@@ -93,6 +85,9 @@ class Service:
             choose=fastest_choose(),
             clock=self._clock,
             poll=self._take_urgent,
+        )
+        self._backlog = Backlog(
+            restored, lambda: len(inbox) > 0, lambda: self._engine.slots.forget()
         )
         self._recheck = Recheck(served.loaded.decoder, served.costs, self._clock)
         self._looks = 0
@@ -121,7 +116,7 @@ class Service:
                 self._engine.step()
                 if not self._engine.urgent or monotonic() - self._learned_at > PATIENCE_S:
                     self._do_later(1)
-            elif self._later or self._adding is not None:
+            elif self._backlog:
                 self._do_later(16)
             elif self._looks:
                 self._looks -= 1
@@ -179,7 +174,7 @@ class Service:
                     waiting.priority = message.priority
                 self._engine.promote(message.stream, message.priority)
             case AddSegment() | DropSegment() | DropRepository() | Restore():
-                self._later.append(message)
+                self._backlog.put(message)
             case AskStatus():
                 self._outbox.put(self._status(message.request))
             case Explain():
@@ -217,48 +212,8 @@ class Service:
 
     def _do_later(self, most: int) -> None:
         self._learned_at = monotonic()
-        for _ in range(most):
-            if self._adding is None and not self._later:
-                return
-            what = "a segment" if self._adding else type(self._later[0]).__name__
-            try:
-                if self._adding is None:
-                    self._learn(self._later.popleft())
-                elif next(self._adding, self._adding) is not None:
-                    self._adding = None
-            except Exception:
-                log.exception("%s could not be learned from", what)
-                self._adding = None
-            if len(self._inbox):
-                return
-
-    def _learn(self, message: Later) -> None:
-        if isinstance(message, Restore):
-            self._restored[message.kind, message.repository] = message
-        elif isinstance(message, DropRepository):
-            for kind, repository in list(self._restored):
-                if kind != KIND and message.repository in (None, repository):
-                    del self._restored[kind, repository]
-            self._engine.slots.forget()
-        if self._drafting is None:
-            return
-        match message:
-            case AddSegment():
-                self._adding = self._drafting.adding(
-                    message.segment,
-                    message.repository,
-                    message.kind,
-                    as_tokens(message.tokens),
-                    message.language,
-                    message.modified,
-                )
-            case DropSegment():
-                self._drafting.drop_segment(message.segment, message.repository)
-            case DropRepository():
-                self._drafting.drop_repository(message.repository)
-            case Restore():
-                self._drafting.restore(message.kind, message.repository, message.payload)
-        self._unsaved = True
+        if self._backlog.work(most, self._drafting):
+            self._unsaved = True
 
     # Weights
 
@@ -303,7 +258,7 @@ class Service:
     # State
 
     def _set_drafting(self, on: bool) -> None:
-        self._adding = None
+        self._backlog.leave_off()
         if not on:
             self._engine.set_planning(None)
             if self._drafting is not None:
@@ -313,8 +268,7 @@ class Service:
             return
         served = self._served
         self._drafting = drafting_for(served, self._engine, self._folders)
-        for item in self._restored.values():
-            self._drafting.restore(item.kind, item.repository, item.payload)
+        self._backlog.restore(self._drafting)
         if self._constrained:
             self._drafting.expect_constraints()
         self._engine.set_planning(Planning(self._drafting.controller, served.costs, self._clock))
@@ -349,5 +303,5 @@ class Service:
         if self._drafting is not None:
             learned += self._drafting.learned()
         for kind, repository, payload in learned:
-            self._restored[kind, repository] = Restore(kind, repository, payload)
+            self._backlog.keep(kind, repository, payload)
             self._outbox.put(Learned(kind, repository, payload))
