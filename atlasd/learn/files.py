@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -43,23 +43,22 @@ class AdapterFiles:
     def of(self, repository: str | None) -> Path:
         return self.folder / learned_folder_name(repository)
 
-    def save_versions(
-        self, repository: str | None, versions: Versions, rows: int, steps: int
-    ) -> None:
-        """Write the weights in use, the last good ones and the header."""
-        folder = self.of(repository)
+    def save_versions(self, header: Header, versions: Versions) -> Iterator[None]:
+        """Write the weights in use, the last good ones and the header, a file to a unit."""
+        folder = self.of(header.repository)
         for name, version in ((LIVE, versions.live), (GOOD, versions.good)):
             if version is None:
                 (folder / name).unlink(missing_ok=True)
             else:
                 _write(folder / name, version.adapter.to_bytes())
-        header = Header(repository, versions.report(self.key, rows, steps))
+            yield
         _write(folder / HEADER, msgspec.msgpack.encode(header))
 
-    def save_rows(self, repository: str | None, replay: Replay) -> None:
-        """Write what is trained and judged on."""
+    def save_rows(self, repository: str | None, replay: Replay) -> Iterator[None]:
+        """Write what is trained and judged on, a file to a unit."""
         for name, part in zip(ROWS, (replay.recent, replay.older, replay.unseen), strict=True):
             _write(self.of(repository) / name, pack(part))
+            yield
 
     def save_candidate(self, repository: str | None, candidate: Adapter) -> None:
         """Write the weights in training."""
@@ -90,15 +89,12 @@ class AdapterFiles:
             versions.live, versions.good = live, good
         return versions
 
-    def load_rows(self, repository: str | None, replay: Replay, vocab_size: int) -> None:
-        """Fill an empty ``replay``."""
-        parts = []
-        for name in ROWS:
+    def load_rows(self, repository: str | None, replay: Replay, vocab_size: int) -> Iterator[None]:
+        """Fill an empty ``replay``, a file to a unit."""
+        for name, part in zip(ROWS, (replay.recent, replay.older, replay.unseen), strict=True):
             raw = _read(self.of(repository) / name)
-            parts.append((unpack(raw, vocab_size) if raw else None) or [])
-        replay.recent = deque(parts[0])
-        replay.older = parts[1]
-        replay.unseen.extend(parts[2])
+            part.extend((unpack(raw, vocab_size) if raw else None) or [])
+            yield
 
     def load_candidate(self, header: Header, hidden: int, vocab_size: int) -> Adapter | None:
         """The weights that were in training."""

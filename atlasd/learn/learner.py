@@ -137,18 +137,17 @@ class Learner:
                 yield from self.repositories.load(one)
             elif one.fresh:
                 yield from self._file(one, one.fresh.popleft())
-            elif one.trains and one.owed > 64:
+            elif one.trains and one.owed > 64 and not one.again:
                 yield from self._train(one)
             elif (reading := self._reading(one)) is not None:
                 yield from reading
             elif one.trains:
                 yield from self._train(one)
-            elif self.repositories.waits(one):
-                self.repositories.save(one)
-                yield
             else:
                 continue
             return
+        if (waiting := self.repositories.waiting()) is not None:
+            yield from self.repositories.saving(waiting)
 
     def _file(self, one: Adapted, passage: Passage) -> Iterator[None]:
         """Judge the versions by a passage they have not seen, then keep the passage."""
@@ -167,10 +166,10 @@ class Learner:
                 yield
             one.watch.note(*played)
             if live is not None and not one.watch.pays:
-                self._roll_back(one)
+                yield from self._roll_back(one)
             elif live is None and one.watch.good_is_back:
                 one.versions.reinstate()
-                self._changed(one)
+                yield from self._changed(one)
 
     def _reading(self, one: Adapted) -> Iterator[None] | None:
         """Have the target read what waits; None if nothing does, or it cannot now."""
@@ -203,31 +202,31 @@ class Learner:
         if self._candidates.due(one):
             found = yield from self._candidates.judge(one)
             if found is not None:
-                self._promote(one, *found)
-                yield
+                yield from self._promote(one, *found)
             yield from self._candidates.renew_head(one)
 
     # Versions
 
-    def _promote(self, one: Adapted, candidate: Adapter, gain: float) -> None:
+    def _promote(self, one: Adapted, candidate: Adapter, gain: float) -> Iterator[None]:
         if one.versions.live is None:
             self._promoted()
         version = one.versions.promote(candidate, gain)
         version.corrected = self._corrected(candidate)
         log.info("adapter %d of %s saves %.1f %%", version.number, one.repository, 100 * gain)
-        self._changed(one)
+        yield from self._changed(one)
 
-    def _roll_back(self, one: Adapted) -> None:
+    def _roll_back(self, one: Adapted) -> Iterator[None]:
         live = one.versions.live
         log.info("adapter %d of %s is rolled back", live.number if live else 0, one.repository)
         one.versions.roll_back(to_good=one.watch.good_pays)
         self._candidates.restart(one)
-        self._changed(one)
+        yield from self._changed(one)
 
-    def _changed(self, one: Adapted) -> None:
+    def _changed(self, one: Adapted) -> Iterator[None]:
         """Another version is in use."""
         one.watch = Watch()
-        self.repositories.save_versions(one)
+        yield
+        yield from self.repositories.saving_versions(one)
 
     def _corrected(self, adapter: Adapter) -> Chains:
         return self.model.corrected(
@@ -243,7 +242,7 @@ class Learner:
 
     def save(self) -> None:
         """Write everything that has changed to the folder."""
-        self.repositories.save_all()
+        self.repositories.save()
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store: versions and what became of them."""

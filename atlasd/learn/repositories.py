@@ -33,6 +33,8 @@ class Repositories:
         self._model = model
         self._files = files
         self._known: dict[str | None, Adapted] = {}
+        self._leaving: dict[str | None, Adapted] = {}
+        """Let go of, but not written yet."""
         self._saved_at = monotonic()
         self._headers = {header.repository: header for header in files.headers()} if files else {}
         for header in list(self._headers.values())[-REPOSITORIES:]:
@@ -47,7 +49,7 @@ class Repositories:
 
     def of(self, repository: str | None) -> Adapted:
         """What is known of a repository, which is now the one used last."""
-        one = self._known.pop(repository, None)
+        one = self._known.pop(repository, None) or self._leaving.pop(repository, None)
         if one is None:
             one = Adapted(repository)
             header = self._headers.get(repository)
@@ -59,7 +61,7 @@ class Repositories:
         self._known[repository] = one
         if len(self._known) > REPOSITORIES:
             oldest = next(iter(self._known))
-            self.save(self._known.pop(oldest))
+            self._leaving[oldest] = self._known.pop(oldest)
         return one
 
     def load(self, one: Adapted) -> Iterator[None]:
@@ -68,41 +70,50 @@ class Repositories:
         header = self._headers.get(one.repository)
         if self._files is None or header is None:
             return
-        self._files.load_rows(one.repository, one.replay, self._model.vocab_size)
         # Most of it was read before; what has changed since earns its own.
         one.warmup.left = min(one.warmup.left, WARM_BUDGET)
-        yield
+        yield from self._files.load_rows(one.repository, one.replay, self._model.vocab_size)
         candidate = self._files.load_candidate(header, self._model.hidden, self._model.vocab_size)
         if candidate is not None:
             one.trainer = Trainer(candidate, self._model.rows)
         yield
 
-    def waits(self, one: Adapted) -> bool:
-        """It has changed, and its files are old enough to be written again."""
-        return one.unsaved and monotonic() - self._saved_at > SAVE_EVERY_S
+    def waiting(self) -> Adapted | None:
+        """One that should be written now: it was let go of, or has changed some time ago."""
+        for one in self._leaving.values():
+            return one
+        if monotonic() - self._saved_at > SAVE_EVERY_S:
+            return next((one for one in self if one.unsaved), None)
+        return None
 
-    def save(self, one: Adapted) -> None:
+    def saving(self, one: Adapted) -> Iterator[None]:
+        """Write all of it, a file to a unit."""
         self._saved_at = monotonic()
         one.unsaved = False
-        if self._files is None or not one.loaded:
+        if self._files is not None and one.loaded:
+            yield from self._files.save_rows(one.repository, one.replay)
+            if one.trainer is not None:
+                self._files.save_candidate(one.repository, one.trainer.adapter)
+                yield
+            yield from self.saving_versions(one)
+        if self._leaving.get(one.repository) is one:
+            del self._leaving[one.repository]
+
+    def saving_versions(self, one: Adapted) -> Iterator[None]:
+        """Write the versions alone, a file to a unit."""
+        if self._files is None:
             return
-        self._files.save_rows(one.repository, one.replay)
-        if one.trainer is not None:
-            self._files.save_candidate(one.repository, one.trainer.adapter)
-        self._files.save_versions(one.repository, one.versions, one.replay.rows, one.steps)
         report = one.versions.report(self._files.key, one.replay.rows, one.steps)
-        self._headers[one.repository] = Header(one.repository, report)
+        header = self._headers[one.repository] = Header(one.repository, report)
+        yield from self._files.save_versions(header, one.versions)
+        yield
 
-    def save_versions(self, one: Adapted) -> None:
-        """Write the versions alone: another one is in use."""
-        if self._files is not None:
-            self._files.save_versions(one.repository, one.versions, one.replay.rows, one.steps)
-
-    def save_all(self) -> None:
+    def save(self) -> None:
         """Write everything that has changed to the folder."""
-        for one in self._known.values():
-            if one.unsaved:
-                self.save(one)
+        unsaved = [one for one in self._known.values() if one.unsaved]
+        for one in [*self._leaving.values(), *unsaved]:
+            for _ in self.saving(one):
+                pass
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store: versions and what became of them."""
@@ -131,11 +142,10 @@ class Repositories:
 
     def forget(self, repository: str | None) -> None:
         """Drop all that was learned of a repository (None: of all), the files as well."""
-        if repository is None:
-            self._known.clear()
-            self._headers.clear()
-        else:
-            self._known.pop(repository, None)
-            self._headers.pop(repository, None)
+        for held in (self._known, self._leaving, self._headers):
+            if repository is None:
+                held.clear()
+            else:
+                held.pop(repository, None)
         if self._files is not None:
             self._files.forget(repository)

@@ -24,8 +24,8 @@ ENOUGH_ROWS = 512
 FRESH = 128
 """Passages that may wait to be filed."""
 
-AGAIN = 96
-"""Passages that a changed target reads again, three of four to train on."""
+AGAIN = 48
+"""Passages that a changed target reads again: enough to judge by, and three of four to train on."""
 
 STEPS_PER_PASSAGE = 10.0
 """Training steps that a new passage is worth; when they are done, training rests."""
@@ -85,6 +85,7 @@ class Adapted:
             self.replay = Replay()
         else:
             self.replay.age()
+        self.unsaved = True
         self.hits.clear()
         self.watch = Watch()
 
