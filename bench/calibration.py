@@ -33,6 +33,12 @@ from bench.report import table
 from bench.svg import Plot
 
 BINS = 20
+MORE = [
+    "httpx==0.24.1,0.25.2,0.27.0,0.28.1",
+    "flask==2.2.5,2.3.3,3.0.3,3.1.0",
+    "attrs==22.2.0,23.1.0,24.2.0,25.1.0",
+]
+"""Where the usual releases hold too little text."""
 Journal = list[tuple[str, float, bool]]
 Float = npt.NDArray[np.float64]
 
@@ -80,7 +86,7 @@ def predictions(options: argparse.Namespace) -> Journal:
     static = Static(bundled_readings(), recorded)
     journal: Journal = []
     drafting.confidence.journal = journal
-    for wanted in options.releases or DEFAULT:
+    for wanted in options.releases or [*DEFAULT, *MORE]:
         name, versions = fetch(wanted, options.cache)
         work = workload.releases(name, versions, encode, 200, fill_for(files, tokenizer))
         work.end_with(tokenizer.eos_ids[0])
