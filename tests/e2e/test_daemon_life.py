@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -181,18 +182,29 @@ def test_a_damaged_database_does_not_stop_completions_and_is_named(home: Home) -
 
 
 def test_what_was_learned_and_accepted_survives_a_restart(home: Home) -> None:
+    cursor = {"prefix": "def area(width, height):\n    return ", "max_tokens": 8}
     home.start()
     try:
+        [item] = home.ask("POST", "/atlasd/v1/complete", cursor)["items"]
+        home.ask("POST", "/atlasd/v1/fate", {"id": item["id"], "fate": "accepted"})
         home.atlasd("chat", "--max-tokens", "200", "hi")
     finally:
         home.stop()
     with sqlite3.connect(home.folder / "data" / "atlasd.db") as database:
-        tables = {row[0] for row in database.execute("select name from sqlite_master")}
+        kept = {
+            table: database.execute(f"select * from {table}").fetchall()
+            for table in ("machines", "learned", "completions")
+        }
     database.close()
-    assert any("cost" in table or "machine" in table for table in tables)
+    assert all(kept.values())
     home.start("--drafting", "off")
-    assert home.status()["drafting"] is False
-    home.stop()
+    try:
+        assert home.status()["drafting"] is False
+        exported = home.atlasd("data", "export").stdout
+        rows = [json.loads(line) for line in exported.splitlines()]
+        assert [row["fate"] for row in rows if row["table"] == "completions"] == ["accepted"]
+    finally:
+        home.stop()
 
 
 def test_ctrl_c_while_waiting_leaves_it_loading(home: Home) -> None:
