@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 Blocks = Literal["indent", "braces", "end"]
 
@@ -88,14 +88,23 @@ _SCRIPT_DEFINITION = re.compile(
 )
 
 
-def _script(id_: str, *extensions: str) -> Language:
+def _like_c(id_: str, *extensions: str, **more: Any) -> Language:
+    """A language with C's comments and braces."""
     return Language(
         id=id_,
         extensions=extensions,
         line_comment="//",
         block_comment=("/*", "*/"),
-        openers=re.compile(r"([\{\(\[]|=>)\s*$"),
         continues=_BRACE_CONTINUES,
+        **more,
+    )
+
+
+def _script(id_: str, *extensions: str) -> Language:
+    return _like_c(
+        id_,
+        *extensions,
+        openers=re.compile(r"([\{\(\[]|=>)\s*$"),
         definition=_SCRIPT_DEFINITION,
         leads=re.compile(r"\s*@|\s*/?\*"),
         imports=_SCRIPT_IMPORTS,
@@ -109,12 +118,9 @@ TYPESCRIPT_REACT = _script("typescriptreact", ".tsx")
 JAVASCRIPT = _script("javascript", ".js", ".mjs", ".cjs")
 JAVASCRIPT_REACT = _script("javascriptreact", ".jsx")
 
-RUST = Language(
-    id="rust",
-    extensions=(".rs",),
-    line_comment="//",
-    block_comment=("/*", "*/"),
-    continues=_BRACE_CONTINUES,
+RUST = _like_c(
+    "rust",
+    ".rs",
     definition=re.compile(
         r"\s*(pub(\([^)]*\))?\s+)?(default\s+)?(async\s+)?(const\s+)?(unsafe\s+)?"
         r"(fn|struct|enum|trait|impl|mod|union|macro_rules!)\b"
@@ -136,12 +142,9 @@ RUST = Language(
     ),
 )
 
-GO = Language(
-    id="go",
-    extensions=(".go",),
-    line_comment="//",
-    block_comment=("/*", "*/"),
-    continues=_BRACE_CONTINUES,
+GO = _like_c(
+    "go",
+    ".go",
     definition=re.compile(r"(func|type)\b"),
     leads=re.compile(r"//"),
     imports=(
@@ -156,12 +159,10 @@ GO = Language(
     ),
 )
 
-C = Language(
-    id="c",
-    extensions=(".c", ".h"),
-    line_comment="//",
-    block_comment=("/*", "*/"),
-    continues=_BRACE_CONTINUES,
+C = _like_c(
+    "c",
+    ".c",
+    ".h",
     definition=re.compile(
         r"(?!return\b|else\b)[A-Za-z_][\w\s\*]*\b\w+\s*\(([^;]*$|[^;{}]*\)\s*\{)"
         r"|(typedef\s+)?(struct|enum|union)\b[^;]*$"
@@ -171,12 +172,16 @@ C = Language(
     keywords=_C_KEYWORDS,
 )
 
-CPP = Language(
-    id="cpp",
-    extensions=(".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".cu", ".cuh"),
-    line_comment="//",
-    block_comment=("/*", "*/"),
-    continues=_BRACE_CONTINUES,
+CPP = _like_c(
+    "cpp",
+    ".cpp",
+    ".cc",
+    ".cxx",
+    ".hpp",
+    ".hh",
+    ".hxx",
+    ".cu",
+    ".cuh",
     definition=re.compile(
         r"\s*(template\s*<|namespace\b|(class|struct|enum|union)\b[^;]*$)"
         r"|[A-Za-z_][\w:<>,\s\*&~]*\([^;]*$"
@@ -224,17 +229,24 @@ RUBY = Language(
     continues=re.compile(r"\s*([\}\)\]]|(end|else|elsif|rescue|ensure|when)\b)"),
     definition=re.compile(r"\s*(def|class|module)\b"),
 )
-JAVA = Language(
-    id="java",
-    extensions=(".java",),
-    line_comment="//",
-    block_comment=("/*", "*/"),
-    continues=_BRACE_CONTINUES,
+JAVA = _like_c(
+    "java",
+    ".java",
     definition=re.compile(r"\s*(public|private|protected|static|final|abstract)\b[^;=]*[\{\(]"),
     leads=re.compile(r"\s*@|\s*//|\s*/?\*"),
     imports=(re.compile(r"^import\s+(?:static\s+)?([\w.]+)\s*;", re.M),),
     keywords=_C_KEYWORDS,
 )
+FURTHER = (
+    _like_c("csharp", ".cs", keywords=_C_KEYWORDS),
+    _like_c("kotlin", ".kt", ".kts", keywords=_C_KEYWORDS),
+    _like_c("swift", ".swift", keywords=_C_KEYWORDS),
+    _like_c("scala", ".scala", ".sc", keywords=_C_KEYWORDS),
+    _like_c("dart", ".dart", keywords=_C_KEYWORDS),
+    _like_c("php", ".php", keywords=_C_KEYWORDS),
+    _like_c("zig", ".zig", keywords=_C_KEYWORDS),
+)
+"""Known by their comments and braces alone."""
 
 DEFAULT = Language(id="plaintext", continues=_BRACE_CONTINUES)
 PROSE = Language(
@@ -262,6 +274,7 @@ LANGUAGES = (
     SHELL,
     RUBY,
     JAVA,
+    *FURTHER,
     PROSE,
 )
 _BY_ID = {language.id: language for language in LANGUAGES}

@@ -13,7 +13,7 @@ import pytest
 from atlasd.completion.chat import ChatTemplate
 from atlasd.completion.healing import Healer, take_back
 from atlasd.completion.hole_filler import HoleFiller
-from atlasd.completion.languages import PYTHON, language_of
+from atlasd.completion.languages import LANGUAGES, PYTHON, language_of
 from atlasd.completion.names import identifiers, imported
 from atlasd.completion.ports import TextTokenizer
 from atlasd.completion.request import Piece
@@ -226,3 +226,12 @@ def test_an_empty_document_is_no_empty_prompt(orders: tuple[str, ...]) -> None:
     for tokenizer in (qwen, plain):
         around = Surroundings(prefix="", suffix="", language=PYTHON)
         assert template_for(tokenizer, orders).prompt(around).tokens
+
+
+def test_every_language_is_found_by_its_id_and_by_each_of_its_extensions() -> None:
+    for language in LANGUAGES:
+        assert language_of(language.id, None) is language
+        for extension in language.extensions:
+            assert language_of(None, f"/src/name{extension.upper()}") is language
+    assert language_of("csharp", None).line_comment == "//"
+    assert language_of("brainfuck", "/x.bf").id == "plaintext"
