@@ -1,4 +1,5 @@
-"""Runs every native function once under the sanitizers: started by test_sanitized.py, or by hand
+"""Runs every function of the native decoder under the sanitizers: started by test_sanitized.py, or
+by hand
 
     LD_PRELOAD=$(g++ -print-file-name=libasan.so) ATLASD_NATIVE_LIBRARY=... python sanitized.py
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, instruction_sets, top_k
+from atlasd_kernels.cpu.correction import Correction, last_states
 from atlasd_kernels.spec import DecoderSpec
 
 SPEC = DecoderSpec(
@@ -67,9 +69,28 @@ def exercise(weight_format: str, isa: str, threads: int) -> None:
     decoder.copy_prefix(1, 0, 130)
     draft_chain(decoder, [3], 0, 100, 40, temperature=0.8, head_tokens=rows[:7] * 11)
     draft_chain(decoder, [3], 0, 100, 8)
+    learned(decoder, rows[:11] * 7)
     choose(logits, temperature=0.7, seed=1, output_index=3)
     top_k(logits, 5)
     decoder.close()
+
+
+def learned(decoder: CpuDecoder, head: np.ndarray) -> None:
+    """What adapters and drafters that carry states need of a decoder."""
+    draw, hidden, rank, codes = np.random.default_rng(1), SPEC.hidden_size, 8, 64
+
+    def some(*shape: int) -> np.ndarray:
+        return draw.normal(size=shape).astype(np.float32) * np.float32(0.1)
+
+    shapes = [(hidden, rank), (rank, hidden), (codes, rank), (codes, rank), (len(head),)]
+    correction = Correction(decoder, head, *(some(*shape) for shape in shapes))
+    draft_chain(decoder, [3], 0, 100, 8, correction=correction, before=5)
+    decoder.set_carry(some(hidden, hidden))
+    decoder.keep_states()
+    row = np.arange(9, dtype=np.int32)
+    decoder.forward(row, row * 0, row, row[::2])
+    last_states(decoder, row, 1, 0, chose=some(9, hidden))
+    draft_chain(decoder, row, 0, 50, 6, chose=decoder.states[-1:], temperature=0.8)
 
 
 if __name__ == "__main__":
