@@ -92,7 +92,7 @@ class Decoding:
                 self.raw += chunk.text
                 self._grew.set()
                 ended = watch is not None and watch.feed(chunk.text)
-                if ended or self._out_of_time(started):
+                if ended or out_of_time(request.max_ms, started, self.raw):
                     await generation.finish()
                     break
         reason = generation.finish_reason or "stop"
@@ -101,7 +101,8 @@ class Decoding:
             raise EngineError("The model was unloaded in the middle of this.", "Ask again.")
         trimmed = Trimmed(self.raw)
         if watch is not None:
-            cut_off = reason == "length" or (watch.rule is None and self._out_of_time(started))
+            late = out_of_time(request.max_ms, started, self.raw)
+            cut_off = reason == "length" or (watch.rule is None and late)
             trimmed = trim(place, self.raw, cut_off=cut_off)
         return Decoded(
             trimmed.text,
@@ -144,12 +145,14 @@ class Decoding:
         )
         return self._generation
 
-    def _out_of_time(self, started: float) -> bool:
-        most = self.request.max_ms
-        return 0 < most < (time.monotonic() - started) * 1000 and "\n" in self.raw.lstrip("\n")
-
     def _ended(self, task: asyncio.Task[Decoded]) -> None:
         self._grew.set()
         if not task.cancelled():
             # Fetched here, so that a failure nobody waits for is not reported as forgotten.
             task.exception()
+
+
+def out_of_time(most_ms: float, started: float, text: str) -> bool:
+    """Whether decoding has taken longer than it may (0: as long as it likes) since ``started`` on
+    the monotonic clock, and a whole line is there."""
+    return 0 < most_ms < (time.monotonic() - started) * 1000 and "\n" in text.lstrip("\n")

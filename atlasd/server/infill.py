@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from atlasd.completion.decoding import out_of_time
 from atlasd.completion.request import Completion, CompletionRequest, Piece
 from atlasd.engine.protocol import Sampling
 from atlasd.server.body import answer, read, sound_path
@@ -130,7 +132,7 @@ async def _stream(
     if (asked.n_cmpl or 1) > 1:
         raise invalid('"n_cmpl" cannot be combined with "stream"', "n_cmpl")
     generation = middle_generation(serving, cursor)
-    text = ""
+    text, started = "", time.monotonic()
     async with (
         Choices([generation], services(request).meter) as told,
         event_stream(request, PATH) as events,
@@ -139,6 +141,9 @@ async def _stream(
             if chunk is not None and chunk.text:
                 text += chunk.text
                 await events.send({"index": 0, "content": chunk.text, "stop": False})
+            if out_of_time(cursor.max_ms, started, text):
+                await generation.finish()
+                break
         ended = Completion("", text, finish_reason=told.finish_reason(0), stats=generation.stats)
         last = _body(asked, serving, ended, cursor.max_tokens, generation.stop or "")
         await events.send({**last, "content": ""})

@@ -128,3 +128,12 @@ async def test_as_many_as_there_could_ever_be_may_be_asked_for(house: House) -> 
     asked = {"input_prefix": "return ", "input_suffix": "\n", "n_predict": 10**30}
     status, body = await ask(house, "/infill", asked)
     assert (status, body["content"]) == (200, "a + b")
+
+
+async def test_a_stream_ends_in_time_once_a_line_is_there(house: House) -> None:
+    house.says("ab\ncd\n" * 20, pieces=3, pause=0.01)
+    asked = {"input_prefix": "", "input_suffix": "", "stream": True, "t_max_predict_ms": 1}
+    async with house.unix() as client, client.post("/infill", json=asked) as answer:
+        events = [json.loads(line[6:]) for line in (await answer.text()).splitlines() if line]
+    assert "".join(one["content"] for one in events) == "ab\n"
+    assert (events[-1]["stop"], len(house.engine.cancelled)) == (True, 1)
