@@ -54,20 +54,34 @@ start_server() {
   local options=(--config "$work/code-server.yaml" --user-data-dir "$data" --extensions-dir "$extensions")
   node "$tree/out/node/entry.js" "${options[@]}" --install-extension atlasd.vsix >"$work/$1/install.log" 2>&1 ||
     { cat "$work/$1/install.log"; return 1; }
+  # code-server gives its own child ten seconds to come up, which a busy machine may need longer for.
+  for _ in 1 2 3; do
+    serve_until_listening "$1" "$tree" "${options[@]}" && return 0
+    grep -q 'error timed out' "$work/$1/server.log" || break
+    echo "$1: code-server did not come up in the time it gives itself; once more"
+  done
+  echo "code-server did not start:" >&2
+  cat "$work/$1/server.log" >&2
+  return 1
+}
+
+# serve_until_listening MODE TREE OPTION…: sets server, and url once it listens; fails where it ends before.
+serve_until_listening() {
+  local log=$work/$1/server.log tree=$2 folder=$work/$1/people
+  shift 2
   # A session of its own, so that everything it starts can be ended with it.
-  VSCODE_PROXY_URI='' setsid node "$tree/out/node/entry.js" "${options[@]}" --auth none --bind-addr 127.0.0.1:0 \
-    --disable-telemetry --disable-update-check --disable-workspace-trust "$work/$1/people" \
-    >"$work/$1/server.log" 2>&1 </dev/null &
+  VSCODE_PROXY_URI='' setsid node "$tree/out/node/entry.js" "$@" --auth none --bind-addr 127.0.0.1:0 \
+    --disable-telemetry --disable-update-check --disable-workspace-trust "$folder" \
+    >"$log" 2>&1 </dev/null &
   server=$!
   url=
   for _ in $(seq 240); do
-    url=$(sed -n 's|.*HTTP server listening on \(http://[0-9.:]*\).*|\1|p' "$work/$1/server.log")
+    url=$(sed -n 's|.*HTTP server listening on \(http://[0-9.:]*\).*|\1|p' "$log")
     [ -z "$url" ] || return 0
     kill -0 "$server" 2>/dev/null || break
     sleep 0.5
   done
-  echo "code-server did not start:" >&2
-  cat "$work/$1/server.log" >&2
+  stop_server
   return 1
 }
 
