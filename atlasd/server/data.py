@@ -29,4 +29,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 async def purge(request: web.Request) -> web.Response:
     """Remove a repository, or everything; also from the engine's memory."""
     asked = await read(request, PurgeRequest)
-    return answer({"removed": await services(request).purge(asked.repository)})
+    daemon = services(request)
+    removed = await daemon.purge(asked.repository)
+    daemon.meter.forget(asked.repository)
+    return answer({"removed": removed})

@@ -77,3 +77,10 @@ class Meter:
         self.drafted.update(stats.drafted)
         self.accepted.update(stats.accepted)
         self.cancelled += reason == "cancelled"
+
+    def forget(self, repository: str | None) -> None:
+        """Draw nothing more of a repository (None: of any); what was counted stays counted."""
+        if repository is None:
+            self.recent.clear()
+        else:
+            self.recent.pop(repository, None)

@@ -36,3 +36,17 @@ async def test_what_was_decoded_ahead_counts_as_well(tmp_path: Path) -> None:
         house.says("\n    return z\n", stats=StreamStats(output_tokens=5))
         assert (await client.post("/atlasd/v1/complete", json=CURSOR)).status == 200
         await eventually(lambda: house.daemon.meter.output_tokens == 11)
+
+
+@pytest.mark.parametrize("repository", ["/r", None])
+async def test_a_purged_repository_is_not_drawn_any_more(
+    tmp_path: Path, repository: str | None
+) -> None:
+    async with served(tmp_path) as house, house.unix() as client:
+        house.says("x + y\n", stats=StreamStats(output_tokens=6, steps=2))
+        assert (await client.post("/atlasd/v1/complete", json=CURSOR)).status == 200
+        assert list(house.daemon.meter.recent) == ["/r"]
+        body = {"repository": repository}
+        assert (await client.post("/atlasd/v1/data/purge", json=body)).status == 200
+        assert not house.daemon.meter.recent
+        assert house.daemon.meter.output_tokens == 6
