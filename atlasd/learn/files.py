@@ -105,7 +105,8 @@ class AdapterFiles:
 
     def forget(self, repository: str | None) -> None:
         """Delete a repository's folder (None: all of them)."""
-        shutil.rmtree(self.of(repository) if repository else self.folder, ignore_errors=True)
+        folder = self.folder if repository is None else self.of(repository)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _same_target(self, key: Key) -> bool:
         return (key.fingerprint, key.target) == (self.key.fingerprint, self.key.target)

@@ -7,27 +7,22 @@ when it is done there is nothing to do until something new comes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
 from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.cut import Costs
 from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
-from atlasd.draft.lookahead import Chains
 from atlasd.draft.neural import Neural
-from atlasd.learn.adapter import Adapter
 from atlasd.learn.candidates import Candidates
 from atlasd.learn.files import AdapterFiles
-from atlasd.learn.gate import Watch
 from atlasd.learn.passages import Passage, of_stream
+from atlasd.learn.promotion import Promotion
 from atlasd.learn.reading import Target, read
 from atlasd.learn.repositories import Repositories
 from atlasd.learn.repository import Adapted
 from atlasd.learn.scoring import Scorer
 from atlasd.learn.warmup import Block
-
-log = logging.getLogger(__name__)
 
 LARGEST_HEAD = 16384
 """A static drafter that drafts more tokens than this is not adapted: training would take too
@@ -59,9 +54,11 @@ class Learner:
         self.repositories = Repositories(model, files)
         self.scorer = Scorer(model, neural, costs)
         self._candidates = Candidates(model, self.scorer, seed)
-        self._promoted = promoted
+        self.promotion = Promotion(
+            model, self.scorer, self._candidates, self.repositories, promoted
+        )
         self._work = self._units()
-        neural.correction_of = self.correction_of
+        neural.correction_of = self.promotion.in_use
 
     @staticmethod
     def can_learn(model: Adaptable) -> bool:
@@ -99,16 +96,6 @@ class Learner:
         one = self.repositories.get(repository)
         if one is not None:
             one.warmup.drop(name)
-
-    def correction_of(self, repository: str | None) -> Chains | None:
-        """The version in use for a repository; None: the static drafter."""
-        one = self.repositories.get(repository)
-        live = one.versions.live if one is not None else None
-        if live is None:
-            return None
-        if live.corrected is None:
-            live.corrected = self._corrected(live.adapter)
-        return live.corrected
 
     # Idle time
 
@@ -151,25 +138,9 @@ class Learner:
 
     def _file(self, one: Adapted, passage: Passage) -> Iterator[None]:
         """Judge the versions by a passage they have not seen, then keep the passage."""
-        yield from self._judge(one, passage)
+        yield from self.promotion.judge(one, passage)
         one.file(passage)
         yield
-
-    def _judge(self, one: Adapted, passage: Passage) -> Iterator[None]:
-        """Note how the versions do on it; go back to another where the one in use does not pay."""
-        live, good = one.versions.live, one.versions.good
-        if live is not None or good is not None:
-            states = yield from self.scorer.states(passage)
-            played = []
-            for version in (None, live, good):
-                played.append(self.scorer.played(one, passage, states, version))
-                yield
-            one.watch.note(*played)
-            if live is not None and not one.watch.pays:
-                yield from self._roll_back(one)
-            elif live is None and one.watch.good_is_back:
-                one.versions.reinstate()
-                yield from self._changed(one)
 
     def _reading(self, one: Adapted) -> Iterator[None] | None:
         """Have the target read what waits; None if nothing does, or it cannot now."""
@@ -192,7 +163,7 @@ class Learner:
             one.again.append((passage, unseen))
         for now in found:
             if unseen:
-                yield from self._judge(one, now)
+                yield from self.promotion.judge(one, now)
             one.file(now, unseen)
         yield
 
@@ -202,41 +173,8 @@ class Learner:
         if self._candidates.due(one):
             found = yield from self._candidates.judge(one)
             if found is not None:
-                yield from self._promote(one, *found)
+                yield from self.promotion.promote(one, *found)
             yield from self._candidates.renew_head(one)
-
-    # Versions
-
-    def _promote(self, one: Adapted, candidate: Adapter, gain: float) -> Iterator[None]:
-        if one.versions.live is None:
-            self._promoted()
-        version = one.versions.promote(candidate, gain)
-        version.corrected = self._corrected(candidate)
-        log.info("adapter %d of %s saves %.1f %%", version.number, one.repository, 100 * gain)
-        yield from self._changed(one)
-
-    def _roll_back(self, one: Adapted) -> Iterator[None]:
-        live = one.versions.live
-        log.info("adapter %d of %s is rolled back", live.number if live else 0, one.repository)
-        one.versions.roll_back(to_good=one.watch.good_pays)
-        self._candidates.restart(one)
-        yield from self._changed(one)
-
-    def _changed(self, one: Adapted) -> Iterator[None]:
-        """Another version is in use."""
-        one.watch = Watch()
-        yield
-        yield from self.repositories.saving_versions(one)
-
-    def _corrected(self, adapter: Adapter) -> Chains:
-        return self.model.corrected(
-            adapter.head,
-            adapter.down,
-            adapter.up,
-            adapter.last,
-            adapter.before,
-            adapter.bias[adapter.head],
-        )
 
     # State
 
@@ -273,4 +211,4 @@ class Learner:
     @property
     def nbytes(self) -> int:
         """Bytes of rows and weights."""
-        return sum(one.nbytes for one in self.repositories)
+        return self.scorer.nbytes + sum(one.nbytes for one in self.repositories)

@@ -91,12 +91,12 @@ class Adapted:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of rows and weights; training an adapter takes three times its own."""
+        """Bytes of rows and weights."""
         versions = (self.versions.live, self.versions.good)
         return (
             self.replay.nbytes
             + sum(version.adapter.nbytes for version in versions if version)
-            + (3 * self.trainer.adapter.nbytes if self.trainer else 0)
+            + (self.trainer.nbytes if self.trainer else 0)
         )
 
     def head(self, static: Int32 | None, vocab_size: int) -> Int32 | None:

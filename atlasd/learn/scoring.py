@@ -91,6 +91,13 @@ class Scorer:
         """What a passage would have cost, by lookahead."""
         return play(hits, lambda rows: self._costs.ms(rows, KV_TOKENS), self._neural.token_ms)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the heads that are kept."""
+        kept = [rows for _, rows in self._heads]
+        return sum(rows.nbytes for rows in (*kept, self._static) if rows is not None)
+
     def forget(self) -> None:
-        """Let go of all versions' heads."""
+        """Let go of all heads' rows."""
         self._heads.clear()
+        self._static = None

@@ -90,6 +90,12 @@ class Trainer:
         self._embedding = embedding
         self.use_head(adapter.head)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter, its moments and its head's rows."""
+        moments = sum(one.first.nbytes + one.second.nbytes for one in self._moments.values())
+        return self.adapter.nbytes + moments + self._rows.nbytes
+
     def use_head(self, head: Int32) -> None:
         """Draft these tokens from now on; what was learned of them stays."""
         self.adapter.head = head.astype(np.int32)

@@ -33,12 +33,13 @@ class _Text:
     tokens: Int32
     accepted: bool
     edits: int
-    changed: float
+    changed: tuple[float, int]
+    """Seconds since the epoch, and of those that are equal the order they came in."""
     done: int = 0
     """Tokens that were read already."""
 
     @property
-    def order(self) -> tuple[bool, int, float]:
+    def order(self) -> tuple[bool, int, tuple[float, int]]:
         return self.accepted, min(self.edits, 8), self.changed
 
 
@@ -56,14 +57,14 @@ class WarmUp:
     def __init__(self) -> None:
         self.left = BUDGET
         self._texts: dict[str, _Text] = {}
-        self._clock = 0.0
+        self._wishes = 0
 
     def wish(self, name: str, kind: str, tokens: Int32, modified: float = 0.0) -> None:
         """A text came, or its new version; ``modified`` is when, in seconds since the epoch."""
-        self._clock += 1e-6
+        self._wishes += 1
         tokens = np.array(tokens[:TEXT_TOKENS], np.int32)
         known = self._texts.get(name)
-        changed = modified + self._clock
+        changed = modified, self._wishes
         if known is None:
             self._texts[name] = _Text(tokens, kind == "accepted", 0, changed)
             if kind == "accepted":

@@ -61,7 +61,7 @@ def right(
     tokens: Sequence[int] = range(VOCAB),
 ) -> float:
     """Share of ``tokens`` whose successor the drafter in use knows."""
-    corrected = one.correction_of(repository)
+    corrected = one.promotion.in_use(repository)
     model = one.model
     assert isinstance(model, Table)
     found = 0
@@ -104,7 +104,7 @@ def test_traffic_with_idle_time_teaches_the_drafter_and_the_gate_lets_it_through
     assert right(one, SUCCESSOR) > 0.7
     assert one.repositories.of("/r").versions.history[0].what == "promoted"
     # nothing was learned of another repository
-    assert one.correction_of("/other") is None
+    assert one.promotion.in_use("/other") is None
 
 
 def test_learning_stops_until_something_new_comes() -> None:
@@ -252,9 +252,9 @@ def test_what_was_learned_survives_a_restart(folder: Path) -> None:
 def test_another_model_makes_worthless_exactly_what_it_must(
     folder: Path, key: Key, keeps_weights: bool, keeps_rows: bool
 ) -> None:
-    assert learner(folder).correction_of("/r") is not None
+    assert learner(folder).promotion.in_use("/r") is not None
     again = learner(folder, key)
-    assert (again.correction_of("/r") is not None) == keeps_weights
+    assert (again.promotion.in_use("/r") is not None) == keeps_weights
     again.idle(50.0)
     assert (again.repositories.of("/r").replay.rows > 0) == keeps_rows
 
@@ -349,7 +349,7 @@ def test_a_repository_is_known_before_its_first_request() -> None:
 def test_a_changed_target_is_followed(folder: Path) -> None:
     one = learner(folder)
     work(one)
-    assert one.correction_of("/r") is not None
+    assert one.promotion.in_use("/r") is not None
     one.target_changed()
     changed = SUCCESSOR.copy()
     changed[::3] = np.roll(SUCCESSOR[::3], 1)
