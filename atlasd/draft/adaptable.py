@@ -16,12 +16,16 @@ class Adaptable(Protocol):
     hidden: int
     vocab_size: int
     slot_tokens: int
+    carries: bool
+    """Whether its states depend on those that chose the tokens."""
     head: Int32 | None
     """Token ids the drafter proposes, most frequent first; None: all."""
 
-    def states(self, tokens: Int32, position: int) -> Float32:
+    def states(self, tokens: Int32, position: int, chose: Float32 | None = None) -> Float32:
         """Normalised last hidden states [n, hidden] of tokens [n] read from ``position`` on, in a
-        slot that no stream uses; what it holds before ``position`` is what was read last."""
+        slot that no stream uses; what it holds before ``position`` is what was read last. A
+        drafter that carries states may be given those of the target that chose the tokens,
+        [n, hidden]; rows of zeros: not known."""
         ...
 
     def rows(self, ids: Int32) -> Float32:

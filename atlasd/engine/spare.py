@@ -9,6 +9,7 @@ from atlasd.draft.drafter import Float32, Int32
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.steps import Engine
 from atlasd.learn.passages import TOP
+from atlasd.models.decoder import kept_states
 
 CALL_MS = 5.0
 """What one call may take. An arriving request waits for it."""
@@ -50,7 +51,7 @@ class SpareSlot:
         self._slot, self._lent_at = slot, self._engine.slots.clock
         return True
 
-    def read(self, tokens: Int32, position: int) -> tuple[Int32, Float32] | None:
+    def read(self, tokens: Int32, position: int) -> tuple[Int32, Float32, Float32 | None] | None:
         if self._engine.slots.clock != self._lent_at:
             return None
         rows = np.arange(len(tokens), dtype=np.int32)
@@ -61,4 +62,5 @@ class SpareSlot:
             rows,
         )
         top, logprobs, _ = cpu.top_k(logits, TOP)
-        return top, logprobs
+        states = kept_states(self._engine.decoder)
+        return top, logprobs, None if states is None else states.copy()

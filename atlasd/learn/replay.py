@@ -87,11 +87,8 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Bytes of all passages."""
-        return sum(
-            passage.tokens.nbytes + passage.top.nbytes + passage.logprobs.nbytes
-            for part in (self.recent, self.older, self.unseen)
-            for passage in part
-        )
+        parts = (self.recent, self.older, self.unseen)
+        return sum(passage.nbytes for part in parts for passage in part)
 
     def _fall(self, passage: Passage) -> None:
         self._fallen += 1

@@ -40,17 +40,26 @@ class Scorer:
         """The static drafter's states of a passage's rows, computed anew in short calls."""
         parts = list[Float32]()
         end = passage.first + passage.rows
+        chose = self._chose(passage)
         at = 0
         while at < end:
             count = min(self._chunk, end - at)
             began = thread_time()
-            parts.append(self._model.states(passage.tokens[at : at + count], at))
+            known = chose[at : at + count] if chose is not None else None
+            parts.append(self._model.states(passage.tokens[at : at + count], at, known))
             per_row = max((thread_time() - began) * 1e3 / count, 1e-3)
             wanted = int(min(max(UNIT_MS / per_row, 1), 256))
             self._chunk = max(1, (3 * self._chunk + wanted + 3) // 4)
             at += count
             yield
         return np.concatenate(parts)[passage.first : end]
+
+    def _chose(self, passage: Passage) -> Float32 | None:
+        if passage.chosen is None or not self._model.carries:
+            return None
+        chose = np.zeros((passage.first + passage.rows, self._model.hidden), np.float32)
+        chose[passage.first :] = passage.chosen.states()
+        return chose
 
     def played(
         self, one: Adapted, passage: Passage, states: Float32, version: Version | None

@@ -27,7 +27,9 @@ class Table:
         self.head = head
         self.read_tokens = 0
 
-    def states(self, tokens: np.ndarray, position: int) -> np.ndarray:
+    def states(
+        self, tokens: np.ndarray, position: int, chose: np.ndarray | None = None
+    ) -> np.ndarray:
         self.read_tokens += len(tokens)
         return self.state[tokens]
 

@@ -315,14 +315,14 @@ class Reading:
     def begin(self) -> bool:
         return True
 
-    def read(self, tokens: np.ndarray, position: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def read(self, tokens: np.ndarray, position: int) -> tuple[np.ndarray, np.ndarray, None] | None:
         self.calls += 1
         if self.calls == self.interrupt_at:
             return None
         self.read_tokens += len(tokens)
         top = (self.successor[tokens][:, None] + np.arange(TOP)) % VOCAB
         logprobs = np.log(np.array([0.9, 0.05, 0.03, 0.01], np.float32))
-        return top.astype(np.int32), np.tile(logprobs, (len(tokens), 1))
+        return top.astype(np.int32), np.tile(logprobs, (len(tokens), 1)), None
 
 
 def test_a_repository_is_known_before_its_first_request() -> None:

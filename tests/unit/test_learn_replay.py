@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.draft.states import States
+from atlasd.learn.chosen import Chosen
 from atlasd.learn.passages import CONTEXT, ROWS, TOP, Passage, of_stream, pack, unpack
 from atlasd.learn.reading import passages_of
 from atlasd.learn.replay import EVERY, UNSEEN, Replay
@@ -38,7 +40,8 @@ def passage(number: int) -> Passage:
     rows = int(draw.integers(1, ROWS))
     tokens = draw.integers(0, VOCAB, rows + 3).astype(np.int32)
     top = draw.integers(-1, VOCAB, (rows, TOP)).astype(np.int32)
-    return Passage(tokens, 3, top, draw.random((rows, TOP)).astype(np.float16))
+    chosen = Chosen.of(draw.standard_normal((rows, 5)).astype(np.float32)) if number % 2 else None
+    return Passage(tokens, 3, top, draw.random((rows, TOP)).astype(np.float16), chosen)
 
 
 def test_the_ring_keeps_the_last_the_reservoir_a_sample_of_the_rest() -> None:
@@ -99,6 +102,34 @@ def test_passages_survive_as_bytes(numbers: list[int]) -> None:
         assert one.first == other.first
         for name in ("tokens", "top", "logprobs"):
             assert np.array_equal(getattr(one, name), getattr(other, name))
+        assert (one.chosen is None) == (other.chosen is None)
+        if one.chosen is not None and other.chosen is not None:
+            assert np.array_equal(one.chosen.states(), other.chosen.states())
+
+
+@given(st.integers(0, 1000))
+def test_states_are_kept_to_half_a_step(seed: int) -> None:
+    states = np.random.default_rng(seed).standard_normal((7, 9)).astype(np.float32) * (1 + seed)
+    states[3] = 0
+    kept = Chosen.of(states)
+    assert not kept.states()[3].any()
+    step = np.abs(states).max(axis=1, keepdims=True) / 127
+    assert (np.abs(kept.states() - states) <= 0.501 * step).all()
+
+
+def test_a_streams_passages_know_the_states_that_chose_what_they_read() -> None:
+    tokens, states = list(range(300)), States(4)
+    made = np.random.default_rng(0).standard_normal((160, 4)).astype(np.float32)
+    states.put(140, made)
+    read = 139
+    for one in of_stream(tokens, 140, states):
+        assert one.chosen is not None
+        for state in one.chosen.states():
+            # The prompt's last token was chosen by nobody.
+            wanted = made[read - 140] if read >= 140 else np.zeros(4)
+            assert np.allclose(state, wanted, atol=0.02)
+            read += 1
+    assert read == 299
 
 
 def test_damaged_passages_are_noticed() -> None:
@@ -145,8 +176,14 @@ def test_a_block_becomes_passages_whose_rows_are_all_of_its_new_tokens() -> None
     while (block := warmup.next()) is not None:
         n = len(block.tokens)
         top = np.repeat(block.tokens[:, None], TOP, axis=1)
-        for one in passages_of(block, top, np.zeros((n, TOP), np.float32)):
+        states = np.full((n, 2), VOCAB, np.float32)  # the same scale in every row
+        states[:, 0] = block.tokens
+        for one in passages_of(block, top, np.zeros((n, TOP), np.float32), states):
             assert one.first >= 1
+            assert one.chosen is not None
+            # A row's state is that of the row before it.
+            before = one.read_by[1]
+            assert np.allclose(one.chosen.states()[:, 0], before, atol=0.6 * VOCAB / 127)
             rows += one.top[:, 0].tolist()
             assert np.array_equal(one.top[:, 0], one.tokens[one.first :])
     assert rows == [n % VOCAB for n in range(1, 1200)]
