@@ -32,15 +32,17 @@ SCHEMA = {
     "required": ["name", "note", "lines"],
     "additionalProperties": False,
 }
-GRAMMARS = (
-    LLMatcher.grammar_from_json_schema(json.dumps(SCHEMA), None, {"whitespace_pattern": " ?"}),
-    LLMatcher.grammar_from_regex("(alpha|beta) is [0-9]{2,5}; that is all"),
+GRAMMARS = {
+    "json": LLMatcher.grammar_from_json_schema(
+        json.dumps(SCHEMA), None, {"whitespace_pattern": " ?"}
+    ),
+    "regex": LLMatcher.grammar_from_regex("(alpha|beta) is [0-9]{2,5}; that is all"),
     # tool calls behind free text
-    LLMatcher.grammar_from_lark(
+    "calls": LLMatcher.grammar_from_lark(
         'start: TEXT | lead call (";" call)*\nTEXT: /[^{]{0,30}/\nlead: /[^{]{0,9}/\n'
         'call: "{f: " %json {"type": "boolean"} "}"'
     ),
-)
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Cases:
         draw: random.Random,
     ) -> None:
         self._texts, self._draw = texts, draw
-        self._constraints = [held(grammar) for grammar in GRAMMARS]
+        self._constraints = [held(grammar) for grammar in GRAMMARS.values()]
 
     def together(self) -> list[Case]:
         """The requests that are decoded together in one case."""

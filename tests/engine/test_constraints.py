@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLTokenizer
 
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.constraint import Constraint
@@ -21,27 +21,11 @@ from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.steps import Engine
+from bench.identity_cases import GRAMMARS
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
 from tests.served import byte_tokenizer
 
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": {"enum": ["read_file", "write_file"]},
-        "note": {"type": "string", "maxLength": 12},
-        "lines": {"type": "array", "items": {"type": "integer", "maximum": 999}, "maxItems": 4},
-    },
-    "required": ["name", "note", "lines"],
-    "additionalProperties": False,
-}
-JSON = LLMatcher.grammar_from_json_schema(json.dumps(SCHEMA), None, {"whitespace_pattern": " ?"})
-REGEX = LLMatcher.grammar_from_regex("(alpha|beta) is [0-9]{2,5}; that is all")
-CALLS = LLMatcher.grammar_from_lark(
-    'start: TEXT | lead call (";" call)*\nTEXT: /[^{]{0,30}/\nlead: /[^{]{0,9}/\n'
-    'call: "{f: " %json {"type": "boolean"} "}"'
-)
-GRAMMARS = {"json": JSON, "regex": REGEX, "calls": CALLS}
 SAMPLINGS = [
     Sampling(),
     Sampling(temperature=1.0, seed=3),
