@@ -40,6 +40,7 @@ from atlasd.engine.protocol import (
     Submit,
     ToEngine,
 )
+from atlasd.engine.reloading import Reloading
 from atlasd.engine.steps import Engine
 from atlasd.paths import Paths
 
@@ -96,9 +97,7 @@ class Service:
         self._constrained = False
         """A stream was held to a constraint, so others will be."""
         self._ending = False
-        self._reload: Reload | None = None
-        self._held: dict[int, Submit] = {}
-        """Requests that came while new weights wait for the streams before them to end."""
+        self._door = Reloading(self._engine)
         self._learned_at = monotonic()
         self._unsaved = not served.calibrated
         self._save_at = monotonic() if self._unsaved else monotonic() + SAVE_EVERY_S
@@ -109,8 +108,8 @@ class Service:
         self._announce()
         while not self._ending:
             self._take_urgent()
-            if self._reload is not None and not self._engine.busy:
-                self._replace_weights(self._reload)
+            if self._door.due:
+                self._replace_weights(self._door.take())
             elif self._engine.busy:
                 self._unsaved, self._looks = True, LOOKS
                 self._engine.step()
@@ -160,19 +159,16 @@ class Service:
             case Compiled():
                 self._compiled(message)
             case Reload():
-                if self._reload is not None:
-                    self._outbox.put(Reloaded(self._reload.request, "Newer weights came."))
-                self._reload = message
-            case Cancel() | Promote() if message.stream in self._held:
-                self._told_while_held(message)
+                if (before := self._door.ask(message)) is not None:
+                    self._outbox.put(Reloaded(before.request, "Newer weights came."))
             case Cancel():
                 if (waiting := self._compiling.pop(message.stream, None)) is not None:
                     self._engine.refuse(waiting, "cancelled")
-                self._engine.cancel(message.stream)
+                self._door.cancel(message.stream)
             case Promote():
                 if (waiting := self._compiling.get(message.stream)) is not None:
                     waiting.priority = message.priority
-                self._engine.promote(message.stream, message.priority)
+                self._door.promote(message.stream, message.priority)
             case AddSegment() | DropSegment() | DropRepository() | Restore():
                 self._backlog.put(message)
             case AskStatus():
@@ -193,7 +189,7 @@ class Service:
 
     def _submit(self, submit: Submit) -> None:
         if not submit.grammar:
-            self._admit(submit)
+            self._door.admit(submit)
             return
         self._compiling[submit.stream] = submit
         self._compiler.compile(submit)
@@ -208,7 +204,7 @@ class Service:
         self._constrained = True
         if self._drafting is not None:
             self._drafting.expect_constraints()
-        self._engine.submit(submit, compiled.constraint)
+        self._door.admit(submit, compiled.constraint)
 
     def _do_later(self, most: int) -> None:
         self._learned_at = monotonic()
@@ -219,7 +215,6 @@ class Service:
 
     def _replace_weights(self, reload: Reload) -> None:
         """Serve the target's new weights; whatever is wrong with them costs nothing."""
-        self._reload = None
         try:
             loaded = replaced(self._served, reload.model, self._folders)
         except Exception as error:
@@ -233,27 +228,7 @@ class Service:
             if self._drafting is not None:
                 self._drafting.target_changed()
             self._outbox.put(Reloaded(reload.request))
-        self._release()
-
-    def _release(self) -> None:
-        held, self._held = self._held, {}
-        for submit in held.values():
-            self._engine.submit(submit)
-
-    def _admit(self, submit: Submit) -> None:
-        """Decode a request; behind new weights it waits for them."""
-        if self._reload is None:
-            self._engine.submit(submit)
-        else:
-            self._held[submit.stream] = submit
-
-    def _told_while_held(self, message: Cancel | Promote) -> None:
-        """Something about a request that waits for new weights."""
-        if isinstance(message, Promote):
-            self._held[message.stream].priority = message.priority
-        else:
-            self._engine.submit(self._held.pop(message.stream))
-            self._engine.cancel(message.stream)
+        self._door.release()
 
     # State
 
