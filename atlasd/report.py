@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from atlasd import __version__
-from atlasd.server.app import PUBLIC, SOCKET_ONLY
+from atlasd.server.app import GENERATING
 
 if TYPE_CHECKING:
     from atlasd.daemon import Daemon
     from atlasd.models.tokenizer import Tokenizer
-
-GENERATES = ("completions", "/completion", "/infill", "/complete", "/api/generate", "/api/chat")
-
-GENERATING = frozenset(
-    path
-    for method, path, _ in (*PUBLIC, *SOCKET_ONLY)
-    if method == "POST" and path.endswith(GENERATES)
-)
-"""Routes that ask the model for text."""
 
 
 async def status(daemon: Daemon) -> dict[str, Any]:

@@ -73,6 +73,15 @@ SOCKET_ONLY: tuple[tuple[str, str, str], ...] = (
 )
 """The bridge's and the CLI's: they steer the daemon and show stored code."""
 
+GENERATES = ("completions", "/completion", "/infill", "/complete", "/api/generate", "/api/chat")
+
+GENERATING = frozenset(
+    path
+    for method, path, _ in (*PUBLIC, *SOCKET_ONLY)
+    if method == "POST" and path.endswith(GENERATES)
+)
+"""Routes that ask the model for text."""
+
 
 def make_app(daemon: Services) -> web.Application:
     """The application; it is the same on the socket and on TCP, the guard tells them apart."""
@@ -119,7 +128,9 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
     daemon = request.app[SERVICES]
     resource = request.match_info.route.resource
     route = resource.canonical.removeprefix("/t/{token}") if resource else "other"
-    daemon.meter.in_flight += 1
+    # Whoever only looks on (a dashboard does so for hours) is no load.
+    asks = route in GENERATING
+    daemon.meter.in_flight += asks
     started = time.perf_counter()
     status = 499
     try:
@@ -137,7 +148,7 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
             log.exception("%s %s failed", request.method, route)
         return error_response(problem, plain_path(request))
     finally:
-        daemon.meter.in_flight -= 1
+        daemon.meter.in_flight -= asks
         daemon.meter.requests[route, status] += 1
         # The path of a request may hold the token; the route never does.
         log.debug(

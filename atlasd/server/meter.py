@@ -44,6 +44,7 @@ class Meter:
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By route and HTTP status."""
     in_flight: int = 0
+    """Requests for text that are being answered."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     prefilled_tokens: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,19 @@ async def test_a_purged_repository_is_not_drawn_any_more(
         assert (await client.post("/atlasd/v1/data/purge", json=body)).status == 200
         assert not house.daemon.meter.recent
         assert house.daemon.meter.output_tokens == 6
+
+
+async def test_only_requests_for_text_are_in_flight(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path) as house,
+        house.unix() as client,
+        house.unix() as looker,
+        looker.get("/dashboard/events"),
+    ):
+        assert (await counted(house))["in_flight"] == 0
+        house.says("x", hold=True)
+        asking = asyncio.create_task(client.post("/v1/completions", json={"prompt": "x"}))
+        await eventually(lambda: bool(house.engine.submitted))
+        assert (await counted(house))["in_flight"] == 1
+        asking.cancel()
+        await eventually(lambda: house.daemon.meter.in_flight == 0)
