@@ -10,19 +10,17 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from atlasd import __version__, cached, report
+from atlasd import __version__, report
 from atlasd.config import Config
 from atlasd.engine.client import EngineClient
 from atlasd.engine.protocol import SetDrafting
-from atlasd.errors import RequestError, StoreError
 from atlasd.listeners import Lock, Running, listen_on_socket, listen_on_tcp
+from atlasd.neighbours import PROGRESS_POLL_S, Neighbours
 from atlasd.paths import Paths
 from atlasd.server.app import import_handlers, make_app
 from atlasd.server.auth import Access, check_bind, host_names, secret_token
@@ -30,38 +28,28 @@ from atlasd.server.meter import Meter
 from atlasd.server.services import Serving
 from atlasd.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from atlasd.store.database import Store
-    from atlasd.workspace.workspace import IndexProgress, Workspace
-
 log = logging.getLogger(__name__)
 
 GRACE_S = 2.0
 """How long answers in progress may take once the daemon has been told to stop."""
 
-PROGRESS_POLL_S = 0.1
-
 HOME_CHECK_S = 5.0
 """How often the daemon looks whether it can still be found."""
 
 
-class Daemon:
+class Daemon(Neighbours):
     """Everything the server asks for; see ``server.services.Services``."""
 
     def __init__(self, config: Config, paths: Paths, engine: EngineClient | None = None) -> None:
         self.config = config
-        self.paths = paths
         self.meter = Meter()
         self.access: Access | None = None
         self.engine = engine or EngineClient()
-        self.supervisor = Supervisor(config, paths, self.meter, self.engine)
-        self.store: Store | None = None
-        self.workspace: Workspace | None = None
+        super().__init__(paths, Supervisor(config, paths, self.meter, self.engine))
         self.port: int | None = None
         """The TCP port in use; None where there is none."""
         self._runner: web.AppRunner | None = None
         self._lock: Lock | None = None
-        self._opened = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle: asyncio.Task[None] | None = None
 
@@ -97,8 +85,7 @@ class Daemon:
         """Listen, then open the store and the workspace; no model yet."""
         await self._listen()
         await asyncio.to_thread(_import_the_rest)
-        await self._open_neighbours()
-        self._opened.set()
+        await self.open_neighbours()
         self._idle = asyncio.create_task(self.supervisor.watch_idleness())
 
     async def _listen(self) -> None:
@@ -136,24 +123,6 @@ class Daemon:
         ).write(self.paths)
         log.info("atlasd %s listens on %s and port %s", __version__, self.paths.socket, self.port)
 
-    async def _open_neighbours(self) -> None:
-        from atlasd.store.database import Store
-        from atlasd.workspace.workspace import Workspace
-
-        try:
-            self.store = await Store.open(self.paths.database)
-        except StoreError as error:
-            # Completions work without a memory; `atlasd doctor` and the status say what is wrong.
-            log.error("%s", error)
-        self.workspace = Workspace(
-            send=self.engine.send,
-            drain=self.engine.drain,
-            busy=lambda: self.supervisor.in_use > 0,
-            store=self.store,
-            cache=self.paths.cache,
-        )
-        self.supervisor.attach(self.store, self.workspace)
-
     async def close(self) -> None:
         """Stop listening, end the engine, keep what was learned. In that order: what is said last
         is stored."""
@@ -166,10 +135,7 @@ class Daemon:
         if self._runner is not None:
             await self._runner.cleanup()
         await self.supervisor.stop()
-        if self.workspace is not None:
-            await self.workspace.stop()
-        if self.store is not None:
-            await self.store.close()
+        await self.close_neighbours()
         if ours:
             self.paths.daemon_json.unlink(missing_ok=True)
         log.info("atlasd has stopped")
@@ -228,91 +194,6 @@ class Daemon:
     async def fate(self, id: str, fate: str, accepted_length: int | None) -> None:
         if self.serving is not None:
             await self.serving.completer.fate(id, fate, accepted_length)
-
-    # The workspace
-
-    async def _opened_workspace(self) -> Workspace:
-        """The socket answers a moment before the workspace is there: wait for it."""
-        await self._opened.wait()
-        assert self.workspace is not None
-        return self.workspace
-
-    async def open_workspaces(self, opened: list[tuple[Path, bool]], closed: list[Path]) -> None:
-        workspace = await self._opened_workspace()
-        failure: RequestError | None = None
-        for root, trusted in opened:
-            try:
-                await workspace.open(root, trusted)
-            except RequestError as error:
-                # The other roots of the same editor are opened all the same.
-                failure = error
-        for root in closed:
-            await workspace.close(root)
-        if failure is not None:
-            raise failure
-
-    def repositories(self) -> list[dict[str, Any]]:
-        opened = self.workspace.repositories if self.workspace is not None else []
-        return [
-            {
-                "root": str(one.root),
-                "files": len(one.files),
-                "tokens": one.tokens,
-                "state": one.state,
-                "trusted": one.trusted,
-                "notice": one.notice,
-            }
-            for one in opened
-        ]
-
-    def note_edit(self, path: str, text: str) -> None:
-        if self.workspace is not None:
-            self.workspace.note_edit(path, text)
-
-    async def index(self, path: Path) -> AsyncIterator[dict[str, Any]]:
-        workspace = await self._opened_workspace()
-        steps: asyncio.Queue[IndexProgress] = asyncio.Queue()
-        indexing = asyncio.create_task(workspace.index(path, steps.put_nowait))
-        try:
-            while not indexing.done() or not steps.empty():
-                with contextlib.suppress(TimeoutError):
-                    step = asdict(await asyncio.wait_for(steps.get(), PROGRESS_POLL_S))
-                    if not step["done"]:
-                        yield {name: step[name] for name in ("files", "total", "tokens", "path")}
-            last = asdict(await indexing)
-            yield {name: last[name] for name in ("done", "files", "tokens", "seconds")}
-        finally:
-            indexing.cancel()
-
-    # The store
-
-    async def _opened_store(self) -> Store:
-        await self._opened.wait()
-        if self.store is None:
-            raise StoreError("The database could not be opened.", "See: atlasd doctor")
-        return self.store
-
-    async def stored(self, repository: str | None) -> dict[str, Any]:
-        store = await self._opened_store()
-        folders = await asyncio.to_thread(cached.summary, self.paths.cache)
-        return {
-            **await store.summary(repository),
-            "database": str(self.paths.database),
-            "cache": folders,
-        }
-
-    async def export(self, repository: str | None) -> AsyncIterator[dict[str, Any]]:
-        async for row in (await self._opened_store()).export(repository):
-            yield row
-
-    async def purge(self, repository: str | None) -> dict[str, int]:
-        store = await self._opened_store()
-        await (await self._opened_workspace()).forget(repository)
-        if self.serving is not None:
-            self.serving.completer.clear()
-        removed = await store.purge(repository)
-        files = await asyncio.to_thread(cached.purge, self.paths.cache, repository)
-        return {**removed, "cached files": files} if files else removed
 
 
 def _import_the_rest() -> None:

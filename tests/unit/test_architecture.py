@@ -101,6 +101,7 @@ DAEMON_SIDE = [
     "atlasd.cli",
     "atlasd.run",
     "atlasd.daemon",
+    "atlasd.neighbours",
     "atlasd.supervisor",
     "atlasd.keeper",
     "atlasd.report",
