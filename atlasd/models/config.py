@@ -158,8 +158,7 @@ def _from_gguf(file: GgufFile, family: str) -> ModelConfig:
     heads = int(file.value("attention.head_count"))
     head_dim = int(file.value("attention.key_length") or hidden // heads)
     window = file.value("attention.sliding_window")
-    kinds = {tensor.type for name, tensor in file.tensors.items() if name.endswith("proj.weight")}
-    kinds |= {file.tensors["token_embd.weight"].type, file.tensors["blk.0.ffn_down.weight"].type}
+    kinds = {tensor.type for tensor in file.tensors.values() if len(tensor.shape) == 2}
     names = {0: "float32", 1: "float16", 30: "bfloat16"}
     return ModelConfig(
         family=family,

@@ -39,8 +39,6 @@ class Budget:
 
     weights: int
     scratch: int
-    graphs: int
-    drafter: int
     slots: SlotPlan
 
 
@@ -62,6 +60,11 @@ def scratch_bytes(config: ModelConfig, kind: Format, slot_tokens: int) -> int:
     return decode + PREFILL_ROWS * (row + sums) + tables
 
 
+def usable(free_bytes: int) -> int:
+    """What is left for the model itself beside graphs and a drafter."""
+    return free_bytes - GRAPH_BYTES - int(free_bytes * DRAFTER_SHARE)
+
+
 def plan(
     name: str,
     config: ModelConfig,
@@ -74,17 +77,16 @@ def plan(
     """Divide ``free_bytes``. Raises ModelError if not even one short slot fits."""
     weights = model_bytes(config, kind)
     scratch = scratch_bytes(config, kind, slot_tokens or config.max_positions)
-    drafter = int(free_bytes * DRAFTER_SHARE)
     fitted = plan_slots(
         name,
         config,
-        weights + scratch + GRAPH_BYTES + drafter,
-        free_bytes,
+        weights + scratch,
+        usable(free_bytes),
         cache_item_bytes=cache_item_bytes(kind),
         slots=slots,
         slot_tokens=slot_tokens,
     )
-    return Budget(weights, scratch, GRAPH_BYTES, drafter, whole_blocks(fitted))
+    return Budget(weights, scratch, whole_blocks(fitted))
 
 
 def whole_blocks(slots: SlotPlan) -> SlotPlan:

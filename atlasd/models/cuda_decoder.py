@@ -15,10 +15,11 @@ from atlasd_kernels.gpu.choose import TOP, Choices, Chooser
 from atlasd_kernels.gpu.noise import gumbel_table
 
 from atlasd.models.config import ModelConfig
-from atlasd.models.cuda_graphs import Graphs, Progress, Record, Recorder
+from atlasd.models.cuda_graphs import Graphs, Record, Recorder
 from atlasd.models.cuda_layout import BUCKETS, FIELDS, attention_tiles, bucket_for, lay_out
 from atlasd.models.cuda_step import MOST_DECODED, Inputs, Step
 from atlasd.models.decoder import Float32, Int32, Verified, Wanted, check_inside
+from atlasd.models.locate import Progress
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import QuantModel
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import torch
 
 from atlasd.models.cuda_layout import BUCKETS
+from atlasd.models.locate import Progress
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, float], None]
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Runs a step while noting what it does; what comes back does it again."""
 

@@ -11,12 +11,12 @@ from atlasd_kernels.gpu.formats import Format
 
 from atlasd.models.config import ModelConfig
 from atlasd.models.devices import free_cuda_memory
-from atlasd.models.locate import ModelFiles
+from atlasd.models.locate import ModelFiles, Progress
 from atlasd.models.weights import open_weights
 
 if TYPE_CHECKING:
     from atlasd.models.cuda_decoder import CudaDecoder
-    from atlasd.models.load import LoadOptions, Progress
+    from atlasd.models.load import LoadOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def load_cuda(
     device: str = "cuda",
 ) -> tuple[CudaDecoder, Format]:
     """The decoder and the weight format it serves. Raises ModelError if the model does not fit."""
-    from atlasd.models.cuda_budget import PREFILL_ROWS, plan, scratch_bytes, shrinking
+    from atlasd.models.cuda_budget import PREFILL_ROWS, plan, scratch_bytes, shrinking, usable
     from atlasd.models.cuda_decoder import CudaDecoder
     from atlasd.models.memory import FEWEST_TOKENS, SlotPlan
     from atlasd.models.quant import choose_format
@@ -57,7 +57,7 @@ def load_cuda(
         tokens = options.slot_tokens or min(config.max_positions, FEWEST_TOKENS)
         token_bytes = 4 * config.layers * config.kv_heads * config.head_dim
         room = scratch_bytes(config, own, tokens) + 2 * tokens * token_bytes
-        kind = choose_format(config, int(budget * 0.9), room)
+        kind = choose_format(config, usable(budget), room)
         if kind != own:
             log.info("%s is served in %s: bf16 does not fit beside its slots", files.name, kind)
     divided = plan(

@@ -13,7 +13,7 @@ differ; the GPU kernels are what promises exactness there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,11 @@ from atlasd.models.agreement import TRIED_ROWS, Sizes, agreeing_sizes
 from atlasd.models.attention import BLOCK, attend
 from atlasd.models.config import ModelConfig
 from atlasd.models.decoder import Float32, Int32, check_inside
+from atlasd.models.locate import Progress
 from atlasd.models.passes import Pass, Passes
 from atlasd.models.torch_weights import Layer, pack_weights
 
 Int64 = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 
 class LlamaDecoder:

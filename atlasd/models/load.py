@@ -6,7 +6,6 @@ Where the native kernels serve, torch is never imported.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,13 +24,12 @@ from atlasd.models.devices import (
     measure_threads,
     multiplies_bf16,
 )
-from atlasd.models.locate import ModelFiles
+from atlasd.models.locate import ModelFiles, Progress
 from atlasd.models.memory import plan_slots
 from atlasd.models.weights import open_weights
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, float], None]
 WeightFormat = Literal["fp32", "bf16", "fp8", "int8", "int4", "nvfp4"]
 """FP8 and NVFP4 are served on a GPU only."""
 

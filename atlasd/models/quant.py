@@ -6,7 +6,7 @@ never holds more than the packed model and one matrix. ``quant_cache`` keeps the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,11 @@ from atlasd_kernels.gpu.formats import (
 from torch import Tensor
 
 from atlasd.models.config import ModelConfig
+from atlasd.models.locate import Progress
+from atlasd.models.torch_weights import as_tensor
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
-Progress = Callable[[str, float], None]
 
 HEAD_FORMATS: dict[Format, Format] = {"int4": "int8", "nvfp4": "int8"}
 """The head decides every token: four-bit models keep it in eight bits."""
@@ -124,8 +125,14 @@ class Packer:
         """A vector, float32."""
         return self._read(name).float()
 
-    def layer(self, number: int) -> QuantLayer:
-        """Pack one layer."""
+    def layers(self, progress: Progress | None) -> Iterator[QuantLayer]:
+        """Pack one layer after the other."""
+        for number in range(self.config.layers):
+            if progress:
+                progress(f"packing weights ({self.kind})", number / self.config.layers)
+            yield self._layer(number)
+
+    def _layer(self, number: int) -> QuantLayer:
         at = f"model.layers.{number}."
         attention = at + "self_attn."
         bias = gains = None
@@ -151,12 +158,7 @@ class Packer:
         return quantise(self._read(name), self.kind)
 
     def _read(self, name: str) -> Tensor:
-        array = np.ascontiguousarray(self.weights[name])
-        if array.dtype == np.uint16:
-            tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        else:
-            tensor = torch.from_numpy(array)
-        return tensor.to(self.device)
+        return as_tensor(np.ascontiguousarray(self.weights[name])).to(self.device)
 
 
 def quantise_model(
@@ -168,10 +170,6 @@ def quantise_model(
 ) -> QuantModel:
     """Pack a whole checkpoint."""
     packer = Packer(weights, config, kind, device)
+    layers = list(packer.layers(progress))
     embedding = packer.embedding()
-    layers = []
-    for number in range(config.layers):
-        if progress:
-            progress(f"packing weights ({kind})", number / config.layers)
-        layers.append(packer.layer(number))
     return QuantModel(embedding, packer.head(embedding), packer.gain("model.norm.weight"), layers)

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atlasd.models.config import ModelConfig
+from atlasd.models.locate import Progress
 from atlasd.models.quant import (
     Packer,
-    Progress,
     QuantLayer,
     QuantModel,
     Tensors,
@@ -77,10 +78,7 @@ def _pack_and_write(
     writes = _try(lambda: beside.mkdir(parents=True))
     layers = []
     try:
-        for number in range(config.layers):
-            if progress:
-                progress(f"packing weights ({kind})", number / config.layers)
-            layer = packer.layer(number)
+        for number, layer in enumerate(packer.layers(progress)):
             layers.append(layer)
             path = beside / f"layer-{number:04}.safetensors"
             writes = writes and _save(layer_tensors(layer), path)
@@ -169,9 +167,8 @@ def _save(tensors: dict[str, Tensor], path: Path) -> bool:
     return _try(lambda: save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, path))
 
 
-def _try(write: object) -> bool:
+def _try(write: Callable[[], object]) -> bool:
     """A full or read-only disk must not keep anybody from decoding."""
-    assert callable(write)
     try:
         write()
     except OSError as error:

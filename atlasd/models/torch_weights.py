@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from atlasd.models.config import ModelConfig
+from atlasd.models.locate import Progress
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, float], None]
 
 COPIED_HEAD_BYTES = 128 << 20
 """A tied head up to this size is also kept turned, which makes it faster."""
@@ -73,7 +73,7 @@ class _Packer:
 
     def given(self, name: str) -> Tensor:
         """A weight as the checkpoint has it, rounded to the precision asked for."""
-        return _tensor(self.weights[name]).to(self.precision)
+        return as_tensor(self.weights[name]).to(self.precision)
 
     def vector(self, name: str, pairs: int = 0) -> Tensor:
         """A vector, in rotation pairs if it belongs to that many heads."""
@@ -155,7 +155,7 @@ def rotation_pairs(tensor: Tensor, heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape)
 
 
-def _tensor(array: Array) -> Tensor:
+def as_tensor(array: Array) -> Tensor:
     """An array as ``weights`` hands it out, as a tensor that shares its memory."""
     if array.dtype == np.uint16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from atlasd_kernels import cpu
 
 from atlasd.errors import ModelError
-from atlasd.models.config import config_from_json, read_config
+from atlasd.models.config import config_from_gguf, config_from_json, read_config
+from atlasd.models.gguf_file import read_gguf
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import find_model
 from atlasd.models.memory import plan_slots
@@ -76,25 +78,35 @@ def test_llama_3_scaling_of_a_gguf_file_is_read_from_its_tensor(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"),
+    ("kind", "dtype", "error"),
     [
-        (gguf.GGMLQuantizationType.F16, 1e-3),
-        (gguf.GGMLQuantizationType.BF16, 1e-2),
-        (gguf.GGMLQuantizationType.Q8_0, 1e-2),
-        (gguf.GGMLQuantizationType.Q4_0, 0.1),
+        (gguf.GGMLQuantizationType.F16, "float16", 1e-3),
+        (gguf.GGMLQuantizationType.BF16, "bfloat16", 1e-2),
+        (gguf.GGMLQuantizationType.Q8_0, "quantised", 1e-2),
+        (gguf.GGMLQuantizationType.Q4_0, "quantised", 0.1),
     ],
 )
 def test_quantised_gguf_is_dequantised(
-    kind: gguf.GGMLQuantizationType, error: float, tmp_path: Path
+    kind: gguf.GGMLQuantizationType, dtype: str, error: float, tmp_path: Path
 ) -> None:
     model = random_model("llama without groups")
     file = find_model(str(write_gguf(model, tmp_path / "model.gguf", kind)))
-    weights = open_weights(file, read_config(file))
+    config = read_config(file)
+    assert config.dtype == dtype
+    weights = open_weights(file, config)
     for name, tensor in model.state_dict().items():
         given = float32(weights[name])
         assert given.shape == tensor.shape
         assert np.abs(given - tensor.numpy()).max() <= error * np.abs(tensor.numpy()).max() + 1e-7
     assert np.isfinite(logits_of(file.path)).all()
+
+
+def test_one_quantised_matrix_makes_a_file_a_quantised_one(tmp_path: Path) -> None:
+    file = read_gguf(write_gguf(random_model("qwen2 tied"), tmp_path / "model.gguf"))
+    assert config_from_gguf(file).dtype == "float32"
+    name = "blk.1.attn_q.weight"
+    mixed = {**file.tensors, name: replace(file.tensors[name], type=8)}
+    assert config_from_gguf(replace(file, tensors=mixed)).dtype == "quantised"
 
 
 def test_half_precision_files_are_read(tmp_path: Path) -> None:
