@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(
             {
-                "base_url": f"{place.base}/v1",
+                "base_url": f"{place.base}/v1" if place.port else None,
                 "token": place.token,
                 "port": place.port,
                 "socket": place.socket,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import subprocess
 import sys
 import time
@@ -148,3 +149,13 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
     _, err = capsys.readouterr()
     assert (status, "Not a directory" in err) == (1, True) or (status, err) == (0, "")
     assert "Traceback" not in err
+
+
+def test_without_http_a_script_is_told_no_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["connect", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["base_url"] == "http://127.0.0.1:8012/v1"
+    monkeypatch.setenv("ATLASD_SERVER_PORT", "0")
+    assert cli.main(["connect", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["base_url"] is None
