@@ -24,7 +24,9 @@ class Rule(Protocol):
     ) -> None: ...
 
 
-class _Rule:
+class Plain:
+    """No draft at all; what the other rules do not say is as here."""
+
     name = "plain"
 
     def add(self, name: str, tokens: Int32) -> None:
@@ -34,17 +36,14 @@ class _Rule:
         """A request starts."""
 
     def propose(self, stream: StreamView, limit: int) -> list[int]:
-        """Plain decoding."""
+        """At most ``limit`` tokens to follow the stream."""
         return []
 
     def observe(self, stream: StreamView, tokens: list[int], accepted: int, drafted: int) -> None:
         """A step is over."""
 
 
-Plain = _Rule
-
-
-class PromptLookup(_Rule):
+class PromptLookup(Plain):
     """transformers: the stream's first place of its last 3 (2, 1) tokens, 10 tokens from it."""
 
     name = "prompt lookup"
@@ -60,11 +59,11 @@ class PromptLookup(_Rule):
             at = np.flatnonzero(hit)
             if len(at):
                 start = int(at[0]) + size
-                return tokens[start : start + min(10, limit)].tolist()
+                return stream.tokens[start : start + min(10, limit)]
         return []
 
 
-class NgramMod(_Rule):
+class NgramMod(Plain):
     """llama.cpp ngram-mod: hash of the last n tokens -> next token, one pool for all streams, which
     is reset after five drafts under a quarter; drafts of at least ``least`` tokens."""
 
@@ -106,7 +105,7 @@ class NgramMod(_Rule):
                 self.poor = 0
 
 
-class LastOccurrence(_Rule):
+class LastOccurrence(Plain):
     """The last place of the last six (then three) tokens anywhere; a fixed number from it."""
 
     def __init__(self, count: int) -> None:
@@ -136,7 +135,7 @@ class LastOccurrence(_Rule):
         self._feed(stream.tokens, len(stream.tokens) - len(tokens))
 
 
-class SuffixTree(_Rule):
+class SuffixTree(Plain):
     """SuffixDecoding as in Arctic Inference: over all suffixes of the context, the greedy path by
     counts, at most factor x match tokens, node probability at least 0.1; the best score, the sum
     of node probabilities, wins. One tree over the stream, one over all earlier text and files.
@@ -150,7 +149,6 @@ class SuffixTree(_Rule):
         self.files: dict[str, list[int]] = {}
         self.text = np.empty(0, np.int32)
         self.by_token: dict[int, Int32] = {}
-        self.stale = False
         self.outputs: list[list[int]] = []
         self.score = 0.0
         """Of the last draft: its expected accepted tokens."""
@@ -159,7 +157,6 @@ class SuffixTree(_Rule):
     def add(self, name: str, tokens: Int32) -> None:
         if self.repository:
             self.files[name] = tokens.tolist()
-            self.stale = True
 
     def begin(self, stream: StreamView) -> None:
         self.outputs.append([])
@@ -230,7 +227,7 @@ class SuffixTree(_Rule):
         self.outputs[-1] = stream.tokens[max(0, stream.prompt_length - 64) :]
 
 
-class TokenRecycling(_Rule):
+class TokenRecycling(Plain):
     """The table of the last seen successors of each token, followed by its first column."""
 
     def __init__(self, depth: int = 6) -> None:
