@@ -47,6 +47,7 @@ e2e-vscode: venv ## the extension in a real VS Code in a browser
 
 sanitize: venv ## the CPU kernels under ASan and UBSan
 	@$(PY) -m atlasd_kernels.cpu.build --sanitize
+	@$(PY) -m pytest -q tests/kernels/test_sanitized.py
 
 wheel: venv ## build the wheel, with the CPU kernels and the bundled model in it
 	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
