@@ -60,17 +60,6 @@ def test_is_calibrated_on_what_it_has_not_seen() -> None:
     assert log_loss(predictions) < 0.9 * entropy
 
 
-def test_a_low_estimate_recovers() -> None:
-    confidence = Confidence()
-    scope = confidence.scope("r", "python")
-    stream_predictions(confidence, scope, 3000, [0.02], seed=2)
-    low = confidence.predict("s", scope, 7, [5], [(0, 0)])[0]
-    stream_predictions(confidence, scope, 60, [1.0], seed=3)
-    high = confidence.predict("s", scope, 7, [5], [(0, 0)])[0]
-    assert low < 0.1
-    assert high > 0.6
-
-
 def test_a_new_repository_starts_from_its_language() -> None:
     confidence = Confidence()
     good = confidence.scope("known", "python")
