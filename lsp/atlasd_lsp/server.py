@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
-from pygls.uris import to_fs_path
 
 from atlasd_lsp import __version__, commands, inline
 from atlasd_lsp.bridge import Bridge
@@ -48,10 +48,9 @@ def _register_session(server: AtlasdServer) -> None:
         bridge.options, complaints = parse_options(params.initialization_options)
         client = params.client_info.name if params.client_info else ""
         bridge.editor = bridge.options.editor or client
-        folders = [folder.uri for folder in params.workspace_folders or []]
-        if not folders and params.root_uri:
-            folders = [params.root_uri]
-        bridge.roots = [path for uri in folders if (path := file_path(uri))]
+        bridge.roots = _paths(params.workspace_folders or [])
+        if not params.workspace_folders and params.root_uri:
+            bridge.roots = [path for path in [file_path(params.root_uri)] if path]
         document = params.capabilities.text_document
         has_inline = document is not None and document.inline_completion is not None
         if bridge.options.popup and not has_inline:
@@ -68,10 +67,11 @@ def _register_session(server: AtlasdServer) -> None:
 
     @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
     async def folders_changed(params: types.DidChangeWorkspaceFoldersParams) -> None:
-        gone = [path for one in params.event.removed if (path := to_fs_path(one.uri))]
-        added = [path for one in params.event.added if (path := to_fs_path(one.uri))]
+        gone = _paths(params.event.removed)
+        added = _paths(params.event.added)
         bridge.roots = [root for root in bridge.roots if root not in gone] + added
-        await bridge.quietly("/atlasd/v1/workspace", {"close": gone})
+        if gone:
+            await bridge.quietly("/atlasd/v1/workspace", {"close": gone})
         await bridge.open_roots(added)
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
@@ -84,6 +84,11 @@ def _register_session(server: AtlasdServer) -> None:
     @server.feature(types.SHUTDOWN)
     async def shutdown(_: None) -> None:
         await bridge.close()
+
+
+def _paths(folders: Sequence[types.WorkspaceFolder]) -> list[str]:
+    """Those that are on this machine's disk."""
+    return [path for folder in folders if (path := file_path(folder.uri))]
 
 
 async def _connect_or_say_why(server: AtlasdServer) -> None:

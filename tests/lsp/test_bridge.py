@@ -296,6 +296,28 @@ async def test_an_untrusted_workspace_is_said_to_be_one_and_its_buffers_stay_her
         assert daemon.bodies("/atlasd/v1/edited") == []
 
 
+async def test_folders_come_and_go_and_those_elsewhere_are_passed_over(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "repository", tmp_path / "second"
+    away = types.WorkspaceFolder("vscode-vfs://github/some/where", "where")
+    async with editor(tmp_path) as session:
+        await until(daemon, "/atlasd/v1/workspace")
+        session.client.workspace_did_change_workspace_folders(
+            types.DidChangeWorkspaceFoldersParams(
+                types.WorkspaceFoldersChangeEvent(
+                    added=[types.WorkspaceFolder(second.as_uri(), "second"), away],
+                    removed=[types.WorkspaceFolder(first.as_uri(), "repository")],
+                )
+            )
+        )
+        told = await until(daemon, "/atlasd/v1/workspace", 3)
+        assert told[1:] == [
+            {"close": [str(first)]},
+            {"open": [{"root": str(second), "trusted": True}]},
+        ]
+
+
 async def test_an_unsaved_buffer_is_passed_on_once_typing_pauses(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:
