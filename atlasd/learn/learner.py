@@ -82,7 +82,7 @@ class Learner:
     def end(self, stream: StreamView) -> None:
         if stream.learn and len(stream.tokens) > stream.prompt_length:
             one = self.repositories.of(stream.repository)
-            one.fresh.extend(of_stream(stream.tokens, stream.prompt_length))
+            one.fresh.extend(of_stream(stream.tokens, stream.prompt_length, stream.states))
 
     def wish(
         self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
