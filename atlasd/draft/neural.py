@@ -16,6 +16,7 @@ from math import log
 from time import perf_counter
 
 import numpy as np
+from atlasd_kernels.noise import gumbel_row
 
 from atlasd.draft.drafter import EMPTY, Draft, Float32, StreamView, VerifiedRows
 from atlasd.draft.lookahead import ChainModel, Chains, Lookahead, Noise
@@ -205,7 +206,5 @@ def choose(logits: Float32, noise: Noise, index: int) -> int:
     behind the chain's first."""
     if noise.temperature == 0.0:
         return int(logits.argmax())
-    from atlasd_kernels.cpu.sampling import gumbel_noise
-
-    gumbel = gumbel_noise(noise.seed, noise.choice, noise.output_index + index, len(logits))
+    gumbel = gumbel_row(noise.seed, noise.choice, noise.output_index + index, len(logits))
     return int((logits / np.float32(noise.temperature) + gumbel).argmax())

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from atlasd_kernels.noise import gumbel, gumbel_row
 
-from atlasd.engine.noise import gumbel, gumbel_row
 from atlasd.engine.protocol import Alternative, Sampling, TokenLogprob
 from atlasd.errors import EngineError, RequestError
 

@@ -82,7 +82,7 @@ def kept_states(decoder: Decoder) -> Float32 | None:
 @dataclass(frozen=True)
 class RowNoise:
     """How the token after a row is chosen: temperature 0 is argmax, anything else argmax with the
-    noise of ``engine.noise``."""
+    noise of ``atlasd_kernels.noise``."""
 
     temperature: float = 0.0
     seed: int = 0

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 from atlasd_kernels import cpu
+from atlasd_kernels.noise import gumbel, gumbel_row, philox
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlasd.engine.native import choose_natively
-from atlasd.engine.noise import gumbel, gumbel_row, philox
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import (
     FEW,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from atlasd_kernels.cpu.decoder import CpuDecoder, WeightFormat, measure_threads, read_bandwidth
 from atlasd_kernels.cpu.drafting import DraftedChain, draft_chain
 from atlasd_kernels.cpu.library import available, instruction_sets
-from atlasd_kernels.cpu.sampling import choose, gumbel_noise, top_k
+from atlasd_kernels.cpu.sampling import choose, top_k
 
 __all__ = [
     "CpuDecoder",
@@ -17,7 +17,6 @@ __all__ = [
     "available",
     "choose",
     "draft_chain",
-    "gumbel_noise",
     "instruction_sets",
     "measure_threads",
     "read_bandwidth",

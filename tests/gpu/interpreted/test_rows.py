@@ -7,8 +7,8 @@ import pytest
 import torch
 from atlasd_kernels.gpu import accept, choose, residual, rope
 from atlasd_kernels.gpu.noise import VALUES, gumbel_table
+from atlasd_kernels.noise import gumbel_row
 
-from atlasd.engine.noise import gumbel_row
 from atlasd.engine.sampling import choose_row, top_choices
 
 
