@@ -126,7 +126,6 @@ def check_schedules(
             kept = len(batch)
             batch += [(7, last, p) for p in drafts]
             if not batch:
-                length[order[0]] += 0
                 continue
             tokens, slots, positions = (np.array(a, np.int32) for a in zip(*batch, strict=True))
             logits = decoder.forward(tokens, slots, positions, np.arange(kept, dtype=np.int32))

@@ -71,7 +71,6 @@ class Layout:
         self.offsets.append(self.size if part else -1)
         if part:
             self.parts.append((self.size, part))
-            # two kilobytes of slack: kernels prefetch behind the end
             self.size += -(-size // 64) * 64
 
 
