@@ -114,6 +114,14 @@ class Recycle:
         self._claim(slots, tags)
         self.pair.note_many(slots, tokens[2:])
 
+    def add_choices(self, read: Int32, chosen: Int32) -> None:
+        """Learn what the target would say after a text's tokens: ``chosen`` [n] follow all but
+        the first of ``read`` [n + 1]."""
+        self.single.note_many(read[1:].astype(np.int64), chosen)
+        slots, tags = _pair_slots(np.append(read, read[:1]))
+        self._claim(slots, tags)
+        self.pair.note_many(slots, chosen)
+
     def votes(self, one: int, two: int) -> list[tuple[int, int]]:
         """What may follow the tokens ``one, two``: (token, kind of vote), the best sort first."""
         votes: list[tuple[int, int]] = []

@@ -57,6 +57,7 @@ def drafting_for(
             files=AdapterFiles(folder / "adapter", key),
             target=SpareSlot(engine, served.costs),
             promoted=drafting.promoted,
+            told=drafting.recycle.add_choices,
         )
         drafting.learn_with(learner, learner)
     return drafting

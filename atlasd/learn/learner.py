@@ -7,7 +7,7 @@ when it is done there is nothing to do until something new comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 from atlasd.draft.adaptable import Adaptable
@@ -45,10 +45,12 @@ class Learner:
         files: AdapterFiles | None = None,
         target: Target | None = None,
         promoted: Callable[[], None] = lambda: None,
+        told: Callable[[Int32, Int32], None] = lambda read, chosen: None,
         seed: int = 0,
     ) -> None:
         """``files``: where to keep what is learned (None: nowhere); ``promoted`` is called before
-        a repository's first version is used."""
+        a repository's first version is used; ``told`` what the target has said of a text: tokens
+        [n + 1], and what it would have said after each but the first [n]."""
         self.model = model
         self.target = target
         self.repositories = Repositories(model, files)
@@ -57,6 +59,7 @@ class Learner:
         self.promotion = Promotion(
             model, self.scorer, self._candidates, self.repositories, promoted
         )
+        self._told = told
         self._work = self._units()
         neural.correction_of = self.promotion.in_use
 
@@ -152,7 +155,9 @@ class Learner:
         return None if block is None else self._read(one, self.target, block)
 
     def _read(self, one: Adapted, target: Target, block: Block) -> Iterator[None]:
-        one.fresh.extend((yield from read(target, block)))
+        found = yield from read(target, block)
+        one.fresh.extend(found)
+        self._tell(found)
         yield
 
     def _read_again(self, one: Adapted, target: Target) -> Iterator[None]:
@@ -161,11 +166,16 @@ class Learner:
         found = yield from read(target, Block(passage.tokens, passage.first))
         if not found:
             one.again.append((passage, unseen))
+        self._tell(found)
         for now in found:
             if unseen:
                 yield from self.promotion.judge(one, now)
             one.file(now, unseen)
         yield
+
+    def _tell(self, found: Iterable[Passage]) -> None:
+        for passage in found:
+            self._told(passage.tokens[passage.first - 1 :], passage.top[:, 0])
 
     def _train(self, one: Adapted) -> Iterator[None]:
         """A step of training; now and then a look at what came of it."""

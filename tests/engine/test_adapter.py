@@ -53,7 +53,8 @@ class Serving:
         self.outputs = Outputs()
         self.engine = Engine(self.decoder, self.outputs.take, choose=fastest_choose())
         self.target = SpareSlot(self.engine, self.costs)
-        self.learner = Learner(self.model, neural, self.costs, target=self.target)
+        told = self.drafting.recycle.add_choices
+        self.learner = Learner(self.model, neural, self.costs, target=self.target, told=told)
         self.drafting.learn_with(self.learner, self.learner)
 
     def serve(self, prompts: list[list[int]], drafting: bool) -> list[list[int]]:
@@ -116,6 +117,12 @@ def test_what_is_read_in_idle_time_is_what_the_target_says(serving: Serving) -> 
     logits = serving.decoder.forward(text, rows * 0, rows, rows)
     assert passage.top[:, 0].tolist() == logits.argmax(axis=1)[1:].tolist()
     assert np.exp(passage.logprobs.astype(np.float64)).sum(axis=1).max() <= 1.01
+    said = {
+        (int(one), int(two)): int(choice)
+        for one, two, choice in zip(text[:-1], text[1:], passage.top[:, 0], strict=True)
+    }
+    votes = serving.drafting.recycle.votes
+    assert [votes(*pair)[0][0] for pair in said] == list(said.values())
 
 
 def test_reading_gives_way_to_a_request_and_spoils_nothing(serving: Serving) -> None:

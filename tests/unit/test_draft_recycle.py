@@ -98,3 +98,15 @@ def test_the_latest_successor_is_that_of_a_plain_dictionary(
 
 def test_the_tables_stay_within_sixteen_megabytes_at_a_large_vocabulary() -> None:
     assert Recycle(152_000).nbytes <= 16 << 20
+
+
+def test_what_the_target_would_say_after_a_text_is_learned_row_by_row() -> None:
+    recycle = Recycle(VOCAB)
+    recycle.add(np.array([1, 2, 3, 4], np.int32))
+    recycle.add_choices(np.array([1, 2, 3, 4], np.int32), np.array([3, 14, 15], np.int32))
+    assert first(recycle, 1, 2) == 3
+    assert first(recycle, 2, 3) == 14
+    assert first(recycle, 3, 4) == 15
+    assert first(recycle, 30, 3) == 14
+    # Where both said the same, there are two votes for it.
+    assert recycle.pair.count.max() == 2
