@@ -20,6 +20,10 @@ FIRST_REST = 8
 """Steps before the first attempt in a stream, where attempts have lost in those before it: taking
 up a stream costs as much as a few attempts, which a short one would never earn."""
 
+EARLY = 3
+"""Of so many streams in a row one is tried that early, the others after ``LONGEST_REST``: streams
+of a dozen tokens then cost next to nothing, and are found out when they have become worth it."""
+
 LONGEST_REST = 24
 """Steps; text changes its nature within a few dozen tokens."""
 
@@ -29,12 +33,13 @@ SLOW, FAST = 1 / 4, 1 / 2
 
 class Pace:
     """The drafting of one stream. ``usual`` is what it brings in other streams, in milliseconds
-    a step; a new stream gets a few attempts whatever that is, at once or after ``FIRST_REST``."""
+    a step; a new stream gets a few attempts whatever that is: at once, or where others have lost
+    after ``FIRST_REST`` if it is the ``turn`` of this one, their count, and else later."""
 
-    def __init__(self, usual: float) -> None:
+    def __init__(self, usual: float, turn: int = 0) -> None:
         self.net_ms = max(usual, 0.0)
         """Running mean of milliseconds gained less milliseconds spent, per planned step."""
-        self._length = 1 if usual >= 0.0 else FIRST_REST
+        self._length = 1 if usual >= 0.0 else LONGEST_REST if turn % EARLY else FIRST_REST
         self._wait = self._length - 1
 
     def due(self) -> bool:

@@ -55,6 +55,7 @@ class Planning:
         self._controller = controller
         self._costs = costs
         self._usual_ms = 0.0
+        self._streams = 0
         self._failures = 0
         self._paces: dict[int, Pace] = {}
         self._told: dict[int, int] = {}
@@ -130,7 +131,8 @@ class Planning:
             return True
         pace = self._paces.get(number)
         if pace is None:
-            pace = self._paces[number] = Pace(self._usual_ms)
+            pace = self._paces[number] = Pace(self._usual_ms, self._streams)
+            self._streams += 1
         if pace.due():
             return True
         self._keep(number, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
-from atlasd.engine.pace import FIRST_REST, LONGEST_REST, Pace
+from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, Pace
 
 
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
@@ -46,6 +46,12 @@ def test_where_others_lost_a_stream_is_first_tried_after_a_few_steps():
         # What held there is gained at once, whatever others lost.
         pace.settled(gained_ms=2.0, spent_ms=0.2, plain_ms=1.5)
         assert pace.due()
+
+
+def test_where_others_lost_few_streams_of_a_dozen_tokens_are_tried_but_some_are():
+    tried = [planned(Pace(-0.1, turn), 16, 0.0, 0.2, 1.5) > 0 for turn in range(3 * EARLY)]
+    assert tried.count(True) == 3
+    assert planned(Pace(0.0, 1), 16, 0.0, 0.2, 1.5) > 0
 
 
 def test_calibrations_keep_the_last_used_models():
