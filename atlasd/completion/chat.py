@@ -33,17 +33,17 @@ PLAIN_STOPS = ("\n### User\n", "\n### System\n", "\n### Assistant\n")
 
 
 class ChatTemplate:
-    """A compiled chat template.
+    """A model's chat template.
 
     ``special`` are the tokenizer's named special tokens (``bos_token`` and so on), which templates
-    refer to. Raises RequestError where the template refuses the messages.
+    refer to. Raises RequestError where the template refuses the messages, or is damaged: only
+    once it is rendered, because a model with a damaged one still completes.
     """
 
     def __init__(self, source: str | None, special: Mapping[str, str] | None = None) -> None:
         self.source = PLAIN if source is None else source
         self.stop = PLAIN_STOPS if source is None else ()
         self._special = dict(special or {})
-        self._template = _compile(self.source)
 
     def render(
         self,
@@ -55,13 +55,15 @@ class ChatTemplate:
     ) -> str:
         """The prompt text of a conversation; ``tokens`` encodes it safely."""
         try:
-            return self._template.render(
+            return _compile(self.source).render(
                 messages=[_plain_content(message) for message in messages],
                 tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **{**self._special, **variables},
             )
+        except RequestError:
+            raise
         except Exception as error:
             # Templates are programs: they raise on purpose, and by a mistake of their own.
             raise RequestError(

@@ -216,3 +216,15 @@ async def test_a_suggestion_is_not_longer_than_was_asked_for(engine, completer):
     longer = await completer.complete(REQUEST)
     assert longer is not None
     assert longer.text == "return width * height"
+
+
+async def test_a_model_with_a_damaged_chat_template_still_completes(engine, store):
+    class Damaged(ByteTokenizer):
+        chat_template = "{% for %}"
+
+    completer = Completer(engine, Damaged(), None, store, "fake")
+    engine.enqueue(say("return width"))
+    done = await completer.complete(REQUEST)
+    assert done is not None
+    assert done.text == "return width"
+    completer.clear()
