@@ -17,6 +17,22 @@ from pathlib import Path
 import pyte
 
 
+class AnsweringScreen(pyte.Screen):
+    """A screen that answers what programs ask their terminal, as Neovim does when it starts."""
+
+    def __init__(self, columns: int, lines: int, answer: Callable[[str], None]) -> None:
+        super().__init__(columns, lines)
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        self._answer(data)
+
+    def report_device_status(self, mode: int, private: bool = False) -> None:
+        # pyte knows the public questions only.
+        if not private:
+            super().report_device_status(mode)
+
+
 class Terminal:
     """A program in a pseudo-terminal whose screen is kept by pyte."""
 
@@ -28,7 +44,7 @@ class Terminal:
         columns: int = 100,
         lines: int = 30,
     ) -> None:
-        self.screen = pyte.Screen(columns, lines)
+        self.screen = AnsweringScreen(columns, lines, self.send)
         self._stream = pyte.ByteStream(self.screen)
         self._lock = threading.Lock()
         self.pid, self._fd = pty.fork()
