@@ -157,6 +157,9 @@ def kept_tokens(scores: Float32, top_k: int, top_p: float, min_p: float) -> Int6
     """Ids, ascending, that top-k, top-p and min-p leave of a row of scores [vocab] (logits over
     temperature). Tokens tied with the k-th stay; at least one token stays."""
     kept = np.flatnonzero(scores > -np.inf)
+    if not len(kept):
+        # Behind a drafted end of a constrained text: what is chosen there is cut off.
+        return np.zeros(1, np.int64)
     if 0 < top_k < len(kept):
         threshold = np.partition(scores[kept], -top_k)[-top_k]
         kept = kept[scores[kept] >= threshold]

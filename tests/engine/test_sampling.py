@@ -247,3 +247,21 @@ def test_the_kernels_choose_as_numpy_does(seed):
     masked = np.full(VOCAB, -np.inf, np.float32)
     masked[[4, 90]] = 1.0
     assert choose_natively(masked, 0.8, seed, 0, 0) in (4, 90)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.8, seed=1),
+        Sampling(temperature=0.8, seed=1, top_p=0.9, top_k=4),
+        Sampling(temperature=0.8, seed=1, min_p=0.1),
+        Sampling(repetition_penalty=1.2),
+    ],
+)
+def test_a_drafted_end_of_a_constrained_text_is_accepted_where_nothing_may_follow(
+    sampling: Sampling,
+) -> None:
+    rows = np.full((2, 50), -np.inf, np.float32)
+    rows[0, 7] = 1.0
+    assert Sampler(sampling, [1], 50).match(rows, [7])[0] == 7
