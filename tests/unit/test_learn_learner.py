@@ -27,12 +27,17 @@ GREEDY = Noise(0.0, 0, 0, 0)
 KEY = Key("tokens", "target", "table")
 
 
-def learner(folder: Path | None = None, key: Key = KEY, head: np.ndarray | None = None) -> Learner:
+def learner(
+    folder: Path | None = None,
+    key: Key = KEY,
+    head: np.ndarray | None = None,
+    target: Reading | None = None,
+) -> Learner:
     table = Table(head)
     neural = Neural(table)
     neural.token_ms = 0.05
     files = AdapterFiles(folder, key) if folder is not None else None
-    return Learner(table, neural, FlatCosts(), files=files)
+    return Learner(table, neural, FlatCosts(), files=files, target=target)
 
 
 def serve(one: Learner, texts: list[list[int]], repository: str | None = "/r", **more) -> None:
@@ -327,10 +332,7 @@ class Reading:
 
 def test_a_repository_is_known_before_its_first_request() -> None:
     target = Reading(SUCCESSOR)
-    table = Table()
-    neural = Neural(table)
-    neural.token_ms = 0.05
-    one = Learner(table, neural, FlatCosts(), target=target)
+    one = learner(target=target)
     target.interrupt_at = 3
     for number in range(12):
         one.wish("/r", f"{number}.py", "file", np.array(walk(OTHER, 1500, number, 0.5), np.int32))
@@ -362,10 +364,7 @@ def test_a_changed_target_is_followed(folder: Path) -> None:
 
 def test_a_changed_target_is_asked_again_about_what_it_said_before() -> None:
     target = Reading(SUCCESSOR)
-    table = Table()
-    neural = Neural(table)
-    neural.token_ms = 0.05
-    one = Learner(table, neural, FlatCosts(), target=target)
+    one = learner(target=target)
     for first in range(0, 120, 40):
         serve(one, texts(SUCCESSOR, 40, first))
         work(one)
