@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -63,6 +64,9 @@ class Daemon(Neighbours):
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
             await self.open()
+            # What was imported stays: looking through it again and again for garbage takes tens of
+            # milliseconds, in which nothing is answered.
+            gc.freeze()
             self.supervisor.start()
             await self._until_stopped(self._lock)
         finally:

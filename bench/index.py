@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import resource
 import shutil
 import sysconfig
 import tempfile
 import threading
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +41,7 @@ def main() -> None:
     console = Console()
     idle = asyncio.run(idle_lag())
     tokenizer = Tokenizer.load(find_model(arguments.model, paths()))
+    gc.freeze()  # as the daemon does
     with tempfile.TemporaryDirectory() as folder:
         root, home = Path(folder, "repository"), Path(folder, "home")
         with console.status(f"Copying packages with {arguments.lines:,} lines"):
@@ -56,10 +58,10 @@ def main() -> None:
         console.print(table)
         console.print(
             f"Requests arrived {len(run.pauses)} times while indexing; it stood still after "
-            f"{quantile(run.pauses, 0.5):.1f} ms at the median, {quantile(run.pauses, 1):.1f} ms "
-            f"at the most. The event loop was late by {quantile(run.lags, 0.5):.1f} ms at the "
-            f"median, {quantile(run.lags, 0.99):.1f} ms in one of a hundred; with nothing to do "
-            f"{quantile(idle, 0.5):.1f} and {quantile(idle, 0.99):.1f} ms."
+            f"{told(run.pauses, 0.5, 1)} (median, most). Between two looks for one it worked for "
+            f"{told(run.steps, 0.5, 0.99, 1)} of processor time (median, one of a hundred, most). "
+            f"The event loop was late by {told(run.lags, 0.5, 0.99)} (median, one of a hundred), "
+            f"with nothing to do by {told(idle, 0.5, 0.99)}."
         )
 
 
@@ -68,11 +70,18 @@ class Requests:
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
+        self.steps: list[float] = []
+        """Processor time between two looks, in ms: the pause where nothing else runs."""
+        self._looked: float | None = None
         self._since: float | None = None
         self._open = False
         self._lock = threading.Lock()
 
     def busy(self) -> bool:
+        """Asked by the indexing thread."""
+        if self._looked is not None:
+            self.steps.append(1000 * (thread_time() - self._looked))
+        self._looked = thread_time()
         with self._lock:
             if self._open and self._since is not None:
                 self.pauses.append(1000 * (perf_counter() - self._since))
@@ -96,6 +105,7 @@ class Run:
         self.wall = self.cpu = 0.0
         self.files = self.tokens = 0
         self.pauses: list[float] = []
+        self.steps: list[float] = []
         self.lags: list[float] = []
 
     def row(self) -> list[str]:
@@ -127,6 +137,7 @@ async def index(root: Path, home: Path, tokenizer: Tokenizer, requests: bool) ->
         task.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
     run.files, run.tokens, run.pauses = done.files, done.tokens, arriving.pauses
+    run.steps = arriving.steps
     await workspace.stop()
     await store.close()
     return run
@@ -161,6 +172,11 @@ def copy_packages(root: Path, wanted: int) -> tuple[int, int]:
             if lines >= wanted:
                 return lines, size
     return lines, size
+
+
+def told(values: list[float], *at: float) -> str:
+    """Quantiles of milliseconds, in words."""
+    return ", ".join(f"{quantile(values, one):.1f}" for one in at) + " ms"
 
 
 def quantile(values: list[float], at: float) -> float:
