@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import default_rng  # at the start: importing it takes longer than a unit
 
 from atlasd.draft.drafter import Float32, Int32
 
@@ -47,7 +48,7 @@ class Adapter:
     @classmethod
     def fresh(cls, head: Int32, hidden: int, vocab_size: int, seed: int = 0) -> Adapter:
         """One that corrects nothing yet."""
-        draw = np.random.default_rng(seed)
+        draw = default_rng(seed)
         codes = min(CODES, vocab_size)
         return cls(
             head.astype(np.int32),
