@@ -27,6 +27,9 @@ class AnsweringScreen(pyte.Screen):
     def write_process_input(self, data: str) -> None:
         self._answer(data)
 
+    def report_device_attributes(self, mode: int = 0, **kwargs: bool) -> None:
+        """Unanswered: Neovim would then ask in a way that pyte draws as text."""
+
     def report_device_status(self, mode: int, private: bool = False) -> None:
         # pyte knows the public questions only.
         if not private:
