@@ -45,7 +45,7 @@ class Learning(Protocol):
     def learned(self) -> list[tuple[str, str | None, bytes]]: ...
     def restore(self, repository: str | None, payload: bytes) -> None: ...
     def forget(self, repository: str | None) -> None: ...
-    def target_changed(self) -> None: ...
+    def target_changed(self, identity: str | None = None) -> None: ...
     def save(self) -> None: ...
     @property
     def nbytes(self) -> int: ...
@@ -169,8 +169,9 @@ class Drafting:
         if self.learning is not None:
             self.learning.forget(repository)
 
-    def target_changed(self) -> None:
-        """The target's weights were replaced: what it chose before counts less from now on."""
+    def target_changed(self, identity: str | None = None) -> None:
+        """The target's weights were replaced: what it chose before counts less from now on.
+        ``identity`` is that of the new ones, where they have one to be known by later."""
         self.recycle.fade()
         masses, seen = self.text.masses_state()
         self.text.load_masses(list(masses), [min(count, _FADED) for count in seen])
@@ -186,7 +187,7 @@ class Drafting:
             else:
                 self.confidence.load(name, state)
         if self.learning is not None:
-            self.learning.target_changed()
+            self.learning.target_changed(identity)
 
     def learned(self) -> list[tuple[str, str | None, bytes]]:
         """(kind, repository, payload) for the store; see ``engine.protocol.Learned``."""

@@ -16,7 +16,8 @@ from atlasd.errors import ModelError
 from atlasd.learn.files import AdapterFiles
 from atlasd.learn.learner import Learner
 from atlasd.learn.versions import Key
-from atlasd.models.load import LoadedModel, LoadOptions, load_decoder
+from atlasd.models.decoder import kept_states
+from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import find_model
 from atlasd.paths import Paths
 
@@ -49,7 +50,7 @@ def drafting_for(
         target.keep_states()
     model = adaptable(neural)
     if neural is not None and model is not None and Learner.can_learn(model):
-        key = Key(served.fingerprint, served.files.identity, model.identity)
+        key = Key(served.fingerprint, served.identity, model.identity)
         learner = Learner(
             model,
             neural,
@@ -63,10 +64,13 @@ def drafting_for(
     return drafting
 
 
-def replaced(served: Served, model: str, folders: Paths) -> LoadedModel:
-    """A served model's successor: other weights of the same shape, loaded the same way.
+def replace_weights(
+    served: Served, engine: Engine, drafting: Drafting | None, model: str, folders: Paths
+) -> None:
+    """Serve other weights of the same shape from now on, loaded as those so far were.
 
-    Raises ModelError if the shape is another."""
+    Raises ModelError if the shape is another; whatever is wrong with them, the old ones stay.
+    ``drafting`` None: nobody is told."""
     files = find_model(model, folders)
     now = served.loaded
     options = LoadOptions(
@@ -81,4 +85,10 @@ def replaced(served: Served, model: str, folders: Paths) -> LoadedModel:
     if loaded.config != now.config:
         loaded.decoder.close()
         raise ModelError(f"{model} has another shape than {served.name}.")
-    return loaded
+    if isinstance(loaded.decoder, CpuDecoder) and kept_states(now.decoder) is not None:
+        loaded.decoder.keep_states()
+    now.decoder.close()
+    served.loaded, served.identity = loaded, files.identity
+    engine.replace(loaded.decoder)
+    if drafting is not None:
+        drafting.target_changed(files.identity)

@@ -30,6 +30,8 @@ class Served:
     files: ModelFiles
     name: str
     fingerprint: str
+    identity: str
+    """Of the weights that serve now: they may have been replaced."""
     loaded: LoadedModel
     costs: StepCosts
     key: str
@@ -98,6 +100,7 @@ def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progres
         files=files,
         name=files.name,
         fingerprint=load.fingerprint or files.identity,
+        identity=files.identity,
         loaded=loaded,
         costs=costs,
         key=key,

@@ -23,7 +23,7 @@ import msgspec
 
 from atlasd.draft.cut import Costs
 from atlasd.draft.static import load_static
-from atlasd.engine.assembly import drafting_for, replaced
+from atlasd.engine.assembly import drafting_for, replace_weights
 from atlasd.engine.calibration import Calibrations
 from atlasd.engine.inprocess import Output, Outputs, request
 from atlasd.engine.loading import clock_of, load
@@ -131,12 +131,8 @@ class Rollouts:
         """Sample from these weights from now on: another checkpoint of the same shape and
         tokenizer. Raises ModelError if it is not; the old weights then stay. ``adapt`` False: the
         drafters are not told (for comparison)."""
-        loaded = replaced(self._served, str(model), self._folders)
-        self._served.loaded.decoder.close()
-        self._served.loaded = loaded
-        self.engine.replace(loaded.decoder)
-        if adapt:
-            self.drafting.target_changed()
+        told = self.drafting if adapt else None
+        replace_weights(self._served, self.engine, told, str(model), self._folders)
 
     def learn(self, seconds: float) -> bool:
         """Train the adapter on what was sampled, for about this long; True if more is left."""

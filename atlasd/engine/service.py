@@ -10,7 +10,7 @@ import logging
 from time import monotonic
 
 from atlasd.draft.registry import Drafting
-from atlasd.engine.assembly import drafting_for, replaced
+from atlasd.engine.assembly import drafting_for, replace_weights
 from atlasd.engine.backlog import Backlog
 from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.compiling import Compiled, Compiler
@@ -216,17 +216,13 @@ class Service:
     def _replace_weights(self, reload: Reload) -> None:
         """Serve the target's new weights; whatever is wrong with them costs nothing."""
         try:
-            loaded = replaced(self._served, reload.model, self._folders)
+            replace_weights(self._served, self._engine, self._drafting, reload.model, self._folders)
         except Exception as error:
             log.error("the weights cannot be replaced", exc_info=error)
             self._outbox.put(Reloaded(reload.request, f"The weights cannot be replaced: {error}"))
         else:
-            self._served.loaded.decoder.close()
-            self._served.loaded = loaded
-            self._engine.replace(loaded.decoder)
-            self._recheck = Recheck(loaded.decoder, self._served.costs, self._clock)
-            if self._drafting is not None:
-                self._drafting.target_changed()
+            decoder = self._served.loaded.decoder
+            self._recheck = Recheck(decoder, self._served.costs, self._clock)
             self._outbox.put(Reloaded(reload.request))
         self._door.release()
 

@@ -206,10 +206,13 @@ class Learner:
         self.scorer.forget()
         self.repositories.forget(repository)
 
-    def target_changed(self) -> None:
-        """The target's weights are others now: it reads the newest passages again, and what is
-        judged and trained goes by that. The version in use stays until it stops paying."""
+    def target_changed(self, identity: str | None = None) -> None:
+        """The target's weights are others now (``identity``, if they have one): it reads the newest
+        passages again, and what is judged and trained goes by that. The version in use stays until
+        it stops paying."""
         self._give_up()
+        if identity is not None:
+            self.repositories.belong_to(identity)
         for one in self.repositories:
             one.target_changed(reads=self.target is not None and self.target.rows > 0)
 

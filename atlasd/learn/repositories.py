@@ -43,6 +43,13 @@ class Repositories:
     def __iter__(self) -> Iterator[Adapted]:
         return reversed(list(self._known.values()))
 
+    def belong_to(self, target: str) -> None:
+        """What is learned from now on belongs to another target; what is on disk of repositories
+        that are not in memory belongs to the one before."""
+        self._headers.clear()
+        if self._files is not None:
+            self._files.key = msgspec.structs.replace(self._files.key, target=target)
+
     def get(self, repository: str | None) -> Adapted | None:
         """What is in memory of a repository."""
         return self._known.get(repository)

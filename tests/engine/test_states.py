@@ -17,13 +17,18 @@ from atlasd.draft.lookahead import Chain, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
 from atlasd.draft.static import chain_model
+from atlasd.engine.assembly import replace_weights
+from atlasd.engine.calibration import Calibrations
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.inprocess import Outputs, request, run
+from atlasd.engine.loading import load
 from atlasd.engine.planning import Planning
-from atlasd.engine.protocol import Sampling
+from atlasd.engine.protocol import Load, Sampling
 from atlasd.engine.steps import Engine
+from atlasd.models.decoder import kept_states
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import folder_model
+from atlasd.paths import paths
 from tests.engine.tiny import HIDDEN, VOCAB, tiny_checkpoint
 
 NATIVE, WHY_NOT = cpu.available()
@@ -140,3 +145,25 @@ def test_a_target_that_keeps_no_states_is_drafted_for_without(
     assert model.asked
     assert all(ask.chose is None for ask in model.asked)
     assert all(known is None for _, _, known in keeping.seen)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_replaced_weights_keep_states_where_the_old_ones_did(tmp_path: Path, keeps: bool) -> None:
+    folders = paths({"ATLASD_HOME": str(tmp_path / "home")})
+    loading = Load(model=str(tiny_checkpoint(tmp_path / "a")), slots=2, threads=1)
+    served = load(loading, Calibrations(), folders, lambda doing, done: None)
+    outputs = Outputs()
+    engine = Engine(served.loaded.decoder, outputs.take)
+    if keeps:
+        served.loaded.decoder.keep_states()  # type: ignore[attr-defined]
+    engine.submit(request(0, [1, 2, 3], max_tokens=4))
+    run(engine)
+    before = served.identity
+    other = tiny_checkpoint(tmp_path / "b", seed=5)
+    replace_weights(served, engine, None, str(other), folders)
+    assert served.identity != before
+    engine.submit(request(1, [1, 2, 3], max_tokens=4))
+    run(engine)
+    assert outputs[1].tokens != outputs[0].tokens
+    assert (kept_states(served.loaded.decoder) is not None) == keeps
+    served.loaded.decoder.close()

@@ -12,9 +12,11 @@ from safetensors.numpy import save_file
 VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, INTERMEDIATE = 512, 64, 2, 4, 2, 128
 
 
-def tiny_checkpoint(folder: Path, *, dtype: str = "float32", positions: int = 512) -> Path:
+def tiny_checkpoint(
+    folder: Path, *, dtype: str = "float32", positions: int = 512, seed: int = 0
+) -> Path:
     """Write a random model of a few hundred kilobytes and return its folder."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     head = HIDDEN // HEADS
 
     def random(*shape: int) -> np.ndarray:
