@@ -25,16 +25,12 @@ class Proposal:
 
 @dataclass(slots=True)
 class Tally:
-    """A source's record: totals, and a recent hit rate."""
+    """A source's record: of what was drafted and of what was only proposed."""
 
     drafted: int = 0
     accepted: int = 0
     proposed: int = 0
     foreseen: int = 0
-    hit_rate: float = 0.5
-
-    def note(self, hit: bool) -> None:
-        self.hit_rate += 0.02 * (hit - self.hit_rate)
 
 
 @dataclass(slots=True)
@@ -85,8 +81,6 @@ class OpenProposals:
         first = proposal.learned
         if right + wrong > first:
             tally = tallies.setdefault(draft.source, Tally())
-            if first == 0:
-                tally.note(right > 0)
             tally.proposed += right + wrong - first
             tally.foreseen += right - first
             confidence.learn(

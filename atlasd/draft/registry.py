@@ -256,12 +256,11 @@ class Drafting:
         return held
 
     def sources(self) -> dict[str, dict[str, float]]:
-        """By drafter: tokens drafted, tokens accepted, recent hit rate."""
+        """By drafter: tokens drafted, tokens accepted."""
         return {
             name: {
                 "drafted": tally.drafted,
                 "accepted": tally.accepted,
-                "hit_rate": tally.hit_rate,
             }
             for name, tally in self.controller.tallies.items()
         }

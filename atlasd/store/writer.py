@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,7 +72,10 @@ class Writer:
         self._opened.set_result(None)
         while batch := self._next_batch():
             self._run(db, batch)
-        db.conn.execute("PRAGMA optimize")
+        with suppress(
+            sqlite3.Error
+        ):  # it only makes the next start quicker, and a disk may be full
+            db.conn.execute("PRAGMA optimize")
         db.close()
         self._refuse()
 

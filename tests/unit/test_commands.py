@@ -191,9 +191,9 @@ def _end() -> str:
 
 
 def test_drafters_are_told_in_words() -> None:
-    known = {"drafted": 50.0, "accepted": 47.0, "hit_rate": 0.5}
+    known = {"drafted": 50.0, "accepted": 47.0}
     assert status._drafter(known) == "47 of 50 tokens accepted"
-    assert status._drafter({"drafted": 0.0, "hit_rate": 0.5}) == "nothing drafted yet"
+    assert status._drafter({"drafted": 0.0}) == "nothing drafted yet"
 
 
 def test_only_what_can_be_run_is_a_benchmark() -> None:
