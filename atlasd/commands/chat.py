@@ -63,7 +63,7 @@ def _converse(opening: list[dict[str, str]], files: str, options: argparse.Names
     said = list(opening)
     while True:
         try:
-            line = input(styled("> ", "bold"))
+            line = input("> ")  # readline counts the bytes of colours as columns
         except (EOFError, KeyboardInterrupt):
             print()
             return 0
