@@ -68,7 +68,7 @@ class Decoder(Protocol):
 
 def check_inside(decoder: Decoder, slots: Int32, positions: Int32) -> None:
     """Raise ValueError if a row lies outside of the decoder's slots."""
-    if positions.max(initial=-1) >= decoder.slot_tokens or slots.max(initial=-1) >= decoder.slots:
+    if positions.max() >= decoder.slot_tokens or slots.max() >= decoder.slots:
         raise ValueError("a row lies outside of the slots")
 
 

@@ -111,7 +111,8 @@ def test_rejected_drafts_leave_no_trace(
     for at in range(PROMPT, PROMPT + 40, 7):
         prefill(decoder, 1, tokens[1])
         done = np.arange(PROMPT, at)
-        decoder.forward(tokens[1][done], ints([1] * len(done)), ints(done), ints([]))
+        if len(done):
+            decoder.forward(tokens[1][done], ints([1] * len(done)), ints(done), ints([]))
         drafted = np.append(tokens[1][at : at + 1], wrong)
         span = ints(range(at, at + 16))
         first = decoder.forward(drafted, ints([1] * 16), span, ints([0]))[0].copy()
