@@ -19,9 +19,13 @@ class States:
 
     def put(self, index: int, states: Float32) -> None:
         """``states`` [n, hidden] chose the tokens from ``index`` on."""
+        begin = index % ROOM
+        if begin + len(states) <= ROOM:  # nearly always, and several times as quick
+            self._rows[begin : begin + len(states)] = states
+            self._index[begin : begin + len(states)] = range(index, index + len(states))
+            return
         at = np.arange(index, index + len(states))[-ROOM:]
-        states = states[-ROOM:]
-        self._rows[at % ROOM] = states
+        self._rows[at % ROOM] = states[-ROOM:]
         self._index[at % ROOM] = at
 
     def of(self, begin: int, end: int) -> Float32 | None:

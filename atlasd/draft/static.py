@@ -71,7 +71,7 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    _load_carry(decoder, files.path / CARRY_FILE)
+    load_carry(decoder, files.path / CARRY_FILE)
     # Steps are measured in processor time on a CPU, so their drafts must be as well.
     alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
     model = chain_model(decoder, head_tokens(files.path), files)
@@ -133,7 +133,7 @@ def head_tokens(folder: Path) -> Int32 | None:
     return np.array(content["token_ids"], np.int32)
 
 
-def _load_carry(decoder: Decoder, file: Path) -> None:
+def load_carry(decoder: Decoder, file: Path) -> None:
     """Let a drafter that was trained to carry states do so, where its kernels can."""
     if isinstance(decoder, CpuDecoder) and file.is_file():
         decoder.set_carry(load_file(file)["weight"].astype(np.float32))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from atlasd_kernels import cpu
+from safetensors.numpy import save_file
 
 from atlasd.draft.drafter import StreamView
 from atlasd.draft.neural import Neural
@@ -16,7 +17,7 @@ from atlasd.draft.static import _RowChain, chain_model, find_static, static_or_n
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import folder_model
 from atlasd.paths import paths
-from tests.engine.tiny import tiny_checkpoint
+from tests.engine.tiny import HIDDEN, tiny_checkpoint
 
 NATIVE, REASON = cpu.available()
 needs_native = pytest.mark.skipif(not NATIVE, reason=f"no native kernels: {REASON}")
@@ -61,5 +62,10 @@ def test_a_bundled_drafter_is_found_beside_its_target(tmp_path: Path) -> None:
     loaded = static_or_none(target, "x", paths({"ATLASD_HOME": str(tmp_path)}), slots=2)
     assert loaded is not None
     assert 0 < loaded.token_ms < 1000
+    assert not loaded.model.carries
+    save_file({"weight": np.zeros((HIDDEN, HIDDEN), np.float32)}, drafter / "carry.safetensors")
+    carrying = static_or_none(target, "x", paths({"ATLASD_HOME": str(tmp_path)}), slots=2)
+    assert carrying is not None
+    assert carrying.model.carries == NATIVE
     (drafter / "model.safetensors").write_bytes(b"damaged")
     assert static_or_none(target, "x", paths({"ATLASD_HOME": str(tmp_path)}), slots=2) is None

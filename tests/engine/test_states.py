@@ -11,13 +11,14 @@ import pytest
 from atlasd_kernels import cpu
 from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu.correction import last_states
+from safetensors.numpy import save_file
 
 from atlasd.draft.drafter import Draft, StreamView, VerifiedRows
 from atlasd.draft.lookahead import Chain, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
-from atlasd.draft.static import chain_model
-from atlasd.engine.assembly import replace_weights
+from atlasd.draft.static import chain_model, load_carry
+from atlasd.engine.assembly import drafting_for, replace_weights
 from atlasd.engine.calibration import Calibrations
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.inprocess import Outputs, request, run
@@ -130,10 +131,17 @@ def test_a_stream_keeps_the_states_that_chose_its_tokens(
         assert known[prompt_length:].tobytes() == states[prompt_length - 1 :].tobytes()
         assert not known[:prompt_length].any()
     # The drafter was given the state that chose the last token wherever it drafted first.
-    given = [ask for ask in model.asked if ask.chose is not None]
+    given = [(ask.chose[0], ask.tokens[-1]) for ask in model.asked if ask.chose is not None]
     assert given
-    rows = {tuple(row) for _, _, known in keeping.seen if known is not None for row in known}
-    assert all(ask.chose is not None and tuple(ask.chose[0]) in rows for ask in given)
+    chosen = {
+        tuple(row): token
+        for tokens, prompt_length, known in keeping.seen
+        if known is not None
+        for row, token in list(zip(known, tokens, strict=True))[prompt_length:]
+    }
+    assert all(
+        chosen[tuple(ask.chose[0])] == ask.tokens[-1] for ask in given if ask.chose is not None
+    )
 
 
 def test_a_target_that_keeps_no_states_is_drafted_for_without(
@@ -167,3 +175,27 @@ def test_replaced_weights_keep_states_where_the_old_ones_did(tmp_path: Path, kee
     assert outputs[1].tokens != outputs[0].tokens
     assert (kept_states(served.loaded.decoder) is not None) == keeps
     served.loaded.decoder.close()
+
+
+@pytest.mark.parametrize("carries", [False, True])
+def test_a_target_keeps_states_where_its_drafter_carries_them(
+    tmp_path: Path, carries: bool
+) -> None:
+    folders = paths({"ATLASD_HOME": str(tmp_path / "home")})
+    named = tiny_checkpoint(tmp_path / "drafter")
+    if carries:
+        save_file({"weight": np.eye(HIDDEN, dtype=np.float32)}, named / "carry.safetensors")
+    loading = Load(model=str(tiny_checkpoint(tmp_path / "a")), slots=2, threads=1)
+    served = load(loading, Calibrations(), folders, lambda doing, done: None)
+    files = folder_model(named, name="drafter")
+    model = load_decoder(files, LoadOptions(slots=2, slot_tokens=256, threads=1)).decoder
+    load_carry(model, named / "carry.safetensors")
+    neural = Neural(chain_model(model, None, files))
+    engine = Engine(served.loaded.decoder, Outputs().take)
+    drafting_for(served, engine, folders, neural)
+    engine.submit(request(0, [1, 2, 3], max_tokens=4))
+    run(engine)
+    assert neural.model.carries == carries
+    assert (kept_states(served.loaded.decoder) is not None) == carries
+    for decoder in (served.loaded.decoder, model):
+        decoder.close()
