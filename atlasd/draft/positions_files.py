@@ -24,6 +24,11 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
     """Write the index; the file appears whole or not at all."""
     used = index.arena.used
     segments = [segment for segment in index if segment.kind != "stream" and segment.pieces]
+    holes = _holes(index, segments)
+    # What is free still holds the tokens of prompts, and of what had to be forgotten.
+    tokens = index.tokens[:used].copy()
+    for start, stop in holes:
+        tokens[start:stop] = 0
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -31,15 +36,16 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
         "used": used,
         "clock": index.clock,
         "heads": [len(table.heads) for table in index.tables],
-        "holes": _holes(index, segments),
+        "holes": holes,
         "segments": [_packed(segment) for segment in segments],
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
         file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-        for array in [index.tokens, *(table.previous for table in index.tables)]:
-            array[:used].tofile(file)
+        tokens.tofile(file)
+        for table in index.tables:
+            table.previous[:used].tofile(file)
         for table in index.tables:
             table.heads.tofile(file)
         file.flush()
