@@ -9,10 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlasd.workspace.definitions import Hashes, defined_names, hashes_of, identifiers
+from atlasd.workspace.definitions import (
+    Hashes,
+    defined_names,
+    distinct,
+    hashes_of,
+    identifiers,
+)
 from atlasd.workspace.slices import slices
 
-_STEP = 1 << 15
+_STEP = 1 << 14
+_CHECKED = 1 << 16
+"""Characters whose lines are checked in one step."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +37,30 @@ def analyse(text: str, language: str | None, pause: Callable[[], None] = lambda:
     """In steps with a ``pause`` between them, for a call of the expression engine keeps all other
     threads waiting."""
     names: set[str] = set()
+    hashes: list[Hashes] = []
     defined: set[str] = set()
-    for piece in slices(text, _STEP):
+    for piece in slices(text, _STEP, 2 * _STEP):
         pause()
-        names |= identifiers(piece)
+        new = identifiers(piece) - names
+        names |= new
+        hashes.append(hashes_of(new))
         defined |= {name for name, _ in defined_names(piece, language)}
-    return Analysis(hashes_of(names), hashes_of(defined), line_checksums(text))
+    pause()
+    of_names = distinct(np.concatenate(hashes))
+    return Analysis(of_names, hashes_of(defined), line_checksums(text, pause))
 
 
-def line_checksums(text: str) -> Hashes:
-    lines = text.encode("utf-8", "replace").split(b"\n")
-    return np.fromiter(map(zlib.crc32, lines), dtype=np.uint32, count=len(lines))
+def line_checksums(text: str, pause: Callable[[], None] = lambda: None) -> Hashes:
+    parts: list[Hashes] = []
+    start = 0
+    while start <= len(text):
+        end = text.find("\n", start + _CHECKED)
+        end = len(text) if end < 0 else end
+        lines = text[start:end].encode("utf-8", "replace").split(b"\n")
+        parts.append(np.fromiter(map(zlib.crc32, lines), dtype=np.uint32, count=len(lines)))
+        start = end + 1
+        pause()
+    return np.concatenate(parts)
 
 
 def changed_lines(before: Hashes, after: Hashes) -> tuple[int, int]:

@@ -69,6 +69,7 @@ class Contents:
         if data is None or raw is None:
             self.drop(batch, found.path)
             return None
+        self._pause()
         hash = content_hash(data)
         if entry and entry.hash == hash and not look.again:
             repository.put_tokens(found, entry.tokens, self.key)
@@ -134,7 +135,7 @@ class Contents:
             return
         task.close_cache()
         try:
-            task.cache = TokenCache(path)
+            task.cache = TokenCache(path, self._pause)
         except OSError as error:
             logger.warning("Tokens are not kept: %s", error)
 

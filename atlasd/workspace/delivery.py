@@ -79,11 +79,12 @@ class Batch:
     def drop(self, path: str) -> None:
         self._dropped.append(path)
 
-    def apply(self) -> None:
-        """Make it known in the repository."""
+    def apply(self, pause: Callable[[], None]) -> None:
+        """Make it known in the repository, with ``pause`` between the files and in long steps."""
         for item in self._indexed:
+            pause()
             count, key = (0, "") if item.tokens is None else (len(item.tokens) // 4, self.key)
-            self.task.repository.put(item.found, item.hash, item.analysis, count, key)
+            self.task.repository.put(item.found, item.hash, item.analysis, count, key, pause)
             self.task.counts.tokens += count
 
     def messages(self) -> list[Segment]:

@@ -220,7 +220,7 @@ class Indexer:
         """Put the batch into the repository and give it to the event loop; wait until taken."""
         if not batch:
             return
-        batch.apply()
+        batch.apply(self._yield)
         taken: Future[None] = asyncio.run_coroutine_threadsafe(
             self._delivery.take(batch), self._delivery.loop
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 import time
@@ -17,6 +18,7 @@ GIT_EXCLUDE = ".git/info/exclude"
 ALONE_FILES = 16
 """Changes of up to so many files at once are somebody's edits; more are a branch switch."""
 _LISTED_PER_STEP = 64
+_COMPARED_PER_STEP = 4096
 
 
 def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
@@ -30,22 +32,29 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
     add = task.watch.add if task.watch else lambda folder: None
     if (repository.root / ".git" / "info").is_dir():
         add(".git/info")
-    listed: list[Found] = []
+    # Sorted as they come and merged as they go: sorting a hundred thousand would be one long step.
+    listed: list[list[Found]] = [[]]
+    present: set[str] = set()
     for found in scan(repository.root, repository.rules, "", add):
         if found is not None:
-            listed.append(found)
-        if found is None or len(listed) % _LISTED_PER_STEP == 0:
-            task.counts.total = len(listed)
+            listed[-1].append(found)
+            present.add(found.path)
+        if found is None or len(listed[-1]) == _LISTED_PER_STEP:
+            task.counts.total = len(present)
             yield None
-    task.counts.total = len(listed)
+        if len(listed[-1]) == _LISTED_PER_STEP:
+            listed[-1].sort(key=_latest_first)
+            listed.append([])
+    listed[-1].sort(key=_latest_first)
+    task.counts.total = len(present)
     repository.state = "indexing"
     tell()
-    present = {found.path for found in listed}
-    for path in repository.below(""):
+    for number, path in enumerate(repository.below("")):
         if path not in present:
             yield Gone(path)
-    listed.sort(key=lambda found: (-found.mtime_ns, found.path))
-    for found in listed:
+        elif number % _COMPARED_PER_STEP == 0:
+            yield None
+    for found in heapq.merge(*listed, key=_latest_first):
         task.counts.files += 1
         task.counts.path = found.path
         yield Look(found, again=again)
@@ -54,6 +63,10 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
     # Looking through a large root takes long; it must not become all there is to do.
     wait = max(POLL_S, 20 * (time.monotonic() - started))
     task.poll_at = time.monotonic() + wait if task.unwatched or task.missing else 0.0
+
+
+def _latest_first(found: Found) -> tuple[int, str]:
+    return -found.mtime_ns, found.path
 
 
 def _look_for_root(task: Task) -> None:

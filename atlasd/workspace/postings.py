@@ -10,6 +10,7 @@ a coordinated sample (Broder's sketches), in which overlaps can still be compare
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,16 @@ from atlasd.workspace.definitions import Hashes, distinct
 
 Files = npt.NDArray[np.int32]
 Run = tuple[Hashes, Files]
+Pause = Callable[[], None]
 _WAITING = 64
+_WAITING_POSTINGS = 1 << 15
 _RATIO = 3
+_STEP = 1 << 15
+"""Postings that are merged at a time: about a millisecond."""
+
+
+def _at_once() -> None:
+    """Nobody waits."""
 
 
 class Postings:
@@ -40,8 +49,9 @@ class Postings:
         waiting = sum(len(hashes) for hashes in self._waiting.values())
         return waiting + sum(len(keys) for keys, _ in self._runs)
 
-    def put(self, file: int, hashes: Hashes) -> None:
-        """Add a file under a number never used before."""
+    def put(self, file: int, hashes: Hashes, pause: Pause = _at_once) -> None:
+        """Add a file under a number never used before. ``pause`` is called between the steps of a
+        merge; what is asked meanwhile is answered from before it."""
         with self._lock:
             while file >= len(self._sizes):
                 self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
@@ -50,9 +60,10 @@ class Postings:
             if self._threshold < 1 << 32:
                 hashes = hashes[hashes < self._threshold]
             self._waiting[file] = hashes
-            full = len(self._waiting) >= _WAITING
+            postings = sum(map(len, self._waiting.values()))
+            full = len(self._waiting) >= _WAITING or postings >= _WAITING_POSTINGS
         if full:
-            self._settle()
+            self._settle(pause)
 
     def drop(self, file: int) -> None:
         with self._lock:
@@ -104,33 +115,59 @@ class Postings:
         with self._lock:
             return list(self._runs), dict(self._waiting), self._sizes
 
-    def _settle(self) -> None:
+    def _settle(self, pause: Pause = _at_once) -> None:
         """Turn what waits into a run and merge runs of like size. The arrays are built outside
         the lock: only this thread changes runs."""
         moved = dict(self._waiting)
+        pause()
         runs = [*self._runs, _run_of(moved)]
         while len(runs) > 1 and len(runs[-2][0]) < _RATIO * len(runs[-1][0]):
-            runs[-2:] = [self._merged(runs[-2], runs[-1])]
+            runs[-2:] = [self._merged(runs[-2], runs[-1], pause)]
         while sum(len(keys) for keys, _ in runs) > self.budget:
             self._threshold //= 2
-            runs = [(k[k < self._threshold], f[k < self._threshold]) for k, f in runs]
+            runs = [self._merged(run, _NOTHING, pause, below=self._threshold) for run in runs]
         with self._lock:
             self._runs = runs
             for file in moved:
                 self._waiting.pop(file, None)
 
-    def _merged(self, first: Run, second: Run) -> Run:
-        return _zipped(self._living(first), self._living(second))
+    def _merged(self, first: Run, second: Run, pause: Pause, below: int = 1 << 32) -> Run:
+        """Living postings with hashes under ``below`` of two sorted runs as one, the first's before
+        the second's of the same hash. Sorting them together would take three times the memory for
+        a moment; and hashes spread evenly, so ranges of them are steps of one length."""
+        total = len(first[0]) + len(second[0])
+        keys, files = np.empty(total, dtype=np.uint32), np.empty(total, dtype=np.int32)
+        bounds = np.linspace(0, below, total // _STEP + 2)[1:]
+        start, filled = (0, 0), 0
+        for bound in bounds.astype(np.uint64).tolist():
+            pause()
+            stop = (_count_below(first[0], bound), _count_below(second[0], bound))
+            part = _zipped(
+                self._living(first, slice(start[0], stop[0])),
+                self._living(second, slice(start[1], stop[1])),
+            )
+            end = filled + len(part[0])
+            keys[filled:end], files[filled:end] = part
+            start, filled = stop, end
+        # Nobody else has seen them yet.
+        keys.resize(filled, refcheck=False)
+        files.resize(filled, refcheck=False)
+        return keys, files
 
-    def _living(self, run: Run) -> Run:
-        keys, files = run
+    def _living(self, run: Run, within: slice) -> Run:
+        keys, files = run[0][within], run[1][within]
         living = self._sizes[files] > 0
-        return run if living.all() else (keys[living], files[living])
+        return keys[living], files[living]
+
+
+_NOTHING: Run = (np.zeros(0, dtype=np.uint32), np.zeros(0, dtype=np.int32))
+
+
+def _count_below(keys: Hashes, bound: int) -> int:
+    return len(keys) if bound > 0xFFFFFFFF else int(np.searchsorted(keys, np.uint32(bound)))
 
 
 def _zipped(first: Run, second: Run) -> Run:
-    """Two sorted runs as one, the first's postings before the second's of the same hash. Sorting
-    them together would take three times the memory for a moment."""
     total = len(first[0]) + len(second[0])
     places = np.searchsorted(first[0], second[0], "right") + np.arange(len(second[0]))
     from_first = np.ones(total, dtype=bool)

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atlasd.workspace.never import MAX_BYTES, never_content
-from atlasd.workspace.secrets import mask
+from atlasd.workspace.secrets import mask, mask_private_keys
 from atlasd.workspace.slices import slices
 
-_STEP = 1 << 15
+_STEP = 1 << 14
+_BESIDE = 512
+"""Characters on both sides of a step that are looked at with it, so that a secret which is cut
+through is seen whole from one side or the other."""
 
 
 def read_bytes(root: Path, path: str) -> bytes | None:
@@ -67,12 +70,17 @@ def decoded(data: bytes) -> str | None:
 
 def masked(text: str, pause: Callable[[], None] = lambda: None) -> str:
     """The text with secrets masked, in steps with a ``pause`` between them."""
-    if len(text) <= _STEP or "PRIVATE KEY" in text:
+    if len(text) <= _STEP:
         return mask(text)
+    # These are longer than anything that is looked at beside a step.
+    text = mask_private_keys(text)
     parts: list[str] = []
-    for piece in slices(text, _STEP):
+    at = 0
+    for piece in slices(text, _STEP, 2 * _STEP):
         pause()
-        parts.append(mask(piece))
+        begin, end = max(0, at - _BESIDE), at + len(piece)
+        parts.append(mask(text[begin : end + _BESIDE])[at - begin : end - begin])
+        at = end
     return "".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,13 +153,19 @@ class Repository:
         return self._entries.get(path)
 
     def put(
-        self, found: Found, hash: bytes, analysis: Analysis, tokens: int = 0, key: str = ""
+        self,
+        found: Found,
+        hash: bytes,
+        analysis: Analysis,
+        tokens: int = 0,
+        key: str = "",
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
-        """A file is new or has changed."""
+        """A file is new or has changed. ``pause`` is called where that takes long."""
         number, self._next = self._next, self._next + 1
         # Not under the lock, as merging may take a while; a number without a path is passed over.
-        self._identifiers.put(number, analysis.identifiers)
-        self._definitions.put(number, analysis.definitions)
+        self._identifiers.put(number, analysis.identifiers, pause)
+        self._definitions.put(number, analysis.definitions, pause)
         with self._lock:
             self._forget_number(found.path)
             if found.path not in self._entries:

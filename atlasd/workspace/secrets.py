@@ -107,7 +107,15 @@ _TO_KINDS = bytes(
 
 def mask(text: str) -> str:
     """The text with every secret masked; of the same length and with the same lines."""
-    found = find_secrets(text)
+    return _masked(text, find_secrets(text))
+
+
+def mask_private_keys(text: str) -> str:
+    """As ``mask``, but only what lies between the marks of private keys: however long that is."""
+    return _masked(text, list(_private_keys(text)))
+
+
+def _masked(text: str, found: list[Secret]) -> str:
     if not found:
         return text
     parts: list[str] = []
@@ -162,10 +170,16 @@ def _places(text: str, literal: str) -> Iterator[int]:
         at = text.find(literal, at + len(literal))
 
 
-def _with_marks(text: str) -> Iterator[Secret]:
+def _private_keys(text: str) -> Iterator[Secret]:
+    end = 0
     for at in _places(text, "-----BEGIN "):
-        if match := _PRIVATE_KEY.match(text, at):
-            yield Secret("private key", *match.span())
+        if at >= end and (match := _PRIVATE_KEY.match(text, at)):
+            end = match.end()
+            yield Secret("private key", at, end)
+
+
+def _with_marks(text: str) -> Iterator[Secret]:
+    yield from _private_keys(text)
     for at in _places(text, "://"):
         if match := _URL_PASSWORD.match(text, at):
             yield Secret("password in a url", *match.span(1))

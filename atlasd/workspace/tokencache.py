@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _MAGIC = b"atlasd tokens 1\n"
 _HEADER = struct.Struct("<IIqq16sIIIII")
 """checksum of the rest, bytes of the path, size, mtime_ns, hash, seconds, then four lengths."""
 _MAX_WASTE = 16 << 20
+_LOADED_PER_STEP = 64
 _RACY_SECONDS = 2
 """A file changed again within the clock's tick may keep its time; one cached so soon after its
 change is compared by content."""
@@ -48,8 +50,10 @@ class Cached:
 class TokenCache:
     """Used by the indexing thread alone. Errors of the disk end caching, never indexing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pause: Callable[[], None] = lambda: None) -> None:
+        """``pause`` is called now and then while the records are looked through."""
         self.path = path
+        self._pause = pause
         self._places: dict[str, tuple[int, int]] = {}
         self._live = 0
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,6 +118,8 @@ class TokenCache:
                 break
             self._place(os.fsdecode(head[_HEADER.size : _HEADER.size + name]), at, length)
             at += length
+            if len(self._places) % _LOADED_PER_STEP == 0:
+                self._pause()
         os.ftruncate(self._file, at)
         return at
 
@@ -122,6 +128,7 @@ class TokenCache:
         target = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         end = os.write(target, _MAGIC)
         for path, (at, length) in list(self._places.items()):
+            self._pause()
             end_before, end = end, end + os.pwrite(target, os.pread(self._file, length, at), end)
             self._places[path] = (end_before, length)
         os.replace(fresh, self.path)

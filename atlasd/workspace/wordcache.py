@@ -12,16 +12,23 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
 import tokenizers
 from tokenizers.models import BPE
 
+from atlasd.workspace.slices import slices
 from atlasd.workspace.tokens import Pack, Tokenize, pack
 
 WORDS = 50_000
 """Words remembered; then all are forgotten, and the frequent ones are soon there again."""
+
+_NEW = 256
+"""New words that the library is given at a time, with a pause between two times."""
+_WHOLE = 1 << 12
+"""Characters of whole text that it is given at a time."""
 
 # What the library's ByteLevel cuts at when it has no pattern of its own (GPT-2's encoder.py).
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -59,38 +66,51 @@ class _Words:
     def agrees(self, text: str) -> bool:
         expected = self._whole(text)
         # Once with new words and once with known ones.
-        return self._packed(text) == expected == self._packed(text)
+        return self.pack([text]) == [expected] == self.pack([text])
 
-    def pack(self, texts: list[str]) -> list[bytes]:
-        return [self._packed(text) for text in texts]
+    def pack(self, texts: list[str], pause: Callable[[], None] = lambda: None) -> list[bytes]:
+        return [self._packed(text, pause) for text in texts]
 
-    def _packed(self, text: str) -> bytes:
+    def _packed(self, text: str, pause: Callable[[], None]) -> bytes:
         if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-            return self._whole(text)
+            return self._in_steps(text, pause)
         if self._added and self._added.search(text):
-            return self._whole(text)
+            return self._in_steps(text, pause)
         words = self._find_ascii_words(text) if text.isascii() else self._find_words(text)
+        pause()
         try:
             packed = b"".join(map(self._known.__getitem__, words))
         except KeyError:
-            if not self._learn(set(words).difference(self._known)):
-                return self._whole(text)
+            if not self._learn(set(words), pause):
+                return self._in_steps(text, pause)
             packed = b"".join(map(self._known.__getitem__, words))
         # What the pattern leaves out would be missing.
-        return packed if sum(map(len, words)) == len(text) else self._whole(text)
+        return packed if sum(map(len, words)) == len(text) else self._in_steps(text, pause)
+
+    def _in_steps(self, text: str, pause: Callable[[], None]) -> bytes:
+        parts: list[bytes] = []
+        for piece in slices(text, _WHOLE, 2 * _WHOLE):
+            pause()
+            parts.append(self._whole(piece))
+        return b"".join(parts)
 
     def _whole(self, text: str) -> bytes:
         return pack(self._tokenize([text])[0])
 
-    def _learn(self, new: set[str]) -> bool:
-        """Have new words tokenised; False if that cannot be done one by one, or not now."""
+    def _learn(self, words: set[str], pause: Callable[[], None]) -> bool:
+        """Have words that are new tokenised; False if that cannot be done one by one."""
+        new = list(words.difference(self._known))
         if len(self._known) + len(new) > WORDS:
             self._known.clear()
+            new = list(words)
+        if len(new) > WORDS:
             return False
-        if not all(map(self._is_one, new)):
-            return False
-        ordered = list(new)
-        self._known.update(zip(ordered, map(pack, self._tokenize(ordered)), strict=True))
+        for start in range(0, len(new), _NEW):
+            pause()
+            some = new[start : start + _NEW]
+            if not all(map(self._is_one, some)):
+                return False
+            self._known.update(zip(some, map(pack, self._tokenize(some)), strict=True))
         return True
 
     def _is_one(self, word: str) -> bool:

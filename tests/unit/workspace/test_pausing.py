@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import threading
 import time
 from pathlib import Path
+
+import numpy as np
 
 from atlasd import workspace as workspace_package
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
+from atlasd.workspace.postings import Postings
 from atlasd.workspace.workspace import Workspace
 from tests.unit.workspace.judged import Sink, settled, tokenize, until, write
 
@@ -81,15 +85,47 @@ async def test_no_step_takes_longer_than_a_request_may_wait(sink: Sink, root: Pa
     sources = sorted(Path(workspace_package.__file__).parents[1].rglob("*.py"))
     for number, path in enumerate(sources):
         write(root, f"m{number}.py", path.read_text())
-    write(root, "large.py", "\n".join(path.read_text() for path in sources)[:900_000])
-    write(root, "data.json", "[" + "123456, " * 100_000 + "0]")
+    lines = [line for path in sources for line in path.read_text().split("\n") if line.strip()]
+    write(root, "large.py", "\n".join(lines)[:900_000])
+    # Nowhere to cut but before lines that begin with white space.
+    write(root, "indented.py", "class C:\n" + "\n".join("    " + line for line in lines)[:900_000])
+    write(root, "data.json", "[" + "\n".join("123456, " * 8 for _ in range(12_000)) + "0]")
+    words = random.Random(1)
+    new = (f"{words.getrandbits(80):x} = é{words.getrandbits(50):x}\n" for _ in range(10_000))
+    write(root, "new_words.py", "".join(new))
+    key = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
+    write(root, "with_key.py", f"{key}\n".join("\n".join(lines)[:400_000].split("\n\n")) + key)
     workspace = Workspace(send=lambda message: None, busy=is_busy)
     workspace.use_tokenizer(tokenizer.encode_batch, tokenizer.fingerprint)
     done = await workspace.index(root)
     await workspace.stop()
     steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
-    assert done.files == len(sources) + 2
-    assert len(steps) > 300
-    assert steps[int(0.98 * len(steps))] < 5
+    assert done.files == len(sources) + 5
+    assert len(steps) > 500
+    assert steps[int(0.995 * len(steps))] < 5
     # Reading the tokenizer's pattern and the ignore files, once at the start, takes longer.
-    assert steps[-4] < 12
+    assert steps[-3] < 8, steps[-9:]
+
+
+def test_many_postings_are_merged_in_short_steps() -> None:
+    postings, asked = Postings(budget=1_200_000), [time.thread_time()]
+    chooser = np.random.default_rng(1)
+    for number in range(1500):
+        hashes = np.unique(chooser.integers(0, 1 << 32, 1000, dtype=np.uint32))
+        asked.append(time.thread_time())
+        postings.put(number, hashes, lambda: asked.append(time.thread_time()))
+    steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+    assert len(postings) > 500_000
+    assert steps[-4] < 6, steps[-9:]
+
+
+def test_a_file_of_very_many_names_does_not_wait_for_others() -> None:
+    """Each run is sorted in one step, so it must not grow with the files."""
+    postings, asked = Postings(), [time.thread_time()]
+    hashes = np.arange(0, 1 << 32, 1 << 18, dtype=np.uint32)
+    for number in range(70):
+        asked.append(time.thread_time())
+        postings.put(number, hashes, lambda: asked.append(time.thread_time()))
+    steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+    assert postings.files(1 << 18) == list(range(70))
+    assert steps[-4] < 8, steps[-9:]

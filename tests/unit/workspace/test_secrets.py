@@ -7,9 +7,10 @@ import random
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.workspace import reading
 from atlasd.workspace.reading import masked
 from atlasd.workspace.secrets import MASK, entropy, find_secrets, mask
 
@@ -129,6 +130,37 @@ def test_masking_in_steps_gives_what_masking_at_once_gives() -> None:
     text = "x = 1\n" * 5450 + key + "y = 2\n" * 6000
     assert masked(text) == mask(text)
     assert "A" * 64 not in masked(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "x = 1\n",
+                "    y = 2\n",
+                "\n",
+                'password = "hunter2xyz"\n',
+                '    "token":\n        "' + A + '",\n',
+                "https://me:" + A + "@host/\n",
+                "-----BEGIN PRIVATE KEY-----\n" + "A" * 64 + "\n-----END PRIVATE KEY-----\n",
+                "-----BEGIN PRIVATE KEY-----\nB\n",
+                A + "\n",
+                f"z = '{A}'; ",
+            ]
+        ),
+        max_size=40,
+    ),
+    st.integers(40, 200),
+)
+def test_no_secret_is_missed_where_a_long_text_is_cut(parts: list[str], step: int) -> None:
+    text = "".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_STEP", step)
+        in_steps = masked(text)
+    assert len(in_steps) == len(text)
+    at_once = mask(text)
+    assert [i for i, c in enumerate(at_once) if c == "*" != in_steps[i]] == []
 
 
 def test_entropy_is_shannons() -> None:
