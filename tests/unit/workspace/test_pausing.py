@@ -7,9 +7,11 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from atlasd import workspace as workspace_package
 from atlasd.models.locate import find_model
@@ -107,25 +109,31 @@ async def test_no_step_takes_longer_than_a_request_may_wait(sink: Sink, root: Pa
     assert steps[-3] < 8, steps[-9:]
 
 
+def longest_step(files: Iterable[npt.NDArray[np.uint32]]) -> tuple[Postings, float]:
+    """The postings of all files, and the longest time between two pauses, in ms of the processor.
+    The least of three runs, and not the three longest of a run: other programs are in those."""
+    runs = []
+    for _ in range(3):
+        postings, asked = Postings(budget=1_200_000), [time.thread_time()]
+        for number, hashes in enumerate(files):
+            asked.append(time.thread_time())
+            postings.put(number, hashes, lambda asked=asked: asked.append(time.thread_time()))
+        asked.append(time.thread_time())
+        steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+        runs.append(steps[-4])
+    return postings, min(runs)
+
+
 def test_many_postings_are_merged_in_short_steps() -> None:
-    postings, asked = Postings(budget=1_200_000), [time.thread_time()]
     chooser = np.random.default_rng(1)
-    for number in range(1500):
-        hashes = np.unique(chooser.integers(0, 1 << 32, 1000, dtype=np.uint32))
-        asked.append(time.thread_time())
-        postings.put(number, hashes, lambda: asked.append(time.thread_time()))
-    steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+    drawn = chooser.integers(0, 1 << 32, (1500, 1000), dtype=np.uint32)
+    postings, longest = longest_step([np.unique(hashes) for hashes in drawn])
     assert len(postings) > 500_000
-    assert steps[-4] < 6, steps[-9:]
+    assert longest < 6
 
 
-def test_a_file_of_very_many_names_does_not_wait_for_others() -> None:
-    """Each run is sorted in one step, so it must not grow with the files."""
-    postings, asked = Postings(), [time.thread_time()]
+def test_files_of_very_many_names_are_not_all_sorted_at_once() -> None:
     hashes = np.arange(0, 1 << 32, 1 << 18, dtype=np.uint32)
-    for number in range(70):
-        asked.append(time.thread_time())
-        postings.put(number, hashes, lambda: asked.append(time.thread_time()))
-    steps = sorted(1000 * (after - before) for before, after in itertools.pairwise(asked))
+    postings, longest = longest_step([hashes] * 70)
     assert postings.files(1 << 18) == list(range(70))
-    assert steps[-4] < 8, steps[-9:]
+    assert longest < 6
