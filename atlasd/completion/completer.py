@@ -21,11 +21,10 @@ from atlasd.completion.hole_filler import HoleFiller
 from atlasd.completion.nothing import SUPERSEDED, WITHDRAWN
 from atlasd.completion.offers import Offers
 from atlasd.completion.ports import Engine, Store, TextTokenizer, Workspace
-from atlasd.completion.prompt import PromptBuilder
-from atlasd.completion.record import repository_of
+from atlasd.completion.prompt import Built, PromptBuilder
 from atlasd.completion.remembering import RememberingTokenizer
 from atlasd.completion.request import Completion, CompletionRequest
-from atlasd.completion.templates import Prompt, template_for
+from atlasd.completion.templates import template_for
 from atlasd.completion.trim import Place
 from atlasd.engine.protocol import Priority, Sampling, StreamStats
 from atlasd.errors import AtlasdError
@@ -125,9 +124,9 @@ class Completer:
             self._offers.give_others()
         return list(distinct.values())
 
-    def raw_prompt(self, request: CompletionRequest) -> Prompt:
+    def build(self, request: CompletionRequest) -> Built:
         """The prompt alone, for APIs that stream or score the model's text as it comes."""
-        return self._builder.build(request.with_plain_line_ends()).prompt
+        return self._builder.build(request.with_plain_line_ends())
 
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
@@ -210,12 +209,12 @@ class Completer:
         """Wait for a decoding and remember what came of it."""
         decoded = await decoding.result()
         self._builder.budget.observe(decoded.stats)
-        self._measured(decoded.stats, repository_of(decoding))
+        self._measured(decoded.stats, decoding.built.repository)
         self._offers.remember(decoding, decoded, ahead=ahead)
         return decoded
 
     def _settle_ahead(self, decoding: Decoding, decoded: Decoded) -> None:
-        self._measured(decoded.stats, repository_of(decoding))
+        self._measured(decoded.stats, decoding.built.repository)
         self._offers.remember(decoding, decoded, ahead=True)
 
 

@@ -115,7 +115,8 @@ class Decoding:
         )
 
     async def _generate(self) -> Generation:
-        request, prompt = self.request, self.built.prompt
+        request, built = self.request, self.built
+        prompt = built.prompt
         tokens, lead = prompt.tokens, b""
         if prompt.taken_back:
             chosen, lead = await self._healer.heal(
@@ -124,10 +125,9 @@ class Decoding:
                 prompt.taken_back,
                 request.sampling,
                 priority=self._priority,
-                learn=self.built.trusted,
+                learn=built.trusted,
             )
             tokens = [*tokens, *chosen]
-        repository = self.built.repository
         self._generation = generate(
             self._engine,
             self._tokenizer,
@@ -137,10 +137,10 @@ class Decoding:
             stop=(*request.stop, *prompt.stop),
             stop_tokens=prompt.stop_tokens,
             priority=self._priority,
-            repository=str(repository.root) if repository else request.repository,
-            language=self.built.language.id,
+            repository=built.repository,
+            language=built.language.id,
             drafting=request.drafting,
-            learn=self.built.trusted,
+            learn=built.trusted,
             lead=lead,
         )
         return self._generation

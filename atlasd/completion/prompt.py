@@ -27,7 +27,8 @@ class Built:
 
     prompt: Prompt
     language: Language
-    repository: Repository | None
+    repository: str | None
+    """The root of the open repository, or whatever the client calls its repository."""
     trusted: bool
     """Whether the request may be learned from: not if its repository is open and not trusted,
     whatever the client says (those of APIs say nothing)."""
@@ -69,7 +70,8 @@ class PromptBuilder:
             pieces=pieces,
         )
         trusted = request.trusted and (repository is None or repository.trusted)
-        return Built(self.template.prompt(around), language, repository, trusted)
+        root = str(repository.root) if repository else request.repository
+        return Built(self.template.prompt(around), language, root, trusted)
 
     def clear(self) -> None:
         self._context.clear()

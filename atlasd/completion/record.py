@@ -56,7 +56,7 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
     return Origin(
         why,
         built.language,
-        repository_of(decoding),
+        built.repository,
         prompt_tokens,
         decoded.stats.output_tokens,
         decoding.request.max_tokens,
@@ -65,12 +65,6 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
         built.trusted,
         ahead,
     )
-
-
-def repository_of(decoding: Decoding) -> str | None:
-    """The root of the open repository, or whatever the client calls its repository."""
-    found = decoding.built.repository
-    return str(found.root) if found else decoding.request.repository
 
 
 @dataclass

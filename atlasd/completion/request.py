@@ -54,8 +54,9 @@ class CompletionRequest:
     """False gives the model's text as it is (raw APIs)."""
     client: str = ""
     """Name of the editor or API, for the store."""
-    trusted: bool = True
-    """False: nothing is stored or learned, no other file is read."""
+    trusted: bool = False
+    """False: nothing is stored or learned, no other file is read. Whoever makes a request has to
+    know, or has to be asking for somebody who does."""
     max_ms: float = 0.0
     """End after this many milliseconds of decoding once a whole line is there; 0: no limit."""
     indent: Indent | None = None

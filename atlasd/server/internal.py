@@ -42,7 +42,7 @@ class CompleteRequest(msgspec.Struct):
     path: str | None = None
     language: str | None = None
     repository: str | None = None
-    trusted: bool = True
+    trusted: bool = False
     client: str = ""
     document: str | None = None
     version: int | None = None

@@ -20,7 +20,8 @@ def middle_generation(
     logprobs: int = -1,
 ) -> Generation:
     """Start decoding what belongs between prefix and suffix."""
-    prompt = serving.completer.raw_prompt(request)
+    built = serving.completer.build(request)
+    prompt = built.prompt
     # Token healing chooses a token anew, which a streamed answer could not take back.
     tokens = [*prompt.tokens, *prompt.taken_back]
     return generate(
@@ -31,10 +32,12 @@ def middle_generation(
         max_tokens=room(serving, len(tokens), request.max_tokens),
         stop=(*request.stop, *prompt.stop),
         stop_tokens=prompt.stop_tokens,
-        language=request.language,
+        repository=built.repository,
+        language=built.language.id,
         prediction=prediction,
         logprobs=logprobs,
         drafting=request.drafting,
+        learn=built.trusted,
     )
 
 

@@ -144,6 +144,7 @@ def _in_the_middle(serving: Serving, asked: GenerateRequest, default: int) -> Ge
         stop=stops(options.stop),
         trim=False,
         client="ollama",
+        trusted=True,
         drafting=options.drafting,
     )
     return middle_generation(serving, cursor)

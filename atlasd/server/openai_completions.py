@@ -181,6 +181,7 @@ def _in_the_middle(
             stop=stops(asked.stop),
             trim=False,
             client="completions",
+            trusted=True,
             drafting=asked.drafting,
         )
         for sampling in asked.sampling(serving.tokenizer.vocab_size, count)

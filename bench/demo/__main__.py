@@ -53,6 +53,7 @@ class Measuring:
             "path": str(shown.hole.path),
             "language": "python",
             "repository": str(self._root),
+            "trusted": True,
             "client": "demo without drafting",
             "drafting": False,
         }

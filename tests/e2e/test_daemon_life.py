@@ -182,7 +182,7 @@ def test_a_damaged_database_does_not_stop_completions_and_is_named(home: Home) -
 
 
 def test_what_was_learned_and_accepted_survives_a_restart(home: Home) -> None:
-    cursor = {"prefix": "def area(width, height):\n    return ", "max_tokens": 8}
+    cursor = {"prefix": "def area(width, height):\n    return ", "max_tokens": 8, "trusted": True}
     home.start()
     try:
         [item] = home.ask("POST", "/atlasd/v1/complete", cursor)["items"]

@@ -14,7 +14,7 @@ from tests.unit.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 PREFIX = "import os\n\n\ndef area(width, height):\n    "
-REQUEST = CompletionRequest(PREFIX, "\n", path="/repo/shapes.py", document="shapes")
+REQUEST = CompletionRequest(PREFIX, "\n", path="/repo/shapes.py", document="shapes", trusted=True)
 
 
 class Store:

@@ -24,7 +24,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 BEFORE = "import os\n\n\n" + "".join(f"size_{n} = os.stat(path_{n}).st_size\n" for n in range(18))
 AFTER = "\n" + "".join(f"print(size_{n})\n" for n in range(12))
 REQUEST = CompletionRequest(
-    BEFORE + "total = ", AFTER, path="/src/sizes.py", document="sizes", max_tokens=24, invoked=True
+    *(BEFORE + "total = ", AFTER),
+    path="/src/sizes.py",
+    document="sizes",
+    max_tokens=24,
+    invoked=True,
+    trusted=True,
 )
 
 

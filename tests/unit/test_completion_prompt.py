@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -29,7 +30,12 @@ def test_one_more_character_in_a_long_prompt_keeps_all_before_it(
     typed = "path_of_shapes"
     prompts = [
         build(
-            CompletionRequest(before + typed[:count], after, path="/repo/main.py", max_tokens=100)
+            CompletionRequest(
+                *(before + typed[:count], after),
+                path="/repo/main.py",
+                max_tokens=100,
+                trusted=True,
+            )
         ).prompt.tokens
         for count in range(len(typed) + 1)
     ]
@@ -42,7 +48,12 @@ def test_the_prompt_never_exceeds_the_slot() -> None:
     for slot in (200, 600, 2048):
         for orders in (("psm",), ("spm",)):
             built = builder(a_repository(), orders, slot).build(
-                CompletionRequest(source(900), source(900), path="/repo/main.py", max_tokens=64)
+                CompletionRequest(
+                    *(source(900), source(900)),
+                    path="/repo/main.py",
+                    max_tokens=64,
+                    trusted=True,
+                )
             )
             assert len(built.prompt.tokens) + 64 <= slot
 
@@ -54,6 +65,7 @@ def test_context_has_what_is_named_what_was_edited_and_what_is_alike() -> None:
         "\n",
         path="/repo/main.py",
         max_tokens=64,
+        trusted=True,
     )
     built = builder(a_repository(), ("spm",), 6000).build(request)
     names = [part.name for part in built.prompt.parts]
@@ -63,14 +75,14 @@ def test_context_has_what_is_named_what_was_edited_and_what_is_alike() -> None:
 
 
 def test_nothing_is_gathered_for_the_untrusted_or_where_it_is_not_wanted() -> None:
-    request = CompletionRequest("x = load_shapes(", "", path="/repo/main.py", max_tokens=64)
+    request = CompletionRequest(
+        "x = load_shapes(", "", path="/repo/main.py", max_tokens=64, trusted=True
+    )
     repository = a_repository()
     build = builder(repository, ("spm",)).build
     assert "io.py" in [part.name for part in build(request).prompt.parts]
-    distrusted = CompletionRequest(
-        "x = load_shapes(", "", path="/repo/main.py", max_tokens=64, trusted=False
-    )
-    assert "io.py" not in [part.name for part in build(distrusted).prompt.parts]
+    for unwanted in (replace(request, trusted=False), replace(request, gather=False)):
+        assert "io.py" not in [part.name for part in build(unwanted).prompt.parts]
     repository.trusted = False
     assert "io.py" not in [part.name for part in build(request).prompt.parts]
 

@@ -9,9 +9,6 @@ from atlasd.server.infill import inserted, select
 from tests.served import House
 from tests.served import ask_on_socket as ask
 
-CURSOR = {"prefix": "def add(x, y):\n    return ", "suffix": "\n", "path": "/r/a.py",
-          "language": "python", "repository": "/r", "client": "test"}  # fmt: skip
-
 
 async def test_infill_answers_in_llamacpps_shape(house: House) -> None:
     house.says("x + y\n", stats=StreamStats(prompt_tokens=30, output_tokens=6, prefilled_tokens=7))

@@ -16,7 +16,7 @@ from tests.served import House, eventually, served
 from tests.served import ask_on_socket as ask
 
 CURSOR = {"prefix": "def add(x, y):\n    return ", "suffix": "\n", "path": "/r/a.py",
-          "language": "python", "repository": "/r", "client": "test"}  # fmt: skip
+          "language": "python", "repository": "/r", "client": "test", "trusted": True}  # fmt: skip
 
 
 async def test_a_completion_comes_with_its_id_source_and_statistics(house: House) -> None:

@@ -1,0 +1,67 @@
+"""What may be learned from, whichever API asks: nothing of a workspace that is not trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.served import House
+from tests.served import ask_on_socket as ask
+
+WAYS: dict[str, dict[str, Any]] = {
+    "trimmed": {},
+    "as it comes": {"trim": False},
+    "streamed": {"stream": True},
+    "several": {"n_cmpl": 2},
+    "only warming": {"n_predict": 0},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    return folder
+
+
+async def infill(house: House, root: Path, way: str, *, trusted: bool) -> None:
+    opened = {"open": [{"root": str(root), "trusted": trusted}]}
+    assert (await ask(house, "/atlasd/v1/workspace", opened))[0] == 200
+    asked = {"input_prefix": "return ", "input_suffix": "\n", "path": str(root / "a.py")}
+    for text in ("x + y\n", "y + x\n"):
+        house.says(text)
+    async with house.unix() as client, client.post("/infill", json=asked | WAYS[way]) as answer:
+        assert answer.status == 200
+        await answer.read()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_infill_teaches_nothing_of_an_untrusted_workspace(
+    house: House, root: Path, way: str
+) -> None:
+    await infill(house, root, way, trusted=False)
+    assert {submit.learn for submit in house.engine.submitted} == {False}
+    assert house.daemon.store is not None
+    assert (await house.daemon.store.summary(None))["completions"] == {}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_infill_teaches_belongs_to_the_repository_and_is_purged_with_it(
+    house: House, root: Path, way: str
+) -> None:
+    await infill(house, root, way, trusted=True)
+    told = {(submit.learn, submit.repository, submit.language) for submit in house.engine.submitted}
+    assert told == {(True, str(root), "python")}
+
+
+async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(house: House) -> None:
+    house.says("x + y\n")
+    cursor = {"prefix": "return ", "suffix": "\n", "path": "/r/a.py", "repository": "/r"}
+    _, body = await ask(house, "/atlasd/v1/complete", cursor)
+    assert body["items"][0]["text"] == "x + y"
+    await ask(house, "/atlasd/v1/fate", {"id": body["items"][0]["id"], "fate": "accepted"})
+    assert [submit.learn for submit in house.engine.submitted] == [False]
+    assert house.daemon.store is not None
+    assert (await house.daemon.store.summary(None))["completions"] == {}
