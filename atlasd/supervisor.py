@@ -100,6 +100,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the engine; what it learned is in the store when this returns."""
+        self.engine.accepting = False
         if self._bringing_up is not None:
             self._bringing_up.cancel()
             await asyncio.gather(self._bringing_up, return_exceptions=True)
@@ -110,6 +111,8 @@ class Supervisor:
     async def pause(self) -> None:
         """Give the model's memory back and answer nothing until ``resume``."""
         self.paused = True
+        # A request that passed the door before must not bring the model back behind it.
+        self.engine.accepting = False
         if self._bringing_up is not None:
             self._bringing_up.cancel()
         if self._workspace is not None:
@@ -123,6 +126,7 @@ class Supervisor:
         if not self.paused and self.state != "failed":
             return
         self.paused = False
+        self.engine.accepting = True
         if self._workspace is not None:
             self._workspace.resume()
         self.start()

@@ -107,6 +107,9 @@ class Completer:
 
     async def choices(self, request: CompletionRequest, count: int) -> list[Completion]:
         """Up to ``count`` different suggestions, the one ``complete`` gives first."""
+        if count == 1:
+            only = await self.complete(request)
+            return [] if only is None else [only]
         asked = [replace(request, sampling=_choice(request, index)) for index in range(count)]
         # Only the first stands for the document: the choices must not overtake each other.
         alone = [asked[0], *(replace(one, document=None) for one in asked[1:])]

@@ -45,13 +45,15 @@ class EngineClient(Supervision):
     """One engine process and the streams in it. All methods belong to the event loop's thread.
 
     Streams may be submitted in any state but ``failed``: they wait until the model is loaded
-    (``submit`` starts a stopped engine) and can be cancelled meanwhile. If the process dies, the
+    (``submit`` starts a stopped engine if it is ``accepting``) and can be cancelled meanwhile. If the process dies, the
     streams in it end with EngineError and it is started again; those still waiting go on waiting.
     """
 
     def __init__(self, load: Load | None = None) -> None:
         super().__init__(load)
         self.last_used = time.monotonic()
+        self.accepting = True
+        """False: nothing that is asked for may start the process, because it is to stay away."""
         self._ids = itertools.count(1)
         self._streams: dict[int, EngineStream] = {}
         self._waiting: dict[int, EngineStream] = {}
@@ -102,6 +104,8 @@ class EngineClient(Supervision):
         self.last_used = time.monotonic()
         if self.state == "failed" and self.failure is not None:
             stream.fail(EngineError(self.failure.message, self.failure.hint))
+        elif not self.accepting:
+            stream.fail(EngineError("atlasd is paused or ending.", "Go on with: atlasd resume"))
         elif self.state == "ready" and not self._stopping:
             self._dispatch(stream)
         else:

@@ -90,7 +90,7 @@ async def infill(request: web.Request) -> web.StreamResponse:
             return _send(asked, [_body(asked, serving, Completion("", "", stats=stats), 0)])
         if asked.stream:
             return await _stream(request, asked, serving, cursor)
-        found = await _complete(serving, cursor, count)
+        found = await serving.completer.choices(cursor, count) or [Completion("", "")]
         return _send(asked, [_body(asked, serving, one, limit) for one in found])
 
 
@@ -110,15 +110,6 @@ def _request(asked: InfillRequest, limit: int, sampling: Sampling) -> Completion
         trusted=True,
         drafting=asked.drafting,
     )
-
-
-async def _complete(serving: Serving, cursor: CompletionRequest, count: int) -> list[Completion]:
-    if count > 1:
-        found = await serving.completer.choices(cursor, count)
-    else:
-        one = await serving.completer.complete(cursor)
-        found = [] if one is None else [one]
-    return found or [Completion("", "")]
 
 
 def _send(asked: InfillRequest, bodies: list[dict[str, Any]]) -> web.Response:

@@ -19,10 +19,10 @@ from atlasd.engine.protocol import Sampling
 from atlasd.errors import EngineError
 from atlasd.server.body import answer, read, sound_path
 from atlasd.server.choices import timings
-from atlasd.server.errors import invalid
+from atlasd.server.errors import HTTPError, invalid
 from atlasd.server.ndjson import send_lines
 from atlasd.server.sampling import SEVERAL_TEMPERATURE, check_choices
-from atlasd.server.services import services
+from atlasd.server.services import Services, services
 
 Fate = Literal["shown", "accepted", "accepted_word", "accepted_line", "dismissed", "superseded"]
 
@@ -84,25 +84,24 @@ async def complete(request: web.Request) -> web.Response:
     asked = await read(request, CompleteRequest)
     count = check_choices(asked.choices, "choices")
     daemon = services(request)
-    if daemon.state == "paused":
-        return answer({"items": [], "paused": True})
     started = time.perf_counter()
-    async with daemon.use() as serving:
-        cursor = _cursor(asked, daemon.config.completion.max_tokens, count)
-        try:
-            if count > 1:
-                found = await serving.completer.choices(cursor, count)
-            else:
-                one = await serving.completer.complete(cursor)
-                found = [] if one is None else [one]
-        except Superseded:
-            return answer({"items": [], "superseded": True})
-        except EngineError:
-            if daemon.state == "paused":
-                return answer({"items": [], "paused": True})
-            raise
+    try:
+        found = await _found(daemon, asked, count)
+    except Superseded:
+        return answer({"items": [], "superseded": True})
+    except (EngineError, HTTPError):
+        # Also where the pause came while this waited.
+        if daemon.state == "paused":
+            return answer({"items": [], "paused": True})
+        raise
     total_ms = round((time.perf_counter() - started) * 1000, 3)
     return answer({"items": [_item(one, total_ms) for one in found]})
+
+
+async def _found(daemon: Services, asked: CompleteRequest, count: int) -> list[Completion]:
+    async with daemon.use() as serving:
+        cursor = _cursor(asked, daemon.config.completion.max_tokens, count)
+        return await serving.completer.choices(cursor, count)
 
 
 def _cursor(asked: CompleteRequest, most_tokens: int, choices: int) -> CompletionRequest:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import DropRepository, Learned, Restore, SetDrafting, StreamStats
-from atlasd.errors import StoreError
+from atlasd.errors import EngineError, StoreError
 from tests.served import House, eventually, served
 from tests.served import ask_on_socket as ask
 
@@ -37,6 +38,29 @@ async def test_typing_along_a_suggestion_asks_no_model(house: House) -> None:
     along = {**CURSOR, "prefix": CURSOR["prefix"] + "x +"}
     _, body = await ask(house, "/atlasd/v1/complete", along)
     assert (body["items"][0]["text"], body["items"][0]["source"]) == (" y", "type-through")
+
+
+async def test_a_request_on_its_way_does_not_bring_a_paused_model_back(house: House) -> None:
+    """It came before the pause and asks the engine behind it: for the token that heals its
+    prompt, say, or once a long text was tokenised in a thread."""
+    async with house.daemon.use() as serving:
+        assert (await ask(house, "/atlasd/v1/pause", {}))[0] == 200
+        house.says("x + y\n")
+        with pytest.raises(EngineError, match="paused"):
+            await serving.completer.complete(CompletionRequest("return ", "\n"))
+    assert (house.engine.state, house.daemon.state) == ("stopped", "paused")
+    assert (await ask(house, "/atlasd/v1/resume", {}))[0] == 200
+    await eventually(lambda: house.daemon.state == "ready")
+    _, body = await ask(house, "/atlasd/v1/complete", CURSOR)
+    assert body["items"][0]["text"] == "x + y"
+
+
+async def test_a_request_that_waits_for_the_model_is_told_of_a_pause(tmp_path: Path) -> None:
+    async with served(tmp_path, ready=False) as house:
+        asking = asyncio.create_task(ask(house, "/atlasd/v1/complete", CURSOR))
+        await eventually(lambda: house.daemon.supervisor.in_use == 1)
+        await ask(house, "/atlasd/v1/pause", {})
+        assert await asking == (200, {"items": [], "paused": True})
 
 
 async def test_a_newer_request_of_a_document_replaces_the_older(house: House) -> None:
