@@ -45,8 +45,9 @@ class EngineClient(Supervision):
     """One engine process and the streams in it. All methods belong to the event loop's thread.
 
     Streams may be submitted in any state but ``failed``: they wait until the model is loaded
-    (``submit`` starts a stopped engine if it is ``accepting``) and can be cancelled meanwhile. If the process dies, the
-    streams in it end with EngineError and it is started again; those still waiting go on waiting.
+    (``submit`` starts a stopped engine if it is ``accepting``) and can be cancelled meanwhile. If
+    the process dies, the streams in it end with EngineError and it is started again; those still
+    waiting go on waiting.
     """
 
     def __init__(self, load: Load | None = None) -> None:
