@@ -13,6 +13,7 @@ import numpy as np
 from atlasd.completion.ports import Engine, EngineStream, TextTokenizer
 from atlasd.engine.protocol import Priority, Sampling, StreamStats, TokenLogprob
 from atlasd.errors import EngineError
+from atlasd.workspace.secrets import find_secrets
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,8 @@ def generate(
     ``stop_tokens`` defaults to the tokenizer's end-of-text tokens. ``stop`` strings may cross
     token borders; neither they nor what follows is part of the text. ``logprobs`` asks for that
     many alternatives per token, -1 for none. ``grammar`` holds the answer to a constraint (see
-    ``Submit``). ``lead`` are bytes of the answer that the prompt
-    ends with already.
+    ``Submit``). ``lead`` are bytes of the answer that the prompt ends with already. Where the
+    prompt or the prediction holds a secret nothing is learned: the answer may repeat it.
     """
     ends = list(tokenizer.eos_ids if stop_tokens is None else stop_tokens)
     stream = engine.submit(
@@ -242,7 +243,12 @@ def generate(
         prediction=prediction,
         logprobs=logprobs,
         drafting=drafting,
-        learn=learn,
+        learn=learn and not _holds_secrets(tokenizer, [*tokens, *prediction]),
         grammar=grammar,
     )
     return Generation(stream, tokenizer, stop=stop, stop_tokens=ends, lead=lead)
+
+
+def _holds_secrets(tokenizer: TextTokenizer, tokens: Sequence[int]) -> bool:
+    text = b"".join(map(tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
+    return bool(find_secrets(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,29 @@ async def test_what_infill_teaches_belongs_to_the_repository_and_is_purged_with_
     await infill(house, root, way, trusted=True)
     told = {(submit.learn, submit.repository, submit.language) for submit in house.engine.submitted}
     assert told == {(True, str(root), "python")}
+
+
+SECRET = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": f"use {SECRET}"}]}),
+        ("/v1/completions", {"prompt": f"TOKEN = '{SECRET}'\n"}),
+        ("/v1/completions", {"prompt": "x", "prediction": {"content": f"TOKEN = '{SECRET}'\n"}}),
+        ("/infill", {"input_prefix": f"TOKEN = '{SECRET}'\n", "input_suffix": "\n"}),
+    ],
+)
+async def test_what_is_written_beside_a_secret_may_repeat_it_and_is_not_learned(
+    house: House, path: str, body: dict[str, Any]
+) -> None:
+    house.says("x")
+    assert (await ask(house, path, body))[0] == 200
+    house.says("x")
+    plain = json.loads(json.dumps(body).replace(SECRET, "the usual one"))
+    assert (await ask(house, path, plain))[0] == 200
+    assert [submit.learn for submit in house.engine.submitted] == [False, True]
 
 
 async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(house: House) -> None:
