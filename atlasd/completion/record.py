@@ -11,6 +11,7 @@ from atlasd.completion.decoding import Decoded, Decoding
 from atlasd.completion.languages import Language
 from atlasd.completion.request import Completion, CompletionRequest
 from atlasd.store.rows import StoredCompletion
+from atlasd.workspace.secrets import mask
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,12 @@ class Given:
         }
 
     def row(self) -> StoredCompletion:
-        """What the store keeps of it."""
-        done = self.completion
+        """What the store keeps of it: its secrets masked, also those that only the text left of
+        it tells."""
+        done, left = self.completion, self.request.prefix
         return StoredCompletion(
             id=done.id,
-            text=done.text,
+            text=mask(left + done.text)[len(left) :],
             repository=self.origin.repository,
             path=self.request.path,
             language=self.origin.language.id,

@@ -55,6 +55,15 @@ async def test_nothing_of_an_untrusted_workspace_is_stored_or_learned(engine, co
     assert engine.submitted[0].learn is False
 
 
+async def test_a_secret_that_the_line_shows_to_be_one_is_not_stored(engine, completer, store):
+    """The suggestion by itself is any word: the name it is assigned to stands left of it."""
+    engine.enqueue(say('hunter22xyz"'))
+    done = await completer.complete(replace(REQUEST, prefix=PREFIX + 'password = "'))
+    assert done is not None
+    await settle()
+    assert [row.text for row in store.rows] == ['***********"']
+
+
 async def test_a_fate_that_does_not_exist_is_refused(completer):
     with pytest.raises(RequestError, match="no fate"):
         await completer.fate("1", "eaten")
