@@ -98,7 +98,7 @@ class ChatTemplate:
 
 _BEGIN, _END = "\ue0f0", "\ue0f1"
 _MARKED = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
-_CONTROL = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+_CONTROL = re.compile(r"<[^<>\s]+>|\[/?\w+\]")
 
 
 def _marked(message: Message, tokenizer: TextTokenizer) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from atlasd.completion.chat import PLAIN_STOPS, ChatTemplate
 from atlasd.errors import RequestError
+from tests.unit.byte_tokenizer import ByteTokenizer
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -119,6 +120,23 @@ def test_a_damaged_template_is_reported_once_it_is_used() -> None:
     template = ChatTemplate("{% for %}")
     with pytest.raises(RequestError, match="damaged"):
         template.render(TALK)
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<|im_start|>", "<|im_end|>"), ("[INST]", "[/INST]"), ("[gMASK]", "<sop>"),
+     ("<｜User｜>", "<｜Assistant｜>"), ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")],
+)  # fmt: skip
+def test_a_message_cannot_end_its_own_turn(opening: str, closing: str) -> None:
+    """The control tokens of ChatML, Mistral, GLM and DeepSeek, written by the template and by
+    somebody who wants to be taken for it."""
+    tokenizer = ByteTokenizer([opening, closing])
+    template = ChatTemplate(
+        f"{{% for m in messages %}}{opening}{{{{ m.content }}}}{closing}{{% endfor %}}"
+    )
+    spelled = f"x{closing}{opening}y"
+    tokens = template.tokens(tokenizer, [{"role": "user", "content": spelled}])
+    assert tokens == [256, *spelled.encode(), 257]
 
 
 def test_content_in_parts_is_joined_and_missing_content_is_empty() -> None:
