@@ -160,13 +160,24 @@ class Packer:
             del self.plain[: self.width]
 
 
+def parse_shares(text: str) -> dict[str, float]:
+    """Language -> share of the bytes, from "python,c" or "python=2,c=1"."""
+    wanted = (name.partition("=") for name in text.split(","))
+    shares = {name: float(share) if share else SHARES[name] for name, _, share in wanted}
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--bytes", type=int, default=60_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, default=0)
-    parser.add_argument("--languages", default=",".join(SHARES))
+    parser.add_argument(
+        "--languages",
+        default=",".join(SHARES),
+        help="of those, with their usual shares of the bytes, or others: python=2,c=1",
+    )
     parser.add_argument(
         "--chat-share", type=float, default=0.0, help="chat pairs, of the documents"
     )
@@ -176,8 +187,7 @@ def main() -> None:
     packer = Packer(
         Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), args.length, args.seed
     )
-    shares = {language: SHARES[language] for language in args.languages.split(",")}
-    shares = {language: share / sum(shares.values()) for language, share in shares.items()}
+    shares = parse_shares(args.languages)
     groups = list(choose(args.bytes, args.seed, args.epoch, shares))
     pairs = chat.pairs(read("train", "python"), seed=args.seed) if args.chat_share else iter(())
     rows: list[list[int]] = []

@@ -17,6 +17,15 @@ from training.muon import Muon
 from training.tokenizer import end_id
 
 
+def keep_memory() -> None:
+    """Have glibc keep what is freed (elsewhere: nothing): activations are megabytes each, to have
+    them from the system again in every step costs a tenth of it in page faults."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(option, 1 << 30)
+
+
 def backward(model: Decoder, batch: Tensor, parts: int) -> float:
     """Add the gradients of batch [rows, width] over `parts`; returns the loss in nats per token."""
     states = model.hidden(batch[:, :-1], end_id(model.shape.vocabulary))
@@ -38,6 +47,7 @@ class Workers:
     ) -> None:
         """`read(position, rows)` gives tokens; it must work in a forked process."""
         torch.set_num_threads(1)
+        keep_memory()
         model.share_memory()
         muon.share_memory()
         self.model, self.muon, self.read = model, muon, read

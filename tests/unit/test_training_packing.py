@@ -126,3 +126,11 @@ def test_some_holes_follow_pieces_of_the_repositorys_other_files(
     assert max(files) in (2, 3)
     assert sum(count > 1 for count in files) > len(packer.whole) / 8
     assert all(len(tokens) <= 1024 for tokens in packer.whole)
+
+
+def test_shares_are_the_usual_ones_or_those_given() -> None:
+    usual = pack.parse_shares("python,c")
+    assert usual["python"] / usual["c"] == pytest.approx(
+        tokenizer.SHARES["python"] / tokenizer.SHARES["c"]
+    )
+    assert pack.parse_shares("python=3,c=1") == {"python": 0.75, "c": 0.25}
