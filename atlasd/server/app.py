@@ -139,9 +139,9 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
         return response
     except asyncio.CancelledError:
         raise
-    except ConnectionError:
-        raise
     except Exception as error:
+        if isinstance(error, ConnectionError) and _has_left(request):
+            return web.Response(status=status)
         problem = from_exception(error)
         status = problem.status
         if status == 500:
@@ -158,6 +158,11 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
             status,
             (time.perf_counter() - started) * 1000,
         )
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the client is gone, which is not noticed before something is written to it."""
+    return request.transport is None or request.transport.is_closing()
 
 
 @web.middleware

@@ -6,8 +6,11 @@ import asyncio
 import threading
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
+from atlasd.server import models
 from tests.served import House, ask, eventually
 
 LONG = "x = 1\n" * 20_000
@@ -103,3 +106,32 @@ async def test_nobody_waits_while_a_long_prompt_is_tokenised(
     assert status == (200 if path == "/tokenize" else 400)
     assert tokenising
     assert threading.main_thread() not in tokenising
+
+
+async def test_a_client_that_leaves_before_its_answer_begins_is_no_fault(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def left(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        return response
+
+    monkeypatch.setattr(models, "list_models", left)
+    async with house.tcp() as client:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await client.get("/v1/models")
+    await eventually(lambda: house.daemon.meter.requests["/v1/models", 499] > 0)
+    assert caplog.records == []
+
+
+async def test_a_broken_pipe_of_our_own_is_a_fault(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(request: web.Request) -> web.StreamResponse:
+        raise BrokenPipeError("not the client's")
+
+    monkeypatch.setattr(models, "list_models", failing)
+    status, body = await ask(house, "/v1/models")
+    assert (status, body["error"]["code"]) == (500, "internal_error")
