@@ -168,7 +168,7 @@ def check_tcp(request: web.Request, access: Access, path: str) -> None:
 def _check_token(request: web.Request, token: str) -> None:
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     given = [
-        request.match_info.get("token", ""),
+        _token_in(request.path),
         request.headers.get("X-Api-Key", ""),
         bearer.strip() if scheme.lower() == "bearer" else "",
     ]
@@ -186,6 +186,13 @@ def _check_token(request: web.Request, token: str) -> None:
         "See: atlasd connect",
         code="missing_api_key",
     )
+
+
+def _token_in(path: str) -> str:
+    """The token of ``/t/TOKEN/…``, whether or not anything is served there: who asks for what is
+    not there is to be told that, and not that a token is missing."""
+    _, first, *rest = path.split("/", 3)
+    return rest[0] if first == "t" and rest else ""
 
 
 def check_content_type(request: web.Request) -> None:
