@@ -191,8 +191,7 @@ def _check_token(request: web.Request, token: str) -> None:
 def _token_in(path: str) -> str:
     """The token of ``/t/TOKEN/…``, whether or not anything is served there: who asks for what is
     not there is to be told that, and not that a token is missing."""
-    _, first, *rest = path.split("/", 3)
-    return rest[0] if first == "t" and rest else ""
+    return path.split("/", 3)[2] if path.startswith("/t/") else ""
 
 
 def check_content_type(request: web.Request) -> None:
