@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +18,10 @@ SPOKEN = "0.12.0"
 
 TEMPLATE = "{{- if .Suffix }}{{ .Prompt }}{{ .Suffix }}{{ else }}{{ .Prompt }}{{ end }}"
 """Only its ``.Suffix`` is ever looked at: by that clients know that the middle can be filled."""
+
+
+NEVER_MINUTES = 100 * 365 * 24 * 60
+"""A model that is never unloaded is so in a hundred years."""
 
 
 class ShowRequest(msgspec.Struct):
@@ -55,7 +61,8 @@ async def _entry(daemon: Services) -> dict[str, Any]:
         "model": daemon.model_name,
         "modified_at": when(daemon.meter.started),
         "size": int(engine.get("memory", {}).get("weights", 0)),
-        "digest": "",
+        # Clients show its beginning; it tells models apart and nothing of their weights.
+        "digest": hashlib.sha256(daemon.model_name.encode()).hexdigest(),
         "details": _details(daemon),
     }
 
@@ -72,8 +79,9 @@ async def running_models(request: web.Request) -> web.Response:
         return answer({"models": []})
     entry = await _entry(daemon)
     serving = daemon.serving
+    idle_minutes = daemon.config.engine.idle_minutes
     more = {
-        "expires_at": when(datetime.now(UTC).timestamp() + 60 * daemon.config.engine.idle_minutes),
+        "expires_at": when(time.time() + 60 * min(idle_minutes or NEVER_MINUTES, NEVER_MINUTES)),
         "size_vram": 0,
         "context_length": serving.slot_tokens if serving else 0,
     }

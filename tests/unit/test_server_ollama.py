@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from atlasd.engine.protocol import StreamStats
-from tests.served import House, ask
+from tests.served import House, ask, served
 
 ollama = pytest.importorskip("ollama", reason="the ollama package is not installed")
 
@@ -154,3 +157,24 @@ async def test_images_are_refused_rather_than_ignored(
     status, answer = await ask(house, path, body)
     assert status == 400
     assert "text only" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("idle_minutes", "days"), [(30, 1 / 48), (0, 36_500), (1e300, 36_500), (float("inf"), 36_500)]
+)
+async def test_it_is_told_when_the_model_will_be_unloaded(
+    tmp_path: Path, idle_minutes: float, days: float
+) -> None:
+    async with served(tmp_path, options={"engine.idle_minutes": idle_minutes}) as house:
+        status, body = await ask(house, "/api/ps")
+    assert status == 200
+    left = datetime.fromisoformat(body["models"][0]["expires_at"]) - datetime.now(UTC)
+    assert left / timedelta(days=days) == pytest.approx(1, abs=0.05)
+
+
+async def test_a_model_has_a_digest_that_clients_can_cut(house: House) -> None:
+    """``ollama list`` prints its first twelve characters and fails where there are fewer."""
+    _, listed = await ask(house, "/api/tags")
+    _, running = await ask(house, "/api/ps")
+    (digest,) = {body["models"][0]["digest"] for body in (listed, running)}
+    assert re.fullmatch("[0-9a-f]{64}", digest)
