@@ -80,18 +80,25 @@ class ChatReply:
                     opening = {"role": "assistant", "content": ""}
                     await events.send(head.with_([_delta(index, opening)], **tail))
                 message = self._messages[index]
-                scores = _logprobs(chunk.scores) if self._scored and chunk is not None else None
+                if chunk is not None:
+                    message.scores.extend(chunk.scores)
                 for piece in message.feed(chunk):
-                    delta = _delta(index, _told(piece), None, scores)
+                    delta = _delta(index, _told(piece), None, self._scores_so_far(message))
                     await events.send(head.with_([delta], **tail))
                 if chunk is None:
                     reason = message.ended(self._told.finish_reason(index))
-                    await events.send(head.with_([_delta(index, {}, reason)], **tail))
+                    delta = _delta(index, {}, reason, self._scores_so_far(message))
+                    await events.send(head.with_([delta], **tail))
             if with_usage:
                 stats = self._told.stats
                 await events.send(head.with_([], usage=usage(stats), timings=timings(stats)))
             await events.done()
         return events.response
+
+    def _scores_so_far(self, message: Message) -> dict[str, Any] | None:
+        """Those that no event has told yet: tokens and pieces do not come one for one."""
+        scores, message.scores = message.scores, []
+        return _logprobs(scores) if self._scored and scores else None
 
 
 def _told(piece: Piece) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -42,7 +43,9 @@ class TextReply:
                 texts[index] += chunk.text
                 scores[index].extend(chunk.scores)
         choices = [
-            self._choice(index, text, self._told.finish_reason(index), scores[index])
+            self._choice(
+                index, text, self._told.finish_reason(index), _logprobs(scores[index], Offsets())
+            )
             for index, text in enumerate(texts)
         ]
         return answer({**self._head, "choices": choices, **self._cost()})
@@ -66,41 +69,48 @@ class TextReply:
         return {"usage": usage(stats, self._per_prompt), "timings": timings(stats)}
 
     async def _pieces(self) -> AsyncIterator[dict[str, Any]]:
-        offsets = [0] * len(self._echoes)
+        offsets = [Offsets() for _ in self._echoes]
         for index, echo in enumerate(self._echoes):
             if echo:
-                yield self._choice(index, echo, None, ())
+                yield self._choice(index, echo, None)
         async for index, chunk in self._told.chunks():
             if chunk is None:
-                yield self._choice(index, "", self._told.finish_reason(index), ())
+                yield self._choice(index, "", self._told.finish_reason(index))
             else:
-                yield self._choice(index, chunk.text, None, chunk.scores, offsets[index])
-                offsets[index] += len(chunk.text)
+                told = _logprobs(chunk.scores, offsets[index])
+                yield self._choice(index, chunk.text, None, told)
 
     def _choice(
         self,
         index: int,
         text: str,
         reason: str | None,
-        scores: Sequence[ScoredToken],
-        offset: int = 0,
+        logprobs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        return {
-            "index": index,
-            "text": text,
-            "logprobs": _logprobs(scores, offset) if self._scored and scores else None,
-            "finish_reason": reason,
-        }
+        told = logprobs if self._scored else None
+        return {"index": index, "text": text, "logprobs": told, "finish_reason": reason}
 
 
-def _logprobs(scores: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
-    offsets = []
-    for token in scores:
-        offsets.append(offset)
-        offset += len(token.text)
+class Offsets:
+    """The characters of one choice's text before each of its tokens, which may share one."""
+
+    def __init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._characters = 0
+
+    def before(self, token: ScoredToken) -> int:
+        """Tokens are asked about once each, in their order."""
+        begin = self._characters
+        self._characters += len(self._utf8.decode(token.data))
+        return begin
+
+
+def _logprobs(scores: Sequence[ScoredToken], offsets: Offsets) -> dict[str, Any] | None:
+    if not scores:
+        return None
     return {
         "tokens": [token.text for token in scores],
         "token_logprobs": [token.logprob for token in scores],
         "top_logprobs": [{other.text: other.logprob for other in token.top} for token in scores],
-        "text_offset": offsets,
+        "text_offset": [offsets.before(token) for token in scores],
     }

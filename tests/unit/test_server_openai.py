@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 
 from atlasd.engine.protocol import StreamStats
 from tests.served import House, ask
@@ -134,6 +135,23 @@ async def test_log_probabilities_of_text_have_offsets(house: House) -> None:
     assert told["text_offset"][:2] == [0, 1]
     assert told["token_logprobs"] == [-0.5, -0.5, -0.5]
     assert told["top_logprobs"][0]["a"] == -0.5
+
+
+@pytest.mark.parametrize("stop", [[], ["é!?", "!!"]])
+async def test_offsets_are_the_same_when_streamed_and_characters_are_counted(
+    house: House, stop: list[str]
+) -> None:
+    """Also of text that is held back because it may be the beginning of a stop string, and of
+    characters that several tokens spell."""
+    body = {"prompt": "x", "logprobs": 2, "stop": stop}
+    house.says("aé! é.", logprobs=True)
+    _, whole = await ask(house, "/v1/completions", body)
+    house.says("aé! é.", logprobs=True)
+    lines = await transcript(house, "/v1/completions", body)
+    told = [json.loads(line)["choices"][0]["logprobs"] for line in lines[:-1]]
+    streamed = [offset for one in told if one for offset in one["text_offset"]]
+    assert streamed == whole["choices"][0]["logprobs"]["text_offset"]
+    assert streamed == [0, 1, 1, 2, 3, 4, 4, 5]
 
 
 async def test_several_choices_and_prompts_come_in_order(house: House) -> None:

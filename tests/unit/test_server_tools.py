@@ -150,6 +150,19 @@ async def test_calls_are_told_as_openai_does(house: House) -> None:
     assert not allows(house, CALL.replace('"Ulm"', "3"))
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 500])
+async def test_every_token_of_calls_is_scored_once_when_streamed(house: House, pieces: int) -> None:
+    """A call's pieces and the tokens that spell it do not come one for one."""
+    said = f"I look. {CALL}{CLOCKED}"
+    house.says(said, pieces=pieces, logprobs=True)
+    body = {**ASKED, "tools": [WEATHER, CLOCK], "stream": True, "logprobs": True}
+    async with house.tcp() as client, client.post("/v1/chat/completions", json=body) as answer:
+        lines = (await answer.text()).split("\n\n")
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    scored = [event["choices"][0]["logprobs"] for event in events]
+    assert "".join(one["token"] for told in scored if told for one in told["content"]) == said
+
+
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
 async def test_calls_come_in_pieces_when_streamed(house: House, pieces: int) -> None:
     house.says(f"Hm.\n{CALL}{CLOCKED}", pieces=pieces)
