@@ -28,29 +28,34 @@ struct HalfCache {
 
 constexpr int kBlockVectors = kBlock / 16;
 
-// scores[q][j] = query q . key j for the 64 positions of a block
-template <class Cache, int Q>
+// A query's softmax so far.
+struct Running {
+  float most, total;
+};
+
+// scores[q][j] = query q . key j for the first 16 * N positions of a block
+template <class Cache, int Q, int N>
 void block_scores(const Query* queries, int head_dim, const typename Cache::T* keys,
                   float (*scores)[kBlock]) {
-  V sums[Q][kBlockVectors];
+  V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
-    for (int v = 0; v < kBlockVectors; v++) sums[q][v] = zero();
+    for (int v = 0; v < N; v++) sums[q][v] = zero();
   for (int d = 0; d < head_dim; d++) {
-    V key[kBlockVectors];
-    Cache::template load_vectors<kBlockVectors>(keys + d * kBlock, key);
+    V key[N];
+    Cache::template load_vectors<N>(keys + d * kBlock, key);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V x = set1(queries[q].values[d]);
 #pragma GCC unroll 4
-      for (int v = 0; v < kBlockVectors; v++) sums[q][v] = fma(x, key[v], sums[q][v]);
+      for (int v = 0; v < N; v++) sums[q][v] = fma(x, key[v], sums[q][v]);
     }
   }
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
-    for (int v = 0; v < kBlockVectors; v++) store(scores[q] + 16 * v, sums[q][v]);
+    for (int v = 0; v < N; v++) store(scores[q] + 16 * v, sums[q][v]);
 }
 
 // N vectors, from d on, of out[q] = out[q] * shrink[q] + sum over positions, ascending, of
@@ -80,93 +85,132 @@ void block_values(const float (*p)[kBlock], const float* shrink, int first, int 
     for (int v = 0; v < N; v++) store(queries[q].out + d + 16 * v, sums[q][v]);
 }
 
-// Turns scores into weights; returns the factor by which what was summed before shrinks.
-inline float block_softmax(float* scores, int first, int last, float& most, float& total) {
-  for (int j = 0; j < first; j++) scores[j] = -__builtin_inff();
-  for (int j = last; j < kBlock; j++) scores[j] = -__builtin_inff();
-  V largest = load(scores);
-  for (int v = 1; v < kBlockVectors; v++) largest = max(largest, load(scores + 16 * v));
-  const float now = max_lanes(largest);
-  const float next = now > most ? now : most;
-  V sum = zero();
-  for (int v = 0; v < kBlockVectors; v++)
-    store(scores + 16 * v, exp(load(scores + 16 * v) - set1(next)));
-  for (int j = 0; j < first; j++) scores[j] = 0.0f;
-  for (int j = last; j < kBlock; j++) scores[j] = 0.0f;
-  for (int v = 0; v < kBlockVectors; v++) sum = sum + load(scores + 16 * v);
-  float shrink = 1.0f;   // as exp(0) is, to the bit
-  if (most == -__builtin_inff()) {
-    shrink = 0.0f;
-  } else if (most != next) {
-    alignas(64) float lanes[16];
-    store(lanes, exp(set1(most - next)));
-    shrink = lanes[0];
-  }
-  total = total * shrink + sum_lanes(sum);
-  most = next;
-  return shrink;
-}
-
 inline int within_block(int position) {
   return position < 0 ? 0 : position < kBlock ? position : kBlock;
 }
 
+// Turns the scores of Q queries over the first 16 * N positions into weights, zero where a query
+// sees nothing; shrink: the factor by which what it summed before shrinks.
+template <int Q, int N>
+void block_softmax(const Query* queries, int start, float (*scores)[kBlock], Running* running,
+                   float* shrink) {
+  constexpr int width = 16 * N;
+  int first[Q], last[Q];
+  alignas(64) float change[16] = {};
+#pragma GCC unroll 8
+  for (int q = 0; q < Q; q++) {
+    first[q] = within_block(queries[q].begin - start);
+    last[q] = within_block(queries[q].end - start);
+    if (first[q] >= last[q]) continue;
+    float* s = scores[q];
+    for (int j = 0; j < first[q]; j++) s[j] = -__builtin_inff();
+    for (int j = last[q]; j < width; j++) s[j] = -__builtin_inff();
+    V largest = load(s);
+#pragma GCC unroll 4
+    for (int v = 1; v < N; v++) largest = max(largest, load(s + 16 * v));
+    const float now = max_lanes(largest);
+    const float next = now > running[q].most ? now : running[q].most;
+    change[q] = running[q].most - next;   // -inf in the first block: any factor of nothing will do
+    running[q].most = next;
+  }
+  store(shrink, exp(load(change)));
+#pragma GCC unroll 8
+  for (int q = 0; q < Q; q++) {
+    float* s = scores[q];
+    V sum = zero();
+    if (first[q] < last[q]) {
+      const V most = set1(running[q].most);
+#pragma GCC unroll 4
+      for (int v = 0; v < N; v++) store(s + 16 * v, exp(load(s + 16 * v) - most));
+    }
+    const int end = first[q] < last[q] ? last[q] : 0;
+    for (int j = 0; j < first[q] && end; j++) s[j] = 0.0f;
+    for (int j = end; j < width; j++) s[j] = 0.0f;
+#pragma GCC unroll 4
+    for (int v = 0; v < N; v++) sum = sum + load(s + 16 * v);
+    running[q].total = running[q].total * shrink[q] + sum_lanes(sum);
+  }
+}
+
+// One block for Q queries, of whose positions they see [first, last).
 template <class Cache, int Q>
+void attend_tile(const Attention& a, const Query* queries, Running* running, int start, int first,
+                 int last, const typename Cache::T* keys, const typename Cache::T* values) {
+  alignas(64) float p[Q][kBlock], shrink[16];
+  if (last <= kBlock / 2) {
+    block_scores<Cache, Q, kBlockVectors / 2>(queries, a.head_dim, keys, p);
+    block_softmax<Q, kBlockVectors / 2>(queries, start, p, running, shrink);
+  } else {
+    block_scores<Cache, Q, kBlockVectors>(queries, a.head_dim, keys, p);
+    block_softmax<Q, kBlockVectors>(queries, start, p, running, shrink);
+  }
+  int d = 0;
+  for (; d + 64 <= a.head_dim; d += 64)
+    block_values<Cache, Q, 4>(p, shrink, first, last, values, a.head_dim, queries, d);
+  for (; d + 32 <= a.head_dim; d += 32)
+    block_values<Cache, Q, 2>(p, shrink, first, last, values, a.head_dim, queries, d);
+  for (; d < a.head_dim; d += 16)
+    block_values<Cache, Q, 1>(p, shrink, first, last, values, a.head_dim, queries, d);
+}
+
+template <class Cache, int Q>
+void attend_some(int count, const Attention& a, const Query* queries, Running* running, int start,
+                 int first, int last, const typename Cache::T* keys,
+                 const typename Cache::T* values) {
+  if constexpr (Q >= 1) {
+    if (count == Q)
+      return attend_tile<Cache, Q>(a, queries, running, start, first, last, keys, values);
+    attend_some<Cache, Q - 1>(count, a, queries, running, start, first, last, keys, values);
+  }
+}
+
+// All queries over one block, in tiles of nearly equal size.
+template <class Cache>
+void attend_block(const Attention& a, Running* running, int tiles, int start,
+                  const typename Cache::T* keys, const typename Cache::T* values) {
+  for (int t = 0; t < tiles; t++) {
+    const int from = a.count * t / tiles, to = a.count * (t + 1) / tiles;
+    int first = kBlock, last = 0;
+    for (int q = from; q < to; q++) {
+      const int begin = within_block(a.queries[q].begin - start);
+      const int end = within_block(a.queries[q].end - start);
+      if (begin >= end) continue;
+      first = begin < first ? begin : first;
+      last = end > last ? end : last;
+    }
+    if (first < last)
+      attend_some<Cache, kQueries>(to - from, a, a.queries + from, running + from, start, first,
+                                   last, keys, values);
+  }
+}
+
+template <class Cache>
 void attend_queries(const Attention& a) {
   using T = typename Cache::T;
-  const int head_dim = a.head_dim;
-  const long block_size = long{kBlock} * head_dim;
-  const Query* queries = a.queries;
-  alignas(64) float p[Q][kBlock];
-  float most[Q], total[Q], shrink[Q];
-  int begin = queries[0].begin, end = queries[0].end;
-  for (int q = 0; q < Q; q++) {
-    most[q] = -__builtin_inff();
-    total[q] = 0.0f;
-    begin = queries[q].begin < begin ? queries[q].begin : begin;
-    end = queries[q].end > end ? queries[q].end : end;
-    for (int d = 0; d < head_dim; d++) queries[q].out[d] = 0.0f;
+  Running running[kMaxQueries];
+  int begin = a.queries[0].begin, end = a.queries[0].end;
+  for (int q = 0; q < a.count; q++) {
+    running[q] = {-__builtin_inff(), 0.0f};
+    begin = a.queries[q].begin < begin ? a.queries[q].begin : begin;
+    end = a.queries[q].end > end ? a.queries[q].end : end;
+    for (int d = 0; d < a.head_dim; d += 16) store(a.queries[q].out + d, zero());
   }
+  const int tiles = (a.count + kQueries - 1) / kQueries;
   for (int block = begin / kBlock; block * kBlock < end; block++) {
-    const T* keys = static_cast<const T*>(a.keys) + block * block_size;
-    const T* values = static_cast<const T*>(a.values) + block * block_size;
     const int start = block * kBlock;
-    block_scores<Cache, Q>(queries, head_dim, keys, p);
-    for (int q = 0; q < Q; q++) {
-      const int first = within_block(queries[q].begin - start);
-      const int last = within_block(queries[q].end - start);
-      shrink[q] = 1.0f;
-      if (first < last)
-        shrink[q] = block_softmax(p[q], first, last, most[q], total[q]);
-      else
-        for (int j = 0; j < kBlock; j++) p[q][j] = 0.0f;
-    }
-    const int first = within_block(begin - start), last = within_block(end - start);
-    int d = 0;
-    for (; d + 64 <= head_dim; d += 64)
-      block_values<Cache, Q, 4>(p, shrink, first, last, values, head_dim, queries, d);
-    for (; d + 32 <= head_dim; d += 32)
-      block_values<Cache, Q, 2>(p, shrink, first, last, values, head_dim, queries, d);
-    for (; d < head_dim; d += 16)
-      block_values<Cache, Q, 1>(p, shrink, first, last, values, head_dim, queries, d);
+    const T* keys = static_cast<const T*>(a.keys) + long{start} * a.head_dim;
+    const T* values = static_cast<const T*>(a.values) + long{start} * a.head_dim;
+    attend_block<Cache>(a, running, tiles, start, keys, values);
   }
-  for (int q = 0; q < Q; q++) {
-    const V scale = set1(1.0f / total[q]);
-    for (int d = 0; d < head_dim; d += 16)
-      store(queries[q].out + d, load(queries[q].out + d) * scale);
+  for (int q = 0; q < a.count; q++) {
+    const V scale = set1(1.0f / running[q].total);
+    for (int d = 0; d < a.head_dim; d += 16)
+      store(a.queries[q].out + d, load(a.queries[q].out + d) * scale);
   }
 }
 
-template <class Cache, int Q>
-void attend_with(const Attention& a) {
-  if constexpr (Q >= 1) {
-    if (a.count == Q) return attend_queries<Cache, Q>(a);
-    attend_with<Cache, Q - 1>(a);
-  }
-}
-
-void attend_row(const Attention& a) {
-  a.half ? attend_with<HalfCache, kQueries>(a) : attend_with<FullCache, kQueries>(a);
+void attend_all(const Attention& a) {
+  a.half ? attend_queries<HalfCache>(a) : attend_queries<FullCache>(a);
 }
 
 }  // namespace

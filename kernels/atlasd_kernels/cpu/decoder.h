@@ -67,7 +67,7 @@ struct Scratch {
 };
 
 // Queries [begin, end) of a run of rows of one slot, whose first row is `row`.
-struct QueryTile {
+struct QueryRange {
   long row, begin, end;
 };
 
@@ -122,6 +122,8 @@ class Decoder {
   void multiply(const Matrix& m, const Rows& x, long rows, const Output& out);
   void normalise(const float* x, const float* weight, long rows, Format format, Scratch& s);
   void quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s);
+  void prepare_rows(const float* norm, const float* x, long ld, long k, long rows, Format format,
+                    Scratch& s);
   void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void add_carried(const float* states, long rows, Scratch& s);
@@ -131,7 +133,7 @@ class Decoder {
   uint8_t* keys(int layer, int slot, int head) const;
   uint8_t* values(int layer, int slot, int head) const;
   template <class F>
-  void each_row(long rows, F&& body);
+  void each_row(long rows, long columns, F&& body);
 
   Config config_;
   const Kernels* kernels_;
@@ -147,7 +149,7 @@ class Decoder {
   std::vector<int32_t> reduced_tokens_;
   Memory carry_memory_, reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
-  std::vector<QueryTile> tiles_;
+  std::vector<QueryRange> ranges_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
   std::vector<float> draft_logits_, draft_full_;
   Profile profile_{};

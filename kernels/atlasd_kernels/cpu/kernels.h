@@ -10,7 +10,7 @@ enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
 
 constexpr int kPanel = 32;       // columns of a weight panel
 constexpr int kBlock = 64;       // positions of a KV block
-constexpr int kMaxQueries = 8;   // at most so many queries share one pass over a KV block
+constexpr int kMaxQueries = 96;   // at most so many queries go through the KV blocks together
 
 // Weights [columns, k] cut into panels of 32 columns, k ascending inside a panel (see pack.h).
 struct Matrix {
@@ -54,7 +54,7 @@ struct Query {
 // keys: blocks of [head_dim, 64 positions]; values: [position, head_dim]; fp32 or bf16.
 struct Attention {
   const Query* queries;
-  int count;              // at most Kernels::queries
+  int count;              // at most kMaxQueries
   int head_dim;
   const void* keys;
   const void* values;
@@ -75,8 +75,10 @@ struct Kernels {
   void (*quantise)(const float* x, long k, int group, int zero_point, int8_t* values,
                    float* scales, int32_t* offsets);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
-  void (*rope)(float* head, const float* cos, const float* sin, int half);
-  int queries;   // that attend takes at once
+  void (*rope)(float* head, const float* cos, const float* sin, int half, float scale);
+  void (*cache)(const float* k, const float* v, int head_dim, int place, bool half, void* keys,
+                void* value);
+  int queries;   // that share each load of keys and values
   void (*attend)(const Attention&);
   int32_t (*choose)(const float* logits, long n, const Noise&);
   float (*log_sum_exp)(const float* logits, long n);

@@ -190,21 +190,30 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
 }
 
 // x = scale * values + rounding, per group; offset = -zero_point * sum of the group's values.
-[[maybe_unused]] void quantise_row(const float* x, long k, int group, int zero_point, int8_t* values,
-                  float* scales, int32_t* offsets) {
-  for (long g = 0; g < k / group; g++, x += group, values += group) {
-    V most = zero();
-    for (int i = 0; i < group; i += 16) most = max(most, abs(load(x + i)));
-    const float largest = max_lanes(most);
-    const V inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
-    I sum = iset1(0);
-    for (int i = 0; i < group; i += 16) {
-      const I rounded = to_int(load(x + i) * inverse);
-      store_int8(values + i, rounded);
-      sum = sum + rounded;
+// Sixteen groups at a time, so that their scales are divided out together.
+[[maybe_unused]] void quantise_row(const float* x, long k, int group, int zero_point,
+                                   int8_t* values, float* scales, int32_t* offsets) {
+  for (long left = k / group; left > 0; left -= 16, scales += 16, offsets += 16) {
+    const int count = left < 16 ? static_cast<int>(left) : 16;
+    alignas(64) float largest[16] = {}, inverse[16], scale[16];
+    for (int g = 0; g < count; g++) {
+      V most = abs(load(x + g * group));
+      for (int i = 16; i < group; i += 16) most = max(most, abs(load(x + g * group + i)));
+      largest[g] = max_lanes(most);
     }
-    scales[g] = largest / 127.0f;
-    offsets[g] = -zero_point * sum_lanes(sum);
+    store(inverse, set1(127.0f) / load(largest));
+    store(scale, load(largest) / set1(127.0f));
+    for (int g = 0; g < count; g++, x += group, values += group) {
+      const V factor = set1(largest[g] > 0.0f ? inverse[g] : 0.0f);
+      I sum = iset1(0);
+      for (int i = 0; i < group; i += 16) {
+        const I rounded = to_int(load(x + i) * factor);
+        store_int8(values + i, rounded);
+        sum = sum + rounded;
+      }
+      scales[g] = scale[g];
+      offsets[g] = -zero_point * sum_lanes(sum);
+    }
   }
 }
 

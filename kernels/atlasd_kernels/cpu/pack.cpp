@@ -105,6 +105,24 @@ void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column)
   }
 }
 
+// One group of a column; a load brings four k, of int4 four and the four behind them.
+void unpack_group(Format f, const uint8_t* panel, long first, long column, float* values) {
+  uint16_t bits;
+  memcpy(&bits, panel + scale_offset(f, first / group_of(f), column), 2);
+  const float scale = from_bits(uint32_t{bits} << 16);
+  const uint8_t* p = panel + value_offset(f, first, column);
+  if (f == Format::int8) {
+    for (int i = 0; i < 64; i += 4, p += 128)
+      for (int j = 0; j < 4; j++) values[i + j] = static_cast<float>(p[j] - 128) * scale;
+  } else {
+    for (int i = 0; i < 32; i += 8, p += 128)
+      for (int j = 0; j < 4; j++) {
+        values[i + j] = static_cast<float>((p[j] & 15) - 8) * scale;
+        values[i + 4 + j] = static_cast<float>((p[j] >> 4) - 8) * scale;
+      }
+  }
+}
+
 }  // namespace
 
 long panel_bytes(Format f, long k) {
@@ -159,19 +177,18 @@ void pack_rows(const Packing& p, long begin, long end) {
 void unpack_column(Format f, const uint8_t* data, long k, long c, long count, float* out) {
   const uint8_t* panel = data + c / kPanel * panel_bytes(f, k);
   const long column = c % kPanel;
-  for (long i = 0; i < count; i++) {
-    if (f == Format::fp32) {
-      out[i] = reinterpret_cast<const float*>(panel)[i * kPanel + column];
-    } else if (f == Format::bf16) {
-      const uint16_t* p = reinterpret_cast<const uint16_t*>(panel);
+  if (f == Format::fp32) {
+    const float* p = reinterpret_cast<const float*>(panel) + column;
+    for (long i = 0; i < count; i++) out[i] = p[i * kPanel];
+  } else if (f == Format::bf16) {
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(panel);
+    for (long i = 0; i < count; i++)
       out[i] = from_bits(uint32_t{p[float_offset(f, i, column)]} << 16);
-    } else {
-      uint16_t scale;
-      memcpy(&scale, panel + scale_offset(f, i / group_of(f), column), 2);
-      int q = panel[value_offset(f, i, column)];
-      if (f == Format::int8) q -= 128;
-      else q = ((i % 32 / 4 % 2 == 0) ? q & 15 : q >> 4) - 8;
-      out[i] = static_cast<float>(q) * from_bits(uint32_t{scale} << 16);
+  } else {
+    for (long first = 0; first < count; first += group_of(f)) {
+      float values[64];
+      unpack_group(f, panel, first, column, values);
+      memcpy(out + first, values, std::min<long>(group_of(f), count - first) * sizeof(float));
     }
   }
 }

@@ -1,4 +1,4 @@
-// Kernels over one row: RMSNorm and RoPE.
+// Kernels over one row: RMSNorm, RoPE, and its place in the cache.
 #pragma once
 
 namespace {
@@ -25,19 +25,54 @@ void rms_norm_row(const float* x, const float* weight, float eps, long n, float*
   for (; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
-// Rotates pairs (i, i + half), the layout of Hugging Face checkpoints.
-void rope_head(float* head, const float* cos, const float* sin, int half) {
+// Rotates pairs (i, i + half), the layout of Hugging Face checkpoints, and scales them.
+void rope_head(float* head, const float* cos, const float* sin, int half, float scale) {
+  const V factor = set1(scale);
   int i = 0;
   for (; i + 16 <= half; i += 16) {
     const V a = load(head + i), b = load(head + half + i);
     const V c = load(cos + i), s = load(sin + i);
-    store(head + i, fma(a, c, set1(0.0f) - b * s));
-    store(head + half + i, fma(b, c, a * s));
+    store(head + i, fma(a, c, set1(0.0f) - b * s) * factor);
+    store(head + half + i, fma(b, c, a * s) * factor);
   }
   for (; i < half; i++) {
     const float a = head[i], b = head[half + i];
-    head[i] = a * cos[i] - b * sin[i];
-    head[half + i] = b * cos[i] + a * sin[i];
+    head[i] = (a * cos[i] - b * sin[i]) * scale;
+    head[half + i] = (b * cos[i] + a * sin[i]) * scale;
+  }
+}
+
+// The nearest bf16, ties to even, in the low halves of words.
+inline I round_halves(V x) {
+  const I word = bits(x);
+  const I odd = shift_right<16>(word) & iset1(1);
+  return shift_right<16>(word + iset1(0x7FFF) + odd);
+}
+
+// One position's key and value of a KV head, in the layout that attention.h reads. keys: its block;
+// value: its own place there; dim is a multiple of 16.
+void cache_row(const float* k, const float* v, int dim, int place, bool half, void* keys,
+               void* value) {
+  if (!half) {
+    float* ko = static_cast<float*>(keys) + place;
+    for (int d = 0; d < dim; d++) ko[d * kBlock] = k[d];
+    __builtin_memcpy(value, v, dim * sizeof(float));
+    return;
+  }
+  // pairs (i, i + 16) of every 32
+  uint16_t* ko = static_cast<uint16_t*>(keys) + place / 32 * 32 + place % 16 * 2 + place / 16 % 2;
+  uint16_t* vo = static_cast<uint16_t*>(value);
+  alignas(64) int32_t words[16];
+  int d = 0;
+  for (; d < dim; d += 16) {
+    istore(words, round_halves(load(k + d)));
+    for (int i = 0; i < 16; i++) ko[(d + i) * kBlock] = static_cast<uint16_t>(words[i]);
+  }
+  for (d = 0; d + 32 <= dim; d += 32)
+    istore(vo + d, round_halves(load(v + d)) | shift_left<16>(round_halves(load(v + d + 16))));
+  if (d < dim) {
+    istore(words, round_halves(load(v + d)));
+    for (int i = 0; i < 16; i++) vo[d + i] = static_cast<uint16_t>(words[i]);
   }
 }
 

@@ -9,8 +9,9 @@
 namespace atlasd {
 namespace {
 
-constexpr long kRowsPerThread = 4;    // below, rows are not worth sharing out
+constexpr long kSharedNumbers = 16384;   // below, rows are not worth sharing out
 constexpr long kChunksPerThread = 4;
+constexpr long kRangesPerThread = 2;   // of queries
 
 // Rows a multiple of 4 KB apart would all fall into the same few lines of the first cache.
 long row_distance(long columns) { return padded(columns, 64) + 16; }
@@ -36,18 +37,6 @@ class Timer {
 
 constexpr int group_of(Format f) { return f == Format::int8 ? 64 : f == Format::int4 ? 32 : 0; }
 constexpr int zero_point_of(Format f) { return f == Format::int8 ? 128 : 8; }
-
-uint16_t to_bf16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
-
-// Where element i of n lies in a bf16 cache: pairs (i, i + 16) of every 32, see attention.h.
-long paired(long i, long n) {
-  const long base = i / 32 * 32, at = i % 32;
-  return base + 32 <= n ? base + at % 16 * 2 + at / 16 : i;
-}
 
 }  // namespace
 
@@ -91,8 +80,8 @@ Scratch Decoder::scratch(long rows) {
 }
 
 template <class F>
-void Decoder::each_row(long rows, F&& body) {
-  if (rows < kRowsPerThread * pool_->threads()) {
+void Decoder::each_row(long rows, long columns, F&& body) {
+  if (rows * columns < kSharedNumbers) {
     for (long r = 0; r < rows; r++) body(r);
     return;
   }
@@ -116,44 +105,43 @@ void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& 
   });
 }
 
-void Decoder::quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s) {
-  const int group = group_of(format);
-  uint16_t* halves = reinterpret_cast<uint16_t*>(s.quantised);
-  s.rows = {x, ld, s.quantised, s.scales, s.offsets, 0, halves};
-  if (format == Format::bf16 && kernels_->round) {
-    const Timer timer(profile_.other, profiling_);
-    each_row(rows, [&](long r) {
-      kernels_->round(x + r * ld, padded(k, kGroupPadding), halves + r * ld);
-    });
-  }
-  if (!group) return;
+// Makes s.rows of x, normalised into s.normed where there is a weight, as a matmul of that format
+// reads them.
+void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, long rows,
+                           Format format, Scratch& s) {
   const Timer timer(profile_.other, profiling_);
-  s.rows.groups = padded(k, kGroupPadding) / group;
-  each_row(rows, [&](long r) {
-    kernels_->quantise(x + r * ld, padded(k, kGroupPadding), group, zero_point_of(format),
-                       s.quantised + r * ld, s.scales + r * s.rows.groups,
-                       s.offsets + r * s.rows.groups);
+  const long width = padded(k, kGroupPadding);
+  const int group = group_of(format), zero_point = zero_point_of(format);
+  const bool rounded = format == Format::bf16 && kernels_->round;
+  const float* values = norm ? s.normed : x;
+  uint16_t* halves = reinterpret_cast<uint16_t*>(s.quantised);
+  const long groups = group ? width / group : 0;
+  s.rows = {values, ld, s.quantised, s.scales, s.offsets, groups, halves};
+  if (!norm && !group && !rounded) return;
+  each_row(rows, k, [&](long r) {
+    if (norm) kernels_->rms_norm(x + r * ld, norm, config_.rms_eps, k, s.normed + r * ld);
+    if (rounded) kernels_->round(values + r * ld, width, halves + r * ld);
+    if (group)
+      kernels_->quantise(values + r * ld, width, group, zero_point, s.quantised + r * ld,
+                         s.scales + r * groups, s.offsets + r * groups);
   });
+}
+
+void Decoder::quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s) {
+  prepare_rows(nullptr, x, ld, k, rows, format, s);
 }
 
 void Decoder::normalise(const float* x, const float* weight, long rows, Format format,
                         Scratch& s) {
-  {
-    const Timer timer(profile_.other, profiling_);
-    each_row(rows, [&](long r) {
-      kernels_->rms_norm(x + r * s.x_ld, weight, config_.rms_eps, config_.hidden,
-                         s.normed + r * s.x_ld);
-    });
-  }
-  quantise(s.normed, s.x_ld, config_.hidden, rows, format, s);
+  prepare_rows(weight, x, s.x_ld, config_.hidden, rows, format, s);
 }
 
 void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
   const Timer timer(profile_.other, profiling_);
   const Config& c = config_;
-  const long dim = c.head_dim, half = dim / 2;
+  const long dim = c.head_dim, half = dim / 2, size = c.half_cache ? 2 : 4;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  each_row(rows.count, [&](long r) {
+  each_row(rows.count, s.qkv_ld, [&](long r) {
     const int position = rows.positions[r];
     const float* cos = cos_.data() + position * half;
     const float* sin = sin_.data() + position * half;
@@ -162,26 +150,14 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
       float* head = q + h * dim;
       const float* norm = h < c.heads ? layer.q_norm : layer.k_norm;
       if (norm) kernels_->rms_norm(head, norm, c.rms_eps, dim, head);
-      kernels_->rope(head, cos, sin, static_cast<int>(half));
+      kernels_->rope(head, cos, sin, static_cast<int>(half), h < c.heads ? scale : 1.0f);
     }
-    for (long i = 0; i < c.heads * dim; i++) q[i] *= scale;
+    const long block = position / kBlock * kBlock;
     for (int h = 0; h < c.kv_heads; h++) {
       const float* k = q + (c.heads + h) * dim;
-      const float* v = k + c.kv_heads * dim;
-      const long block = (position / kBlock * dim) * kBlock, place = position % kBlock;
-      uint8_t* key_base = keys(index, rows.slots[r], h);
-      uint8_t* value_base = values(index, rows.slots[r], h);
-      if (c.half_cache) {
-        uint16_t* ko = reinterpret_cast<uint16_t*>(key_base) + block + paired(place, kBlock);
-        uint16_t* vo = reinterpret_cast<uint16_t*>(value_base) + position * dim;
-        for (long d = 0; d < dim; d++) ko[d * kBlock] = to_bf16(k[d]);
-        for (long d = 0; d < dim; d++) vo[paired(d, dim)] = to_bf16(v[d]);
-      } else {
-        float* ko = reinterpret_cast<float*>(key_base) + block + place;
-        float* vo = reinterpret_cast<float*>(value_base) + position * dim;
-        for (long d = 0; d < dim; d++) ko[d * kBlock] = k[d];
-        memcpy(vo, v, dim * 4);
-      }
+      kernels_->cache(k, k + c.kv_heads * dim, c.head_dim, position % kBlock, c.half_cache != 0,
+                      keys(index, rows.slots[r], h) + block * dim * size,
+                      values(index, rows.slots[r], h) + position * dim * size);
     }
   });
 }
@@ -189,38 +165,43 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
 void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
   const Timer timer(profile_.attention, profiling_);
   const Config& c = config_;
-  // query heads of one KV head, of rows of one slot, go in tiles of nearly equal size
+  // Query heads of one KV head, of rows of one slot, go through the blocks together: all of them,
+  // or, with several threads, ranges of nearly equal size.
   const int group = c.heads / c.kv_heads;
-  tiles_.clear();
+  const long most = pool_->threads() == 1
+                        ? kMaxQueries
+                        : std::clamp<long>(rows.count * c.heads / (kRangesPerThread * pool_->threads()),
+                                           kernels_->queries, kMaxQueries);
+  ranges_.clear();
   for (long row = 0; row < rows.count;) {
     long next = row + 1;
     while (next < rows.count && rows.slots[next] == rows.slots[row]) next++;
     const long queries = (next - row) * group;
-    const long count = (queries + kernels_->queries - 1) / kernels_->queries;
+    const long count = (queries + most - 1) / most;
     for (long t = 0; t < count; t++)
-      tiles_.push_back({row, queries * t / count, queries * (t + 1) / count});
+      ranges_.push_back({row, queries * t / count, queries * (t + 1) / count});
     row = next;
   }
-  const auto attend_tile = [&](const QueryTile& tile, int h) {
+  const auto attend_range = [&](const QueryRange& range, int h) {
     Query queries[kMaxQueries];
-    for (long q = tile.begin; q < tile.end; q++) {
-      const long r = tile.row + q / group;
+    for (long q = range.begin; q < range.end; q++) {
+      const long r = range.row + q / group;
       const long offset = (h * group + q % group) * c.head_dim;
       const int end = rows.positions[r] + 1;
       const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-      queries[q - tile.begin] = {s.qkv + r * s.qkv_ld + offset,
-                                 s.attended + r * s.attended_ld + offset, begin, end};
+      queries[q - range.begin] = {s.qkv + r * s.qkv_ld + offset,
+                                  s.attended + r * s.attended_ld + offset, begin, end};
     }
-    const int slot = rows.slots[tile.row];
-    kernels_->attend({queries, static_cast<int>(tile.end - tile.begin), c.head_dim,
+    const int slot = rows.slots[range.row];
+    kernels_->attend({queries, static_cast<int>(range.end - range.begin), c.head_dim,
                       keys(index, slot, h), values(index, slot, h), c.half_cache != 0});
   };
-  // several tiles a chunk, or many short contexts would be bound by handing them out
-  const long total = static_cast<long>(tiles_.size()) * c.kv_heads;
+  // several ranges a chunk, or many short contexts would be bound by handing them out
+  const long total = static_cast<long>(ranges_.size()) * c.kv_heads;
   const long chunks = std::min<long>(total, 8 * pool_->threads());
   pool_->run(chunks, [&](long chunk) {
     for (long i = total * chunk / chunks; i < total * (chunk + 1) / chunks; i++)
-      attend_tile(tiles_[i / c.kv_heads], static_cast<int>(i % c.kv_heads));
+      attend_range(ranges_[i / c.kv_heads], static_cast<int>(i % c.kv_heads));
   });
 }
 
@@ -233,7 +214,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
   std::vector<int32_t> slots, positions;
   {
     const Timer timer(profile_.other, profiling_);
-    each_row(rows.count, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
+    each_row(rows.count, c.hidden, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
   }
   for (int i = 0; i < c.layers; i++) {
     const Layer& layer = layers_[i];
