@@ -223,6 +223,7 @@ class Supervisor:
             slot_tokens=settings.context,
             drafting=self._config.engine.drafting,
             fingerprint=tokenizer.fingerprint,
+            line_ends=tokenizer.line_ends,
         )
 
     def _serve(self, files: ModelFiles, tokenizer: Tokenizer, ready: Ready) -> Serving:

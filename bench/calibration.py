@@ -80,6 +80,7 @@ def predictions(options: argparse.Namespace) -> Journal:
     drafting = Drafting(
         vocab_size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
+        line_ends=tokenizer.line_ends,
         costs=costs,
         neural=neural,
     )

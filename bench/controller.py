@@ -54,7 +54,10 @@ def measure(
     step."""
     costs = COSTS[profile]
     drafting = Drafting(
-        vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint, costs=costs
+        vocab_size=tokenizer.vocab_size,
+        fingerprint=tokenizer.fingerprint,
+        line_ends=tokenizer.line_ends,
+        costs=costs,
     )
     waiting = iter(requests)
     numbers = iter(range(1 << 30))

@@ -76,6 +76,7 @@ def systems(tokenizer: Tokenizer, costs: TableCosts, readings: Readings) -> list
         return Drafting(
             vocab_size=tokenizer.vocab_size,
             fingerprint=tokenizer.fingerprint,
+            line_ends=tokenizer.line_ends,
             costs=costs,
             neural=neural,
         )

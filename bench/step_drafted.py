@@ -86,6 +86,7 @@ class Bench:
         self.drafting = Drafting(
             vocab_size=self.decoder.vocab_size,
             fingerprint=self.tokenizer.fingerprint,
+            line_ends=self.tokenizer.line_ends,
             costs=self.costs,
             neural=neural,
         )

@@ -35,6 +35,10 @@ _RECYCLE_RATES = (
     *(0.15, 0.12, 0.15, 0.15, 0.1, 0.25, 0.25, 0.25),
     *(0.19, 0.19, 0.3, 0.27, 0.21, 0.55, 0.18, 0.63, 0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39),
     *(0.64, 0.09, 0.06, 0.1, 0.1, 0.16, 0.1, 0.07, 0.11),
+    *(0.11, 0.24, 0.11, 0.16, 0.11, 0.24, 0.14, 0.4, 0.15, 0.6, 0.13, 0.63, 0.15, 0.66, 0.25, 0.74),
+    *(0.07, 0.1, 0.11, 0.08, 0.09, 0.12, 0.12, 0.09),
+    *(0.2, 0.3, 0.2, 0.45, 0.2, 0.6, 0.2, 0.6, 0.2, 0.7, 0.24, 0.72, 0.22, 0.71, 0.3, 0.65),
+    *(0.26, 0.26, 0.15, 0.2, 0.16, 0.15, 0.14, 0.14),
 )
 """How often votes of ``Recycle`` are right before anything is known."""
 
@@ -101,8 +105,7 @@ class Mixture:
     def begin(self, stream: StreamView) -> None:
         self.check_prediction(stream)
         self.positions.begin(stream)
-        if stream.learn:
-            self.recycle.begin(stream)
+        self.recycle.begin(stream)
 
     def check_prediction(self, stream: StreamView) -> None:
         """Take away a prediction that has tokens which the target does not have."""
@@ -119,6 +122,7 @@ class Mixture:
         mass_of, votes_of = self.masses.value, self.recycle.votes
         rules = self.positions.rules
         one, two = tail[-2], tail[-1]
+        line = self.recycle.line_after(stream, after)
         drafted: list[int] = []
         features: list[tuple[int, ...]] = []
         parts: list[tuple[str, int]] = []
@@ -140,7 +144,7 @@ class Mixture:
                         votes.append((rule.new[0], kind, rule.share))
                     votes.append((place.tokens[since], kind, share))
                 applied.append(rule)
-            votes += [(token, kind, 1.0) for token, kind in votes_of(one, two)]
+            votes += [(token, kind, 1.0) for token, kind in votes_of(one, two, line)]
             if depth == 0 and not after:
                 self._votes[stream.stream] = votes
                 self._applied[stream.stream] = [rule for rule in applied if rule is not None]
@@ -196,6 +200,7 @@ class Mixture:
                 )
             )
             drafted.append(token)
+            self.recycle.lines.push(line, token)
             if parts and parts[-1][0] == source:
                 parts[-1] = (source, parts[-1][1] + 1)
             else:
@@ -218,8 +223,7 @@ class Mixture:
                 if tokens[0] in (rule.old[0], rule.new[0]):
                     rule.learn(tokens[0] == rule.new[0])
         self.positions.observe(stream, tokens)
-        if stream.learn:
-            self.recycle.observe(stream, tokens, rows)
+        self.recycle.observe(stream, tokens, rows)
 
     def settle(self, draft: Draft, accepted: int) -> None:
         if isinstance(draft.credit, Segment):
@@ -229,6 +233,7 @@ class Mixture:
         self._votes.pop(stream.stream, None)
         self._applied.pop(stream.stream, None)
         self.positions.end(stream)
+        self.recycle.end(stream)
 
     def masses_state(self) -> tuple[list[float], list[float]]:
         """Mass and evidence of each kind of vote."""

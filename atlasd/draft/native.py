@@ -57,10 +57,6 @@ class NativeMixture(Mixture):
         self.check_prediction(stream)
         tokens = np.array(stream.tokens, np.int32)
         self.positions.begin(stream, tokens)
-        if stream.learn and len(tokens) > 2:
-            self._attach()
-            recent = tokens[-RECENT:]
-            self._library.read(self._text, recent.ctypes.data, len(recent))
         handle = self._library.stream(
             tokens.ctypes.data,
             len(tokens),
@@ -69,6 +65,9 @@ class NativeMixture(Mixture):
             self._offset("repository", stream.repository),
             stream.learn,
         )
+        self._attach()
+        recent = tokens[-RECENT:]
+        self._library.read(self._text, handle, recent.ctypes.data, len(recent))
         segment = self.positions.segment_of(stream)
         self._native_streams[stream.stream] = _State(handle, segment, segment.generation)
 
@@ -232,11 +231,16 @@ class NativeMixture(Mixture):
             arrays.heads[at] = table.heads.ctypes.data
             arrays.masks[at] = table.mask
         self._places.fill(arrays)
-        for name, successors in (("single", recycle.single), ("pair", recycle.pair)):
+        lines = recycle.lines
+        known = (("single", recycle.single), ("pair", recycle.pair), ("line", lines.table))
+        for name, successors in known:
             setattr(arrays, f"{name}_latest", successors.latest.ctypes.data)
             setattr(arrays, f"{name}_usual", successors.usual.ctypes.data)
             setattr(arrays, f"{name}_count", successors.count.ctypes.data)
-        arrays.pair_tag = recycle.tags.ctypes.data
+        arrays.pair_tag = recycle.pair.tags.ctypes.data
+        arrays.line_tag = lines.table.tags.ctypes.data
+        if lines.known:
+            arrays.ends_line = lines.ends.ctypes.data
         self._library.attach(self._text, arrays)
 
 

@@ -68,16 +68,18 @@ class Drafting:
         extra: Sequence[Drafter] = (),
         neural: Neural | None = None,
         index_bytes: int = 512 << 20,
+        line_ends: Sequence[int] = (),
     ) -> None:
         """``fingerprint`` is the tokenizer's; ``folder`` is where large arrays are kept between
         runs (None: nowhere); ``extra`` are drafters beside the built-in ones; ``neural`` is the
-        static one (``static.load_static``); ``index_bytes`` bounds the position index."""
+        static one (``static.load_static``); ``index_bytes`` bounds the position index;
+        ``line_ends`` are the tokens that end a line (empty: not known)."""
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
         self.folder = folder
         self.confidence = Confidence()
         self.index = PositionIndex(index_bytes)
-        self.recycle = Recycle(vocab_size)
+        self.recycle = Recycle(vocab_size, line_ends)
         if folder is not None:
             positions_files.load(self.index, folder / INDEX_FILE, fingerprint)
         library = text_library()

@@ -44,6 +44,7 @@ def drafting_for(
         folder=folder,
         extra=installed_drafters(),
         neural=neural,
+        line_ends=served.line_ends,
     )
     target = served.loaded.decoder
     if neural is not None and neural.model.carries and isinstance(target, CpuDecoder):

@@ -37,6 +37,8 @@ class Served:
     key: str
     calibrated: bool
     """Thread count and costs are those of an earlier run."""
+    line_ends: list[int]
+    """The tokens that end a line; empty: not known."""
 
     def calibration(self) -> Calibration:
         return Calibration(self.loaded.threads, self.costs.snapshot())
@@ -105,4 +107,5 @@ def load(load: Load, calibrations: Calibrations, paths: Paths, progress: Progres
         costs=costs,
         key=key,
         calibrated=calibrated,
+        line_ends=load.line_ends,
     )

@@ -54,6 +54,8 @@ class Load(msgspec.Struct, tag=True, omit_defaults=True):
     backend: str = "auto"
     fingerprint: str = ""
     """The tokenizer's: what drafters keep between runs is kept under it. Empty: the model's own."""
+    line_ends: list[int] = []
+    """The tokens that end a line, for drafters that go by lines. Empty: not known."""
 
 
 class Submit(msgspec.Struct, tag=True, omit_defaults=True):

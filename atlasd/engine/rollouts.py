@@ -57,11 +57,13 @@ class Rollouts:
         self._home = TemporaryDirectory(prefix="atlasd-rollouts-")
         self._folders: Paths = paths({"ATLASD_HOME": self._home.name})
         name = None if model is None else str(model)
+        tokenizer = Tokenizer.load(find_model(name, self._folders))
         loading = Load(
             model=name,
             slots=slots,
             threads=threads,
-            fingerprint=Tokenizer.load(find_model(name, self._folders)).fingerprint,
+            fingerprint=tokenizer.fingerprint,
+            line_ends=tokenizer.line_ends,
         )
         self._served = served = load(loading, Calibrations(), self._folders, _silent)
         self.outputs = Outputs()

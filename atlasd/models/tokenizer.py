@@ -138,6 +138,17 @@ class Tokenizer:
         return digest.hexdigest()[:16]
 
     @cached_property
+    def line_ends(self) -> list[int]:
+        """The tokens that end a line: all that hold a newline."""
+        newline = next(spelling for spelling, byte in BYTE_OF.items() if byte == ord("\n"))
+        spellings = (newline,) if self._byte_level else ("\n", "<0x0A>")
+        return sorted(
+            id
+            for text, id in self._inner.get_vocab().items()
+            if any(spelling in text for spelling in spellings) and id not in self._skipped
+        )
+
+    @cached_property
     def _bytes(self) -> dict[int, bytes]:
         return {}
 

@@ -114,6 +114,7 @@ def _compare(
     drafting = Drafting(
         vocab_size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
+        line_ends=tokenizer.line_ends,
         costs=costs,
         neural=neural,
     )

@@ -22,16 +22,19 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the native library was 
 TOKENS = st.integers(2, 60).flatmap(lambda top: st.lists(st.integers(0, top), max_size=250))
 
 
+LINE_ENDS = [3, 11, 40]
+
+
 def native(budget_bytes: int = 1 << 20) -> NativeMixture:
     assert LIBRARY is not None
-    return NativeMixture(PositionIndex(budget_bytes), Recycle(100), LIBRARY)
+    return NativeMixture(PositionIndex(budget_bytes), Recycle(100, LINE_ENDS), LIBRARY)
 
 
 class Pair:
     """Both drafters beside each other on the same streams."""
 
     def __init__(self) -> None:
-        self.python = Mixture(PositionIndex(1 << 20), Recycle(100))
+        self.python = Mixture(PositionIndex(1 << 20), Recycle(100, LINE_ENDS))
         self.native = native()
         self.confidence = Confidence()
         self.confidence.start("text", FEATURES, PRIOR)
@@ -40,6 +43,7 @@ class Pair:
     def put(self, name: str, tokens: list[int]) -> None:
         for drafter in (self.python, self.native):
             drafter.positions.index.put(name, "r", "file", np.array(tokens, np.int32))
+            drafter.recycle.add(np.array(tokens, np.int32))
 
     def drop(self, name: str) -> None:
         for drafter in (self.python, self.native):

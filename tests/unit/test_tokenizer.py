@@ -170,3 +170,9 @@ def test_any_tokens_stream_to_what_the_library_decodes(
     library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     known = [id for id in ids if tokenizer.token_bytes(id) and id < library.get_vocab_size(False)]
     assert tokenizer.decode(known) == library.decode(known, skip_special_tokens=False)
+
+
+def test_tokens_that_end_a_line_are_those_with_a_newline(tokenizer: Tokenizer) -> None:
+    expected = [id for id in range(tokenizer.vocab_size) if b"\n" in tokenizer.token_bytes(id)]
+    assert expected
+    assert tokenizer.line_ends == expected

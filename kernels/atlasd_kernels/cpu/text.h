@@ -39,6 +39,11 @@ struct Arrays {
   int32_t* pair_usual;
   uint8_t* pair_count;
   uint16_t* pair_tag;
+  int32_t* line_latest;
+  int32_t* line_usual;
+  uint8_t* line_count;
+  uint16_t* line_tag;
+  const uint8_t* ends_line;  // by token; null: not known
 };
 
 struct Place {
@@ -79,6 +84,12 @@ class Rules {
   int64_t clock_ = 0;
 };
 
+// See atlasd.draft.lines: where a text stands in its lines.
+struct Line {
+  int32_t first = -1, before = -1;
+  bool fresh = true;
+};
+
 struct Vote {
   int32_t token, kind;
   double share;
@@ -115,6 +126,7 @@ struct Stream {
   int32_t repository, language_offset, repository_offset;
   int32_t tail_piece = -1, tail_limit = 0;  // where verified tokens are written, and up to where
   bool learn = true;  // false: nothing outlives the stream
+  Line line;
   Offset offset;
   std::vector<Pointer> pointers;
   std::vector<Place> offered;
@@ -155,8 +167,9 @@ class Text {
   // Makes the text at arena places [first, first + count) findable from its `skip`th token on;
   // what stands before that is its context.
   void insert(const int32_t* tokens, int32_t count, int32_t first, int32_t skip);
-  // Recycles the successors in a prompt: as Recycle.begin.
-  void read(const int32_t* tokens, int32_t count);
+  // Recycles the successors in a prompt's end, where the stream stands, if it may be learned from:
+  // as Recycle.begin.
+  void read(Stream& stream, const int32_t* tokens, int32_t count);
   // Learns from verified tokens; they are appended by then.
   void observe(Stream& stream, const int32_t* tokens, int32_t count);
 
@@ -176,8 +189,10 @@ class Text {
               int32_t limit, std::vector<Place>& out) const;
   bool move(Pointer& pointer, const int32_t* tokens, int32_t count, Rules* noted) const;
   void follow(Stream& stream, const int32_t* tokens, int32_t count);
-  void successors(int32_t one, int32_t two, std::vector<Vote>& votes) const;
+  void successors(int32_t one, int32_t two, const Line& line, std::vector<Vote>& votes) const;
+  void push(Line& line, int32_t token) const;
   void note_pair(int32_t one, int32_t two, int32_t token);
+  void note_line(const Line& line, int32_t last, int32_t token);
   const Place& rewrite(const Place& place, int32_t since, const Rule& rule);
   void learn_masses(const std::vector<Vote>& votes, int32_t token);
   bool settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count);

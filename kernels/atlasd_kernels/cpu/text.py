@@ -9,7 +9,7 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 4
+VERSION = 5
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -41,6 +41,11 @@ class Arrays(ctypes.Structure):
         ("pair_usual", c_void_p),
         ("pair_count", c_void_p),
         ("pair_tag", c_void_p),
+        ("line_latest", c_void_p),
+        ("line_usual", c_void_p),
+        ("line_count", c_void_p),
+        ("line_tag", c_void_p),
+        ("ends_line", c_void_p),
     ]
 
 
@@ -85,7 +90,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_double, c_int32, POINTER(Drafted)],
     ),
     "insert": (None, [c_void_p, c_void_p, c_int32, c_int32, c_int32]),
-    "read": (None, [c_void_p, c_void_p, c_int32]),
+    "read": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
     "append": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
     "observe": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
 }

@@ -8,7 +8,7 @@
 using namespace atlasd::text;
 
 // Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_text_version() { return 4; }
+ATLASD_API int32_t atlasd_text_version() { return 5; }
 
 ATLASD_API Text* atlasd_text_new() { return new Text(); }
 
@@ -85,8 +85,9 @@ ATLASD_API void atlasd_text_insert(Text* text, const int32_t* tokens, int32_t co
   text->insert(tokens, count, first, skip);
 }
 
-ATLASD_API void atlasd_text_read(Text* text, const int32_t* tokens, int32_t count) {
-  text->read(tokens, count);
+ATLASD_API void atlasd_text_read(Text* text, Stream* stream, const int32_t* tokens,
+                                 int32_t count) {
+  text->read(*stream, tokens, count);
 }
 
 ATLASD_API int32_t atlasd_text_append(Text* text, Stream* stream, const int32_t* tokens,

@@ -8,12 +8,14 @@ namespace atlasd::text {
 
 namespace {
 
-constexpr int kVoteKinds = 48;
+constexpr int kVoteKinds = 96;
 constexpr int kPlaceKinds = 1024;
 constexpr double kDoubt = 3.0;  // what a rule has to prove
 constexpr int kRelookups = 3;
 constexpr int kPairBits = 19;
+constexpr int kUsual = 16, kTableKinds = 24;  // votes of a table: latest or usual, by count
 constexpr uint64_t kMultiplier = 0x9E3779B1ull;
+constexpr uint64_t kApart = 0x85EBCA6Bull;
 constexpr int kBuckets = 256;
 constexpr int kHashed = 2048;
 constexpr double kKeep = 0.99;  // of a weight's information, what an update leaves
@@ -25,7 +27,10 @@ constexpr int kDepthEdges[] = {1, 2, 3, 5, 9, 17, 33};
 constexpr double kRecycleRates[kVoteKinds] = {
     0.3,  0.3,  0.3,  0.42, 0.23, 0.59, 0.2,  0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85,
     0.15, 0.12, 0.15, 0.15, 0.1,  0.25, 0.25, 0.25, 0.19, 0.19, 0.3,  0.27, 0.21, 0.55, 0.18, 0.63,
-    0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39, 0.64, 0.09, 0.06, 0.1,  0.1,  0.16, 0.1,  0.07, 0.11};
+    0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39, 0.64, 0.09, 0.06, 0.1,  0.1,  0.16, 0.1,  0.07, 0.11,
+    0.11, 0.24, 0.11, 0.16, 0.11, 0.24, 0.14, 0.4,  0.15, 0.6,  0.13, 0.63, 0.15, 0.66, 0.25, 0.74,
+    0.07, 0.1,  0.11, 0.08, 0.09, 0.12, 0.12, 0.09, 0.2,  0.3,  0.2,  0.45, 0.2,  0.6,  0.2,  0.6,
+    0.2,  0.7,  0.24, 0.72, 0.22, 0.71, 0.3,  0.65, 0.26, 0.26, 0.15, 0.2,  0.16, 0.15, 0.14, 0.14};
 
 template <size_t N>
 int32_t reached(const int (&edges)[N], int32_t count) {
@@ -51,11 +56,26 @@ struct PairSlot {
   uint16_t tag;
 };
 
-PairSlot pair_slot(int32_t one, int32_t two) {
-  const uint64_t mixed =
-      ((uint64_t(one) * kMultiplier + uint64_t(two)) * kMultiplier) & 0xFFFFFFFFull;
+PairSlot pair_slot(uint64_t one, int32_t two) {
+  const uint64_t mixed = ((one * kMultiplier + uint64_t(two)) * kMultiplier) & 0xFFFFFFFFull;
   return {uint32_t(mixed >> (32 - kPairBits)),
           uint16_t(((mixed ^ uint64_t(two)) & 0x1FFF) | 0x2000)};
+}
+
+// Of the line so far, and at a line's start of the lines before.
+int line_slots(const Line& line, int32_t last, PairSlot* slots) {
+  slots[0] = pair_slot(uint64_t(line.first), last);
+  if (!line.fresh) return 1;
+  slots[1] = pair_slot(uint64_t(line.first) + uint64_t(line.before + 2) * kApart, last);
+  return 2;
+}
+
+void vote(const int32_t* latest, const int32_t* usual, const uint8_t* counts, int64_t context,
+          int32_t kinds, std::vector<Vote>& votes) {
+  const int32_t newest = latest[context], most = usual[context];
+  const int32_t count = count_bucket(counts[context]);
+  if (newest >= 0) votes.push_back({newest, kinds + 2 * count + (newest == most), 1.0});
+  if (most >= 0 && most != newest) votes.push_back({most, kinds + kUsual + count, 1.0});
 }
 
 void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
@@ -68,6 +88,14 @@ void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int3
   } else {
     count[context]--;
   }
+}
+
+// Takes over a slot that held another context.
+bool claim(uint16_t* tags, uint8_t* counts, PairSlot at) {
+  if (tags[at.slot] == at.tag) return false;
+  tags[at.slot] = at.tag;
+  counts[at.slot] = 0;
+  return true;
 }
 
 }  // namespace
@@ -136,18 +164,26 @@ Text::Text() : mass(kVoteKinds + kPlaceKinds), seen(kVoteKinds + kPlaceKinds, 0.
   }
 }
 
-void Text::successors(int32_t one, int32_t two, std::vector<Vote>& votes) const {
-  const PairSlot at = pair_slot(one, two);
-  if (arrays.pair_tag[at.slot] == at.tag) {
-    const int32_t latest = arrays.pair_latest[at.slot], usual = arrays.pair_usual[at.slot];
-    const int32_t count = count_bucket(arrays.pair_count[at.slot]);
-    if (latest >= 0) votes.push_back({latest, 2 * count + (latest == usual), 1.0});
-    if (usual >= 0 && usual != latest) votes.push_back({usual, 16 + count, 1.0});
+void Text::successors(int32_t one, int32_t two, const Line& line, std::vector<Vote>& votes) const {
+  const PairSlot at = pair_slot(uint64_t(one), two);
+  if (arrays.pair_tag[at.slot] == at.tag)
+    vote(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, 0, votes);
+  vote(arrays.single_latest, arrays.single_usual, arrays.single_count, two, kTableKinds, votes);
+  if (!arrays.ends_line) return;
+  PairSlot slots[2];
+  const int count = line_slots(line, two, slots);
+  for (int i = 0; i < count; i++)
+    if (arrays.line_tag[slots[i].slot] == slots[i].tag)
+      vote(arrays.line_latest, arrays.line_usual, arrays.line_count, slots[i].slot,
+           (2 + i) * kTableKinds, votes);
+}
+
+void Text::push(Line& line, int32_t token) const {
+  if (line.fresh) {
+    line.before = line.first;
+    line.first = token;
   }
-  const int32_t latest = arrays.single_latest[two], usual = arrays.single_usual[two];
-  const int32_t count = count_bucket(arrays.single_count[two]);
-  if (latest >= 0) votes.push_back({latest, 24 + 2 * count + (latest == usual), 1.0});
-  if (usual >= 0 && usual != latest) votes.push_back({usual, 40 + count, 1.0});
+  line.fresh = arrays.ends_line && arrays.ends_line[token];
 }
 
 void Text::context_after(const Stream& stream, const int32_t* after, int32_t count,
@@ -188,6 +224,8 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   std::vector<std::pair<int32_t, double>> behind;
   std::vector<int32_t> path(after, after + after_count);
   int32_t one = tail[tail.size() - 2], two = tail.back();
+  Line line = stream.line;
+  for (int32_t i = 0; i < after_count; i++) push(line, after[i]);
   int32_t diverged = 0, lookups = 0, since = 0;
   double reach = 1.0, sure = 1.0;
   while (out.count < limit) {
@@ -209,7 +247,7 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
       }
       applied.push_back(rule);
     }
-    successors(one, two, votes);
+    successors(one, two, line, votes);
     if (depth == 0 && !after_count) {
       stream.votes = votes;
       stream.applied.clear();
@@ -280,6 +318,7 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
     sure *= out.probability[depth];
     if (sure < least) break;
     path.push_back(token);
+    push(line, token);
     one = two;
     two = token;
     since++;
@@ -329,24 +368,39 @@ void Text::learn_masses(const std::vector<Vote>& votes, int32_t token) {
 
 void Text::note_pair(int32_t one, int32_t two, int32_t token) {
   note(arrays.single_latest, arrays.single_usual, arrays.single_count, two, token);
-  const PairSlot at = pair_slot(one, two);
-  if (arrays.pair_tag[at.slot] != at.tag) {
-    arrays.pair_tag[at.slot] = at.tag;
-    arrays.pair_count[at.slot] = 0;
-  }
+  const PairSlot at = pair_slot(uint64_t(one), two);
+  claim(arrays.pair_tag, arrays.pair_count, at);
   note(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, token);
 }
 
-void Text::read(const int32_t* tokens, int32_t count) {
-  for (int32_t at = 1; at < count; at++) arrays.single_latest[tokens[at - 1]] = tokens[at];
-  for (int32_t at = 2; at < count; at++) {
-    const PairSlot pair = pair_slot(tokens[at - 2], tokens[at - 1]);
-    if (arrays.pair_tag[pair.slot] != pair.tag) {
-      arrays.pair_tag[pair.slot] = pair.tag;
-      arrays.pair_count[pair.slot] = 0;
-      arrays.pair_usual[pair.slot] = -1;
-    }
+void Text::note_line(const Line& line, int32_t last, int32_t token) {
+  PairSlot slots[2];
+  const int count = line_slots(line, last, slots);
+  for (int i = 0; i < count; i++) {
+    claim(arrays.line_tag, arrays.line_count, slots[i]);
+    note(arrays.line_latest, arrays.line_usual, arrays.line_count, slots[i].slot, token);
+  }
+}
+
+void Text::read(Stream& stream, const int32_t* tokens, int32_t count) {
+  const bool learn = stream.learn && count > 2;
+  for (int32_t at = 1; learn && at < count; at++) arrays.single_latest[tokens[at - 1]] = tokens[at];
+  for (int32_t at = 2; learn && at < count; at++) {
+    const PairSlot pair = pair_slot(uint64_t(tokens[at - 2]), tokens[at - 1]);
+    if (claim(arrays.pair_tag, arrays.pair_count, pair)) arrays.pair_usual[pair.slot] = -1;
     arrays.pair_latest[pair.slot] = tokens[at];
+  }
+  for (int32_t at = 0; at < count; at++) {
+    if (learn && at && arrays.ends_line) {
+      PairSlot slots[2];
+      const int found = line_slots(stream.line, tokens[at - 1], slots);
+      for (int i = 0; i < found; i++) {
+        const uint32_t slot = slots[i].slot;
+        if (claim(arrays.line_tag, arrays.line_count, slots[i])) arrays.line_usual[slot] = -1;
+        arrays.line_latest[slot] = tokens[at];
+      }
+    }
+    push(stream.line, tokens[at]);
   }
 }
 
@@ -394,10 +448,14 @@ void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
   stream.open.swap(kept);
   follow(stream, tokens, count);
   stream.offered.clear();
-  if (!stream.learn) return;
   const int32_t size = int32_t(stream.tokens.size());
-  for (int32_t at = std::max(2, size - count); at < size; at++)
-    note_pair(stream.tokens[at - 2], stream.tokens[at - 1], stream.tokens[at]);
+  for (int32_t at = size - count; at < size; at++) {
+    const int32_t token = stream.tokens[at];
+    if (stream.learn && at > 1) note_pair(stream.tokens[at - 2], stream.tokens[at - 1], token);
+    if (stream.learn && at && arrays.ends_line)
+      note_line(stream.line, stream.tokens[at - 1], token);
+    push(stream.line, token);
+  }
 }
 
 }  // namespace atlasd::text
