@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from atlasd.paths import Paths
 
 FURTHER_PORTS = 8
 """Ports that are tried after the default one, if another program has that."""
+
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 5, 0.02
 
 SOCKET_PATH_BYTES = 107
 """``sun_path`` in sockaddr_un, less its end mark (unix(7)); 103 on macOS."""
@@ -70,11 +73,20 @@ class Lock:
         self._path = paths.runtime / "daemon.lock"
         # A bare descriptor, never closed: whoever sees the lock free sees the process gone.
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._taken():
             os.close(self._descriptor)
-            raise AlreadyRunning(Running.read(paths)) from None
+            raise AlreadyRunning(Running.read(paths))
+        # Its number may be another process's by now, which `atlasd stop` must not end.
+        paths.daemon_json.unlink(missing_ok=True)
+
+    def _taken(self) -> bool:
+        for attempt in range(LOCK_ATTEMPTS):
+            # Whoever asks whether a daemon lives holds the lock for a moment.
+            time.sleep(LOCK_PAUSE_S if attempt else 0)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        return False
 
     def release(self) -> None:
         """For whoever only keeps daemons away for a moment; a daemon never lets go."""

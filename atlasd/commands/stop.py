@@ -9,11 +9,13 @@ import signal
 import time
 
 from atlasd.commands.connection import Connection
-from atlasd.errors import AtlasdError
+from atlasd.errors import AtlasdError, NotRunningError
 from atlasd.listeners import Running, is_locked
 from atlasd.paths import Paths, paths
 
 PATIENCE_S = 15.0
+LAST_PATIENCE_S = 5.0
+"""After SIGKILL."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,16 +37,31 @@ def run(options: argparse.Namespace) -> int:
 
 def end(folders: Paths) -> None:
     """End the daemon and wait until it is gone. Raises AtlasdError if it does not go."""
-    running = Running.read(folders)
-    try:
-        Connection(folders).call("POST", "/atlasd/v1/stop", {}, timeout=5)
-    except AtlasdError:
-        # It holds the lock but does not answer: still starting, or stuck.
-        _signal(running, signal.SIGTERM)
+    if not _asked(folders):
+        # It holds the lock and does not answer: it is stuck.
+        _signal(Running.read(folders), signal.SIGTERM)
     if not _ended(folders, PATIENCE_S):
-        _signal(running, signal.SIGKILL)
-        if not _ended(folders, 5.0):
+        _signal(Running.read(folders), signal.SIGKILL)
+        if not _ended(folders, LAST_PATIENCE_S):
             raise AtlasdError("The daemon does not end.", f"See {folders.log}")
+
+
+def _asked(folders: Paths) -> bool:
+    """Ask it to end, and one that is just starting until it listens; False if it does not answer,
+    True also when it is gone."""
+    deadline = time.monotonic() + PATIENCE_S
+    while is_locked(folders):
+        try:
+            Connection(folders).call("POST", "/atlasd/v1/stop", {}, timeout=5)
+        except NotRunningError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        except AtlasdError:
+            return False
+        else:
+            return True
+    return True
 
 
 def _signal(running: Running | None, number: signal.Signals) -> None:
