@@ -42,7 +42,7 @@ class Connection:
         self, method: str, path: str, body: Any = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """The answer to one request."""
-        answer: dict[str, Any] = json.loads(b"".join(self._read(method, path, body, timeout)))
+        answer: dict[str, Any] = _value(b"".join(self._read(method, path, body, timeout)))
         return answer
 
     def text(self, path: str, timeout: float | None = None) -> str:
@@ -53,7 +53,7 @@ class Connection:
         """The objects of a newline-delimited answer, as they come."""
         for line in self._read(method, path, body):
             if line.strip():
-                value = json.loads(line)
+                value = _value(line)
                 _raise_for(value)
                 yield value
 
@@ -61,7 +61,7 @@ class Connection:
         """The data of server-sent events, as they come."""
         for line in self._read(method, path, body):
             if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                value = json.loads(line[6:])
+                value = _value(line[6:])
                 _raise_for(value)
                 yield value
 
@@ -100,16 +100,18 @@ class Connection:
         except (http.client.HTTPException, OSError) as error:
             raise AtlasdError(f"The daemon ended the connection ({error}).") from None
         if response.status >= 400:
-            _raise_for(_parsed(response.read()))
+            with contextlib.suppress(ValueError):
+                _raise_for(json.loads(response.read()))
             raise AtlasdError(f"The daemon answered {response.status}.")
         return response
 
 
-def _parsed(raw: bytes) -> Any:
+def _value(raw: bytes) -> Any:
+    """What JSON says; the daemon writes whole lines, unless it ends in the middle of one."""
     try:
         return json.loads(raw)
     except ValueError:
-        return None
+        raise AtlasdError("The daemon ended in its answer.", "See: atlasd status") from None
 
 
 def _raise_for(value: Any) -> None:
