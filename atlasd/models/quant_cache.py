@@ -31,7 +31,7 @@ from atlasd.models.quant import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MATRICES = ("qkv", "output", "gate_up", "down")
 
 

@@ -14,6 +14,8 @@ from atlasd_kernels.gpu.formats import (
     interleave,
     pack_nibbles,
     quantise,
+    scale_bytes,
+    scales_of,
     unpack_nibbles,
 )
 
@@ -83,14 +85,18 @@ def test_nvfp4_against_a_naive_decoder() -> None:
     for row in range(0, 24, 5):
         for column in range(0, 300, 7):
             bits = int(packed.groups[row, column // 16])
-            exponent, fraction = bits >> 3, bits & 7
-            scale = (
-                (1 + fraction / 8) * 2.0 ** (exponent - 7) if exponent else fraction / 8 * 2.0**-6
-            )
+            scale = (1 + (bits & 7) / 8) * 2.0 ** ((bits >> 3) - 10) if bits else 0.0
             code = int(codes[row, column])
             value = (-1 if code & 8 else 1) * E2M1[code & 7] * scale
             expected = value * float(packed.scales[row]) / NVFP4_SHIFT
             assert float(back[row, column]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_scales_are_those_of_e4m3() -> None:
+    given = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    data = scale_bytes(given)
+    assert torch.equal(scales_of(data), given.float())
+    assert len(data.unique()) == 127
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, 0.26, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 5.1, 6.0])

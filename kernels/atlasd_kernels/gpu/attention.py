@@ -183,7 +183,7 @@ def attention_kernel(
 def combine_kernel(
     parts, stats, positions, out,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, SPLITS: tl.constexpr,
-    SMALLEST: tl.constexpr, WINDOW: tl.constexpr, COMPUTE: tl.constexpr,
+    SMALLEST: tl.constexpr, WINDOW: tl.constexpr, COMPUTE: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows, heads. Rows at position -1 are padding and come out as zeros."""
     row = tl.program_id(0).to(tl.int64)
@@ -202,11 +202,18 @@ def combine_kernel(
     level = tl.max(levels, 0)
     total = 0.0
     mixed = tl.zeros((DIM,), tl.float32)
-    for s in range(begin, count):
-        weight = tl.exp2(tl.load(stats + (base + s) * 2) - level)
-        total = total + tl.load(stats + (base + s) * 2 + 1) * weight
-        at = (base + s) * HEAD_DIM + lane
-        mixed = mixed + tl.load(parts + at, mask=lane < HEAD_DIM, other=0.0) * weight
+    # Several at a time, so that they are read together; SPLITS is a multiple. What lies outside
+    # adds exact zeros.
+    for start in range(begin // AT_ONCE * AT_ONCE, count, AT_ONCE):
+        for n in tl.static_range(AT_ONCE):
+            at = base + start + n
+            read = (start + n >= begin) & (start + n < count)
+            weight = tl.where(read, tl.exp2(tl.load(stats + at * 2) - level), 0.0)
+            total = total + tl.where(read, tl.load(stats + at * 2 + 1), 0.0) * weight
+            place = start + n + 0 * lane
+            wanted = (place >= begin) & (place < count) & (lane < HEAD_DIM)
+            part = tl.load(parts + at * HEAD_DIM + lane, mask=wanted, other=0.0)
+            mixed = mixed + part * weight
     result = tl.fdiv(mixed, tl.where(position < 0, 1.0, total))
     at = (row * HEADS + head) * HEAD_DIM + lane
     tl.store(out + at, result.to(COMPUTE), mask=lane < HEAD_DIM)
@@ -240,7 +247,9 @@ def attend(
         query, keys, values, units.slots, units.first, units.rows, positions, parts, stats, out,
         keys.shape[2], LOG2_E / head_dim**0.5,
         KV_HEADS=keys.shape[1], TILES=tiles, ROWS=ROWS, BLOCK_KV=BLOCK_KV, WHOLE=whole,
-        num_warps=4, num_stages=2, **shared,
+        num_warps=4, num_stages=3, **shared,
     )  # fmt: skip
     if not whole:
-        combine_kernel[(count, heads)](parts, stats, positions, out, num_warps=2, **shared)
+        combine_kernel[(count, heads)](
+            parts, stats, positions, out, AT_ONCE=8, num_warps=2, **shared
+        )

@@ -6,7 +6,8 @@ once to the sum. So accumulation sees the same numbers in every kernel and on ev
 
 - ``int4``: symmetric, groups of 128 columns, fp16 scales.
 - ``nvfp4``: e2m1 codes (0, .5, 1, 1.5, 2, 3, 4, 6), groups of 16 columns with e4m3 scales and one
-  float32 scale per tensor (NVIDIA's layout of values; the order of nibbles is our own).
+  float32 scale per tensor. The values are NVIDIA's; how they lie is our own: the order of nibbles,
+  and scales with five bits of exponent in place of a sign and four (see ``scale_bytes``).
 
 Both lie in blocks of 256 columns, 128 bytes each: byte j holds column j in its low nibble and
 column 128 + j in its high nibble, so that a kernel unpacks a byte tile into two tiles of
@@ -51,6 +52,7 @@ ROWS_AT_ONCE = 4096
 Try = tuple[Tensor, Tensor, Tensor]
 """Codes, scales as they are stored, and the values that come back."""
 
+_SCALE_BIAS = 10
 _INT4_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)
 _NVFP4_TOPS = (6.0, 4.0)
 
@@ -70,7 +72,7 @@ class PackedMatrix:
     """float32 [rows]: what the sum over the columns is multiplied with."""
 
     groups: Tensor
-    """int4: fp16 [groups, rows]; nvfp4: uint8 [rows, groups], e4m3 bits; else empty."""
+    """int4: fp16 [groups, rows]; nvfp4: uint8 [rows, groups], see ``scale_bytes``; else empty."""
 
     @property
     def nbytes(self) -> int:
@@ -132,7 +134,7 @@ def dequantise(packed: PackedMatrix) -> Tensor:
         values = (codes.float() - 8.0) * scales
     else:
         table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=data.device)
-        scales = packed.groups.view(torch.float8_e4m3fn).float() / NVFP4_SHIFT
+        scales = scales_of(packed.groups) / NVFP4_SHIFT
         values = table[codes.long()] * scales.repeat_interleave(NVFP4_GROUP, 1)
     return (values * packed.scales[:, None])[:, : packed.columns]
 
@@ -147,6 +149,20 @@ def unpack_nibbles(data: Tensor) -> Tensor:
     """The inverse of ``pack_nibbles``."""
     blocks = data.view(len(data), -1, 1, BLOCK // 2)
     return torch.cat((blocks & 15, blocks >> 4), 2).reshape(len(data), -1)
+
+
+def scale_bytes(scales: Tensor) -> Tensor:
+    """e4m3 scales, none negative, as uint8: three bits of fraction below five of exponent, so that
+    small ones are no exception and a kernel makes bf16 of one by a shift and a sum. 0 is 0."""
+    fraction, exponent = torch.frexp(scales.float())
+    bits = ((exponent + (_SCALE_BIAS - 1)) << 3) + (16 * fraction - 8).int()
+    return torch.where(fraction > 0, bits, 0).to(torch.uint8)
+
+
+def scales_of(data: Tensor) -> Tensor:
+    """The inverse of ``scale_bytes``, in float32."""
+    values = torch.ldexp(1 + (data & 7).float() / 8, (data >> 3).int() - _SCALE_BIAS)
+    return torch.where(data > 0, values, 0.0)
 
 
 def interleave(gate: Tensor, up: Tensor) -> Tensor:
@@ -215,8 +231,8 @@ def _nvfp4(values: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         for top in _NVFP4_TOPS:
             scales = (most / (top * scale)).clamp(max=E4M3_MOST).to(torch.float8_e4m3fn)
             wide = scales.float()[:, :, None] * scale
-            codes = _e2m1(grouped / _nonzero(wide))
-            yield codes, scales.view(torch.uint8), table[codes.long()] * wide
+            codes = torch.where(wide > 0, _e2m1(grouped / _nonzero(wide)), 0)
+            yield codes, scale_bytes(scales), table[codes.long()] * wide
 
     codes, scales = _closest(grouped, tries())
     return codes.view(values.shape), scales

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from atlasd_kernels.gpu.decode import decode_bytes, int4_tiles, nvfp4_tiles
 from atlasd_kernels.gpu.formats import FOUR_BITS, PackedMatrix, dequantise
 from atlasd_kernels.gpu.launch import EXACT, compute_type, power_of_two, shared_memory
 from atlasd_kernels.gpu.tiling import ROWS, SHARED, Tiling, tiles_for
@@ -57,43 +58,6 @@ def row_scale(squares, row, valid, blocks, width, eps, BLOCKS: tl.constexpr):
 
 
 @triton.jit
-def decode_bytes(raw, FORMAT: tl.constexpr, COMPUTE: tl.constexpr):
-    """A tile of fp32, bf16, fp8 or int8 weights, without the channel scale."""
-    if FORMAT == "fp8":
-        bits = raw.to(tl.uint32)
-        bits = ((bits & 0x7F) << 20) | ((bits & 0x80) << 24)
-        # e4m3's exponent in float32's place is 2**120 too small, also where it is subnormal.
-        return (bits.to(tl.float32, bitcast=True) * 1.329227995784916e36).to(COMPUTE)
-    elif FORMAT == "int8":
-        # 2**23 + code has the code for its last bits: no slow integer conversion.
-        bits = raw.to(tl.uint32) | 0x4B000000
-        return (bits.to(tl.float32, bitcast=True) - 8388736.0).to(COMPUTE)
-    else:
-        return raw.to(COMPUTE)
-
-
-@triton.jit
-def decode_nibbles(codes, FORMAT: tl.constexpr, COMPUTE: tl.constexpr):
-    """int4 codes as values; e2m1 codes as float32 of 2**-126 times their value."""
-    if FORMAT == "int4":
-        bits = codes.to(tl.uint32) | 0x4B000000
-        return (bits.to(tl.float32, bitcast=True) - 8388616.0).to(COMPUTE)
-    else:
-        bits = codes.to(tl.uint32)
-        return (((bits & 7) << 22) | ((bits & 8) << 28)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def fp4_tile(codes, groups, BLOCK_N: tl.constexpr, HALF: tl.constexpr, COMPUTE: tl.constexpr):
-    """A tile [BLOCK_N, HALF] of e2m1 codes times its e4m3 scales, in 2**-8ths."""
-    small = decode_nibbles(codes, "nvfp4", COMPUTE)
-    scale = (groups.to(tl.uint32) << 20).to(tl.float32, bitcast=True)
-    scale = scale * 6.646139978924579e35 * 6.646139978924579e35  # 2**119 twice
-    wide = tl.reshape(small, (BLOCK_N, HALF // 16, 16)) * scale[:, :, None]
-    return tl.reshape(wide, (BLOCK_N, HALF)).to(COMPUTE)
-
-
-@triton.jit
 def load_rows(x, row, valid, column, K, EVEN: tl.constexpr):
     if EVEN:
         return tl.load(x + row[:, None] * K + column[None, :], mask=valid[:, None], other=0.0)
@@ -126,7 +90,11 @@ def matmul_kernel(
         total = total + (tl.zeros((ROWS, BLOCK_N), tl.float32),)
 
     begin = split * per_split
-    for block in range(begin, tl.minimum(begin + per_split, (K + BLOCK_K - 1) // BLOCK_K)):
+    end = tl.minimum(begin + per_split, (K + BLOCK_K - 1) // BLOCK_K)
+    if FORMAT == "int4":
+        low_next = tl.load(groups + 2 * begin * N + source)
+        high_next = tl.load(groups + (2 * begin + 1) * N + source)
+    for block in range(begin, end):
         if (FORMAT == "int4") or (FORMAT == "nvfp4"):
             HALF: tl.constexpr = BLOCK_K // 2
             lane = tl.arange(0, HALF)
@@ -135,13 +103,14 @@ def matmul_kernel(
             if FORMAT == "nvfp4":
                 group = tl.arange(0, HALF // 16)
                 at = groups + source[:, None] * (width4 // 8) + (block * (HALF // 8) + group)[None]
-                low = fp4_tile(raw & 15, tl.load(at), BLOCK_N, HALF, COMPUTE)
-                high = fp4_tile(raw >> 4, tl.load(at + HALF // 16), BLOCK_N, HALF, COMPUTE)
+                low, high = nvfp4_tiles(raw, tl.load(at), tl.load(at + HALF // 16), COMPUTE)
             else:
-                low = decode_nibbles(raw & 15, FORMAT, COMPUTE)
-                high = decode_nibbles(raw >> 4, FORMAT, COMPUTE)
-                low_scale = tl.load(groups + 2 * block * N + source).to(tl.float32)
-                high_scale = tl.load(groups + (2 * block + 1) * N + source).to(tl.float32)
+                low, high = int4_tiles(raw, COMPUTE)
+                low_scale, high_scale = low_next.to(tl.float32), high_next.to(tl.float32)
+                # Too narrow for an asynchronous copy: asked for a block ahead.
+                following = 2 * tl.minimum(block + 1, end - 1)
+                low_next = tl.load(groups + following * N + source)
+                high_next = tl.load(groups + (following + 1) * N + source)
             new = ()
             for t in tl.static_range(TILES):
                 at_low = block * BLOCK_K + lane
@@ -215,6 +184,8 @@ def matmul(
     whole_blocks = weight.columns % (tiling.block_k) == 0
     if weight.format in FOUR_BITS and tiling.block_k != 256:
         raise ValueError("four-bit weights lie in blocks of 256 columns")
+    if tiling.empty_splits(weight.columns):
+        raise ValueError("a split without columns")
     grid = (
         -(-count // (tile_rows * tiles)),
         -(-weight.rows // tiling.block_n),

@@ -18,6 +18,10 @@ PROGRAMS = 264
 """Programs that keep the largest GPUs' memory busy: two for each of an H100's 132 processors.
 A constant, so that bits do not depend on the card."""
 
+MOST_SPLITS = 8
+LEAST_BYTES = 8 << 10
+"""Of weights, for a program of a split."""
+
 SHARED = 96 << 10
 """Bytes of shared memory that a decoding program may use: what every card since Ampere has."""
 
@@ -40,10 +44,19 @@ class Tiling:
         blocks = -(-columns // self.block_k)
         return -(-blocks // self.splits)
 
+    def empty_splits(self, columns: int) -> bool:
+        """Whether a split would have no block."""
+        return (self.splits - 1) * self.per_split(columns) * self.block_k >= columns
+
     def stages(self, kind: str, rows: int, shared: int = SHARED) -> int:
-        """Blocks in flight at once within ``shared`` bytes. This orders loads, not sums."""
+        """``num_stages`` that fit into ``shared`` bytes. This orders loads, not sums."""
         item = 4 if kind == "fp32" else 2
-        tile = self.block_n * self.block_k * BITS[kind] / 8 + rows * self.block_k * item
+        weights = self.block_n * self.block_k * BITS[kind] / 8
+        tile = weights + rows * self.block_k * item
+        if self.rows == ROWS:
+            # One block is in registers, the others on their way; 24 KiB of weights are enough.
+            most = 3 + int(weights <= 12 << 10) + 2 * int(weights <= 6 << 10)
+            return int(min(most, 1 + max(1, shared // tile)))
         # Quantised weights lie there once more when they are decoded.
         decoded = 0 if kind in ("fp32", "bf16") else self.block_n * self.block_k * item
         return int(min(4, max(1, (shared - decoded) // tile)))
@@ -51,16 +64,24 @@ class Tiling:
 
 def decode_tiling(rows: int, columns: int, kind: str, *, whole: bool) -> Tiling:
     """For up to 64 rows at a time. ``whole``: the epilogue needs the complete sum (no splits)."""
+    # A warp reads all activations for its share of the outputs, so wide programs need fewer
+    # instructions a weight; they must still be enough to keep the memory busy.
+    wide = _cut(rows, columns, kind, 64, whole=whole)
+    if -(-rows // 64) * wide.splits >= PROGRAMS and (whole or kind not in ("fp32", "bf16")):
+        return wide
+    return _cut(rows, columns, kind, 32, whole=whole)
+
+
+def _cut(rows: int, columns: int, kind: str, block_n: int, *, whole: bool) -> Tiling:
     block_k = BLOCK_K[kind]
-    wide = 64 if rows >= 64 * PROGRAMS else 32
-    programs = -(-rows // wide)
-    blocks = -(-columns // block_k)
-    splits = 1
-    if not whole:
-        # Each split is another partial sum to write and read: at least four blocks a program.
-        while splits < 8 and programs * splits < PROGRAMS and blocks >= 8 * splits:
-            splits *= 2
-    return Tiling(wide, block_k, splits)
+    if whole:
+        return Tiling(block_n, block_k, 1)
+    blocks, programs = -(-columns // block_k), -(-rows // block_n)
+    # Each split is another partial sum to write and to read: at least 8 KiB of weights for it.
+    least = -(-LEAST_BYTES * 8 // int(block_n * block_k * BITS[kind]))
+    splits = max(1, min(MOST_SPLITS, blocks // least, -(-PROGRAMS // programs)))
+    # As many as have blocks when each has the same number.
+    return Tiling(block_n, block_k, -(-blocks // -(-blocks // splits)))
 
 
 def prefill_tiling(kind: str) -> Tiling:
