@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         return _show(repository, as_json=options.json)
     if options.action == "export":
         for row in _rows_of(repository):
-            print(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
+            print_json(row)
         return 0
     return _purge(repository, options)
 

@@ -24,8 +24,9 @@ def styled(text: str, *styles: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One object on one line."""
-    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    """One value on one line; what the encoding of the output lacks is escaped."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=plain, separators=(",", ":")))
 
 
 def count(number: float) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -117,6 +118,23 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         text=True, check=False,
     )  # fmt: skip
     assert done.stderr == ""
+
+
+ASCII = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+
+def test_a_terminal_that_cannot_show_a_character_is_no_error() -> None:
+    done = subprocess.run([sys.executable, "-m", "atlasd.cli", "doctor"], capture_output=True,
+                          text=True, check=False, env=ASCII)  # fmt: skip
+    assert done.stderr == ""
+    assert "? python" in done.stdout
+
+
+def test_json_says_the_same_in_every_encoding() -> None:
+    program = "from atlasd.commands.output import print_json; print_json('\\u00e9 \\U0001d5fc')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True,
+                          env=ASCII)  # fmt: skip
+    assert json.loads(done.stdout) == "é 𝗼"
 
 
 @pytest.mark.parametrize("name", CLIENTS)
