@@ -141,6 +141,7 @@ class Decoding:
             language=built.language.id,
             drafting=request.drafting,
             learn=built.trusted,
+            prefix_end=prompt.prefix_end,
             lead=lead,
         )
         return self._generation

@@ -221,15 +221,17 @@ def generate(
     drafting: bool = True,
     learn: bool = True,
     grammar: str = "",
+    prefix_end: int = 0,
     lead: bytes = b"",
 ) -> Generation:
     """Submit a stream and read it as text.
 
     ``stop_tokens`` defaults to the tokenizer's end-of-text tokens. ``stop`` strings may cross
     token borders; neither they nor what follows is part of the text. ``logprobs`` asks for that
-    many alternatives per token, -1 for none. ``grammar`` holds the answer to a constraint (see
-    ``Submit``). ``lead`` are bytes of the answer that the prompt ends with already. Where the
-    prompt or the prediction holds a secret nothing is learned: the answer may repeat it.
+    many alternatives per token, -1 for none. ``grammar`` holds the answer to a constraint, and
+    ``prefix_end`` says where the text ends that it continues (see ``Submit``). ``lead`` are bytes
+    of the answer that the prompt ends with already. Where the prompt or the prediction holds a
+    secret nothing is learned: the answer may repeat it.
     """
     ends = list(tokenizer.eos_ids if stop_tokens is None else stop_tokens)
     stream = engine.submit(
@@ -245,6 +247,7 @@ def generate(
         drafting=drafting,
         learn=learn and not _holds_secrets(tokenizer, [*tokens, *prediction]),
         grammar=grammar,
+        prefix_end=prefix_end,
     )
     return Generation(stream, tokenizer, stop=stop, stop_tokens=ends, lead=lead)
 

@@ -77,6 +77,7 @@ class Engine(Protocol):
         drafting: bool = True,
         learn: bool = True,
         grammar: str = "",
+        prefix_end: int = 0,
     ) -> EngineStream: ...
 
     def send(self, message: ToEngine) -> None: ...

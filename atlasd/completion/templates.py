@@ -43,6 +43,16 @@ class Prompt:
         return [token for part in self.parts for token in part.tokens]
 
     @property
+    def prefix_end(self) -> int:
+        """How many tokens end with the text before the cursor, where others follow; else 0."""
+        end = found = 0
+        for part in self.parts[:-1]:
+            end += len(part.tokens)
+            if part.name == "prefix":
+                found = end
+        return found
+
+    @property
     def hash(self) -> str:
         """Tells prompts apart without showing them: the same hash, the same text to be decoded."""
         given = array("i", [*self.tokens, -1, *self.taken_back]).tobytes()

@@ -40,6 +40,21 @@ class StreamView:
     states: States | None = None
     """The target's states that chose the verified output, where the target keeps them; the engine
     adds to it."""
+    prefix_end: int = 0
+    """In a prompt that asks to fill in the middle: where the text ends that the output continues;
+    what is behind it in the prompt follows the output, or marks the place. 0: the prompt's end."""
+
+    def since(self, begin: int) -> list[int]:
+        """``tokens`` from ``begin`` on, in an order in which the output follows the text that it
+        continues: what else is in the prompt comes first. What drafters look back to."""
+        if begin >= self.prompt_length or not 0 < self.prefix_end < self.prompt_length:
+            return self.tokens[begin:]
+        prompt = self.tokens[self.prefix_end : self.prompt_length] + self.tokens[: self.prefix_end]
+        return prompt[begin:] + self.tokens[self.prompt_length :]
+
+    def last(self, count: int) -> list[int]:
+        """The last ``count`` tokens of ``since``."""
+        return self.since(max(0, len(self.tokens) - count))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Mixture:
             stream.prediction = None
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
-        tail = stream.tokens[-2:] + after
+        tail = stream.last(2) + after
         if len(tail) < 2:
             return EMPTY
         limit = min(limit, _CHUNK)

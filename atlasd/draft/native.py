@@ -55,7 +55,7 @@ class NativeMixture(Mixture):
 
     def begin(self, stream: StreamView) -> None:
         self.check_prediction(stream)
-        tokens = np.array(stream.tokens, np.int32)
+        tokens = np.array(stream.since(0), np.int32)
         self.positions.begin(stream, tokens)
         handle = self._library.stream(
             tokens.ctypes.data,

@@ -101,7 +101,7 @@ class Neural:
         if limit <= 0 or not total:
             return EMPTY
         self._place(stream, state, total, limit)
-        text = stream.tokens[state.offset :] + after
+        text = stream.since(state.offset) + after
         begin = self._read(state, text)
         corrected = self.correction_of(stream.repository) if len(text) > 1 else None
         states = stream.states if self.model.carries and not after else None

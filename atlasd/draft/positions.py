@@ -58,9 +58,9 @@ class Positions:
         self.rules = Rules()
 
     def begin(self, stream: StreamView, tokens: Int32 | None = None) -> None:
-        """``tokens`` are the stream's, where the caller has them as an array."""
+        """``tokens`` are ``stream.since(0)``, where the caller has them as an array."""
         if tokens is None:
-            tokens = np.array(stream.tokens, np.int32)
+            tokens = np.array(stream.since(0), np.int32)
         segment = self._prompt_segment(stream, tokens)
         if stream.prediction is not None and len(stream.prediction):
             # Behind the prompt's end, so that the first look-up already finds its beginning.
@@ -68,7 +68,7 @@ class Positions:
             name = f"prediction {stream.stream}"
             self.index.put(name, stream.repository, "stream", expected, stream.language)
         prefix = [0]
-        extend_prefix_hashes(prefix, stream.tokens[-LONGEST:])
+        extend_prefix_hashes(prefix, stream.last(LONGEST))
         self._streams[stream.stream] = _State(segment, prefix)
 
     def places(self, stream: StreamView, after: list[int], limit: int) -> list[Place]:
@@ -76,11 +76,11 @@ class Positions:
         what follows there; none is empty."""
         state = self._streams[stream.stream]
         if after:
-            tokens = stream.tokens[-MAX_MATCH:] + after
+            tokens = stream.last(MAX_MATCH) + after
             prefix = state.prefix[-LONGEST - 1 :]
             extend_prefix_hashes(prefix, after)
             return self._find(stream, context_of(tokens, prefix), [], limit)
-        context = context_of(stream.tokens, state.prefix)
+        context = context_of(stream.last(MAX_MATCH), state.prefix)
         state.offered = self._find(stream, context, state.pointers, limit)
         return state.offered
 
@@ -107,7 +107,7 @@ class Positions:
         if len(stream.tokens) - stream.prompt_length >= _LEAST_OUTPUT:
             # The prompt's segment will be re-used by the next request; its output stays.
             begin = max(0, stream.prompt_length - MAX_MATCH)
-            text = np.array(stream.tokens[begin:], np.int32)
+            text = np.array(stream.since(begin), np.int32)
             name = f"output {self._outputs % _OUTPUTS}"
             self._outputs += 1
             self.index.drop(name, stream.repository)

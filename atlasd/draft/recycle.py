@@ -47,7 +47,7 @@ class Recycle:
         self._line_of: dict[int, Line] = {}
 
     def begin(self, stream: StreamView) -> None:
-        tokens = np.array(stream.tokens[-RECENT:], np.int32)
+        tokens = np.array(stream.last(RECENT), np.int32)
         self._line_of[stream.stream] = self.lines.begin(tokens, stream.learn)
         if not stream.learn or len(tokens) < 3:
             return
@@ -91,7 +91,7 @@ class Recycle:
         return votes
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
-        text = stream.tokens[-len(tokens) - 2 :]
+        text = stream.last(len(tokens) + 2)
         if (line := self._line_of.get(stream.stream)) is not None:
             last = text[-len(tokens) - 1] if len(text) > len(tokens) else -1
             self.lines.observe(line, last, tokens, stream.learn)

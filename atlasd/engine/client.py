@@ -82,6 +82,7 @@ class EngineClient(Supervision):
         drafting: bool = True,
         learn: bool = True,
         grammar: str = "",
+        prefix_end: int = 0,
     ) -> EngineStream:
         """Decode from a prompt. Returns at once; errors come with the iteration."""
         stream = EngineStream(
@@ -99,6 +100,7 @@ class EngineClient(Supervision):
                 drafting=drafting,
                 learn=learn,
                 grammar=grammar,
+                prefix_end=prefix_end,
             ),
             self,
         )

@@ -75,6 +75,9 @@ class Submit(msgspec.Struct, tag=True, omit_defaults=True):
     drafting: bool = True
     learn: bool = True
     """False in workspaces that are not trusted: nothing of this stream is kept."""
+    prefix_end: int = 0
+    """In a prompt that asks to fill in the middle, so many of its tokens end with the text that the
+    output continues; drafters look back to it. 0: the whole prompt."""
     grammar: str = ""
     """What the output is held to, as llguidance's ``LLMatcher.grammar_from_…`` writes it."""
 

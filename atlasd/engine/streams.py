@@ -176,6 +176,7 @@ def new_stream(
         seed=sampling.seed,
         choice=sampling.choice,
         constraint=constraint,
+        prefix_end=submit.prefix_end,
     )
     return Stream(
         number=submit.stream,

@@ -38,6 +38,7 @@ def middle_generation(
         logprobs=logprobs,
         drafting=request.drafting,
         learn=built.trusted,
+        prefix_end=prompt.prefix_end,
     )
 
 

@@ -7,23 +7,26 @@ from collections.abc import Callable
 
 from atlasd.completion.families import declared_orders
 from atlasd.completion.languages import language_of
-from atlasd.completion.templates import Surroundings, template_for
+from atlasd.completion.templates import Part, Prompt, Surroundings, template_for
 from atlasd.models.locate import ModelFiles
 from atlasd.models.tokenizer import Tokenizer
 
-Fill = Callable[[list[int], list[int]], list[int]]
-"""The prompt for the tokens before and behind a hole."""
+Fill = Callable[[list[int], list[int]], tuple[list[int], int]]
+"""The prompt for the tokens before and behind a hole, and how many of its tokens end with those
+before it (0: all)."""
 
 
 def fill_for(files: ModelFiles, tokenizer: Tokenizer) -> Fill:
     """How this model is asked."""
     template = template_for(tokenizer, declared_orders(files.config))
     if not template.uses_suffix:
-        return lambda prefix, suffix: prefix
+        return lambda prefix, suffix: (prefix, 0)
     empty = template.prompt(Surroundings("", "", language_of(None, "a.py"))).parts
 
-    def fill(prefix: list[int], suffix: list[int]) -> list[int]:
-        held = {"prefix": prefix, "suffix": suffix}
-        return [token for part in empty for token in (*part.tokens, *held.get(part.name, ()))]
+    def fill(prefix: list[int], suffix: list[int]) -> tuple[list[int], int]:
+        held = {"prefix": tuple(prefix), "suffix": tuple(suffix)}
+        parts = [Part(part.name, part.tokens + held.get(part.name, ())) for part in empty]
+        prompt = Prompt(tuple(parts), ())
+        return prompt.tokens, prompt.prefix_end
 
     return fill

@@ -89,6 +89,7 @@ def view(number: int, request: Request) -> StreamView:
         request.repository,
         request.language,
         None if request.prediction is None else np.array(request.prediction, np.int32),
+        prefix_end=request.prefix_end,
     )
 
 

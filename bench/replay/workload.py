@@ -50,6 +50,8 @@ class Request:
     prompt: list[int]
     text: list[int]
     prediction: list[int] | None = None
+    prefix_end: int = 0
+    """See ``StreamView``."""
 
 
 @dataclass
@@ -139,8 +141,10 @@ def hunk_requests(
                 continue
             prefix = encode("".join(new_lines[:b0]))[-PREFIX_TOKENS:]
             suffix = encode("".join(old_lines[a1:]))[:SUFFIX_TOKENS]
-            prompt = fill(prefix, suffix)
-            yield Request(repository, language, path, tuple(changed), prompt, encode(hunk))
+            prompt, end = fill(prefix, suffix)
+            yield Request(
+                repository, language, path, tuple(changed), prompt, encode(hunk), prefix_end=end
+            )
             # The file as it stands after this hunk was typed and saved.
             now = "".join(new_lines[:b1]) + "".join(old_lines[a1:])
             changed = [(path, _array(encode(now)))]

@@ -48,6 +48,7 @@ async def test_the_prompt_names_repository_and_path_and_puts_the_suffix_first(en
         "python",
         Priority.COMPLETION,
     )
+    assert TOKENIZER.shown(engine.prompts[0][: submit.prefix_end]).endswith(PREFIX)
 
 
 async def test_the_stream_is_cancelled_once_the_text_leaves_the_block(engine, completer):

@@ -48,6 +48,10 @@ def test_the_prompt_is_as_documented(case: dict[str, Any]) -> None:
     assert tokenizer.shown(prompt.tokens).encode("latin-1", "ignore") == case["prompt"].encode(
         "latin-1", "ignore"
     )
+    if prompt.prefix_end:
+        assert tokenizer.shown(prompt.tokens[: prompt.prefix_end]).endswith(PREFIX)
+    else:  # nothing of the prompt is behind the text before the cursor
+        assert not template.uses_suffix or prompt.parts[-1].name in ("prefix", "answer begun")
     assert tokenizer.shown(prompt.taken_back) == case.get("taken_back", "")
     assert {tokenizer.control[stop] for stop in case["stops"]} <= set(prompt.stop_tokens)
 
