@@ -3,6 +3,9 @@
 One table per order n. A table is an array of heads (slot to newest position) and an array parallel
 to the token arena that links each position to the one before it in the same slot. Keys are not
 stored: whoever walks a chain compares the tokens themselves, so collisions cost time, never truth.
+
+Tables grow a few slots at a time, with the text (linear hashing, Litwin 1980): a request never
+waits for a large one to be made anew.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ _MIX = 0xBF58476D1CE4E5B9
 _BASE_POWER = tuple(pow(_BASE, order, 1 << 64) for order in ORDERS)
 _BATCH = 1 << 16
 _LONGEST_WALK = 256
+_GROWN = 1 << 13
 FIRST_SLOTS = 1 << 16
 
 WALK = 24
@@ -81,27 +85,56 @@ class NgramTable:
         # Large and untouched: the system commits pages of it as positions come into use.
         self.previous = np.empty(capacity, np.int32)
         self.links = self.previous.data
+        self._room = np.empty(max(capacity, 1 << bits), np.int32)
         self.set_heads(np.full(1 << bits, -1, np.int32))
 
     def set_heads(self, heads: Int32) -> None:
-        """Take over an array of heads (a power of two long)."""
-        self.heads = heads
-        self._head_view = heads.data
-        self.mask = len(heads) - 1
+        """Begin with these heads."""
+        if len(heads) > len(self._room):
+            self._room = np.empty(len(heads), np.int32)
+        self._room[: len(heads)] = heads
+        self._use(len(heads))
+
+    def _use(self, slots: int) -> None:
+        self.heads = self._room[:slots]
+        self._head_view = self.heads.data
+        self._low = (1 << (slots - 1).bit_length()) - 1
+
+    @property
+    def mask(self) -> int:
+        """What leaves a key's slot, or the one that slot is still part of; the number of slots in
+        the 32 bits above. So ``text_index.cpp`` reads it."""
+        return len(self.heads) << 32 | self._low
 
     def reserve(self, positions: int) -> None:
-        """Keep at most two positions per slot on average.
+        """Keep at most one position per slot on average, or as many slots as there is room for.
 
-        Growing fourfold copies the heads: each new slot begins with its old slot's chain, and what
-        comes later goes to the right one. Strangers in old chains are passed over like any
-        collision; growing in few large steps keeps them few.
+        Each new slot begins with the chain of the slot whose keys it takes over, and what comes
+        later goes to the right one. Strangers in old chains are passed over like any collision.
         """
-        while positions > 2 * len(self.heads):
-            self.set_heads(np.tile(self.heads, 4))
+        slots = len(self.heads)
+        # Not for every few positions: who reads the arrays elsewhere has to be told each time.
+        wanted = min(positions + _GROWN, len(self._room)) if positions > slots else slots
+        while slots < wanted:
+            half = 1 << (slots.bit_length() - 1)
+            more = min(wanted, 2 * half) - slots
+            self._room[slots : slots + more] = self._room[slots - half : slots - half + more]
+            slots += more
+            self._use(slots)
+
+    def slots_of(self, keys: UInt64) -> npt.NDArray[np.int64]:
+        """Where keys belong."""
+        slots = (keys & np.uint64(self._low)).astype(np.int64)
+        slots[slots >= len(self.heads)] &= self._low >> 1
+        return slots
+
+    def _slot(self, key: int) -> int:
+        slot = key & self._low
+        return slot if slot < len(self._head_view) else slot & self._low >> 1
 
     def insert(self, key: int, position: int) -> None:
         """Make ``position`` the newest of its key."""
-        slot = key & self.mask
+        slot = self._slot(key)
         head = self._head_view[slot]
         if head != position:  # a re-used place that is the newest already keeps its chain
             self.links[position] = head
@@ -114,7 +147,7 @@ class NgramTable:
 
     def _insert_batch(self, keys: UInt64, first: int) -> None:
         count = len(keys)
-        packed = (keys & np.uint64(self.mask)) << np.uint64(32)
+        packed = self.slots_of(keys).astype(np.uint64) << np.uint64(32)
         packed |= np.arange(count, dtype=np.uint64)
         packed.sort()
         slots = (packed >> np.uint64(32)).astype(np.int64)
@@ -139,11 +172,12 @@ class NgramTable:
         older is still reached when they are used again.
 
         Followed as far as look-ups go: what lies deeper is out of reach already. Slots that began
-        with the same chain when the table last grew are followed as well.
+        with the same chain when the table last doubled are followed as well.
         """
-        quarter = max(len(self.heads) // 4, FIRST_SLOTS)
+        quarter = max((self._low + 1) // 4, FIRST_SLOTS)
         slots = np.unique(keys & np.uint64(quarter - 1)).astype(np.int64)
         slots = np.concatenate([slots + at for at in range(0, len(self.heads), quarter)])
+        slots = slots[slots < len(self.heads)]
         at = self.heads[slots].astype(np.int64)
         before = np.full(len(slots), -1, np.int64)
         skipped = np.zeros(len(slots), bool)
@@ -170,4 +204,4 @@ class NgramTable:
 
     def newest(self, key: int) -> int:
         """The newest position in the key's slot, or -1."""
-        return self._head_view[key & self.mask]
+        return self._head_view[self._slot(key)]

@@ -1,13 +1,16 @@
 """The position index as a file beside the database, so that a restart is warm.
 
 Layout: one line of JSON (tokenizer, sizes, segments, holes), then the arrays' used parts as raw
-little-endian bytes. A file of another tokenizer, or a damaged one, is ignored.
+little-endian bytes, then the CRC-32 of all that. A file of another tokenizer, or a damaged one, is
+ignored.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from atlasd.draft.ngrams import ORDERS
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.segments import Piece, Run, Segment
 
-FORMAT = 1
+FORMAT = 2
+_CHECKSUM = struct.Struct("<I")
 
 
 def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
@@ -42,12 +46,13 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-        tokens.tofile(file)
-        for table in index.tables:
-            table.previous[:used].tofile(file)
-        for table in index.tables:
-            table.heads.tofile(file)
+        line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
+        links = [table.previous[:used] for table in index.tables]
+        checksum = 0
+        for part in (line, *(a.data for a in (tokens, *links, *(t.heads for t in index.tables)))):
+            file.write(part)
+            checksum = zlib.crc32(part, checksum)
+        file.write(_CHECKSUM.pack(checksum))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -57,20 +62,27 @@ def load(index: PositionIndex, path: Path, fingerprint: str) -> bool:
     """Fill an empty index from a file; False (and an empty index) if it does not fit."""
     try:
         with open(path, "rb") as file:
-            header = json.loads(file.readline())
+            line = file.readline()
+            header = json.loads(line)
             if not _fits(header, index, fingerprint):
                 return False
             used = header["used"]
             arrays = [index.tokens, *(table.previous for table in index.tables)]
-            sizes = [used * 4] * len(arrays) + [count * 4 for count in header["heads"]]
-            if path.stat().st_size != file.tell() + sum(sizes):
+            counts = [used] * len(arrays) + header["heads"]
+            if path.stat().st_size != file.tell() + 4 * sum(counts) + _CHECKSUM.size:
                 return False
-            for array in arrays:
-                file.readinto(array[:used].data)
-            for table, count in zip(index.tables, header["heads"], strict=True):
-                table.set_heads(np.fromfile(file, np.int32, count))
+            heads = [np.empty(count, np.int32) for count in header["heads"]]
+            parts = [array[:used] for array in arrays] + heads
+            checksum = zlib.crc32(line)
+            for part in parts:
+                file.readinto(part.data)
+                checksum = zlib.crc32(part.data, checksum)
+            if file.read() != _CHECKSUM.pack(checksum):
+                return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    for table, of_table in zip(index.tables, heads, strict=True):
+        table.set_heads(of_table)
     index.arena.used = used
     index.clock = header["clock"]
     for start, stop in header["holes"]:

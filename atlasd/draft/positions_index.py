@@ -16,13 +16,16 @@ from atlasd.draft.positions_lookup import MAX_MATCH, PositionLookup
 from atlasd.draft.positions_stale import Stale
 from atlasd.draft.segments import Piece, Run, Segment, common_prefix
 
-_BYTES_PER_TOKEN = 56  # token, run, four links, and four heads per half a position to two
+_BYTES_PER_TOKEN = 40  # token, run, four links and four heads
 _TAIL = 256
 _MAX_PIECES = 32
-PIECE = 8192
-"""Tokens of a new segment that are written at a time: about two milliseconds."""
-_SWEEP = 2048
-"""Positions that are taken out of the chains at a time: about two milliseconds."""
+PIECE = 2048
+"""Tokens of a new segment that are written at a time: a millisecond or two."""
+_SWEEP = 256
+"""Positions that are taken out of the chains at a time: about three milliseconds."""
+_RESERVE = 64
+"""What a segment that grows in pieces leaves free, as a part of all: a prompt, which cannot wait,
+then finds its room without anything being dropped for it."""
 
 
 class Watcher(Protocol):
@@ -87,10 +90,12 @@ class PositionIndex(PositionLookup):
             self.put(name, repository, kind, tokens, language)
             return
         tokens = tokens[: self.arena.capacity // 4]
+        yield from self._make_room(min(len(tokens), PIECE))
         segment = self.put(name, repository, kind, tokens[:PIECE], language)
         generation = segment.generation
         for begin in range(PIECE, len(tokens), PIECE):
             yield
+            yield from self._make_room(PIECE, segment)
             if not self.holds(segment) or segment.generation != generation:
                 return
             more = self._write(segment, tokens, begin, min(begin + PIECE, len(tokens)))
@@ -204,33 +209,51 @@ class PositionIndex(PositionLookup):
 
     def _take(self, size: int, owner: Segment) -> int | None:
         """Room for ``size`` adjacent positions; None if a long text has to be cut up for it."""
-        if self._stale and self.arena.free < size:
-            self._stale.sweep(self.arena.capacity)
-        if self.arena.free < size:
-            self._evict(size + self.arena.capacity // 16, owner)
+        if self.arena.free + len(self._stale) < size:
+            self._drop_least(size + self.arena.capacity // 16, owner)
         start = self.arena.take(size)
+        while start is None and self._stale:
+            self._stale.sweep(max(size, _SWEEP))
+            start = self.arena.take(size)
+        if start is None and self.arena.free < size:
+            self._evict(size, owner)
+            start = self.arena.take(size)
         if start is None and size <= 2 * _TAIL:
             while start is None:
                 self._evict(self.arena.free + size, owner)
                 start = self.arena.take(size)
         return start
 
-    def _evict(self, wanted: int, keep: Segment) -> None:
-        """Drop the segments of least credit, oldest first, until ``wanted`` positions are free."""
-        order = sorted(self.segments.values(), key=lambda s: (s.credit, s.updated))
-        for segment in order:
-            if self.arena.free >= wanted:
+    def _make_room(self, size: int, keep: Segment | None = None) -> Iterator[None]:
+        """Have ``size`` positions and the reserve free, a little at a time."""
+        wanted = size + self.arena.capacity // _RESERVE
+        if self.arena.free + len(self._stale) < wanted:
+            yield
+            self._drop_least(wanted + self.arena.capacity // 16, keep)
+        while self._stale and self.arena.free < wanted:
+            yield
+            self._stale.sweep(_SWEEP)
+
+    def _drop_least(self, wanted: int, keep: Segment | None) -> None:
+        """Drop the segments of least credit, oldest first, until ``wanted`` positions are free or
+        wait to be swept; streams' stay."""
+        for segment in sorted(self.segments.values(), key=lambda s: (s.credit, s.updated)):
+            if self.arena.free + len(self._stale) >= wanted:
                 break
             if segment is not keep and segment.kind != "stream":
                 self.drop(segment.name, segment.repository)
-                self._stale.sweep(self.arena.capacity)
-        else:
-            for segment in order:
-                if self.arena.free < wanted and segment is not keep and segment.kind == "stream":
-                    self._clear(segment)
-                    self._stale.sweep(self.arena.capacity)
         for segment in self.segments.values():
             segment.credit /= 2
+
+    def _evict(self, wanted: int, keep: Segment) -> None:
+        """Free ``wanted`` positions whatever has to go for it, other streams' text in the end."""
+        self._drop_least(wanted, keep)
+        for segment in list(self.segments.values()):
+            if self.arena.free + len(self._stale) >= wanted:
+                break
+            if segment is not keep:
+                self._clear(segment)
+        self._stale.sweep(self.arena.capacity)
 
     def sweep(self, most: int = _SWEEP) -> bool:
         """Free at most ``most`` places of dropped segments; True if there are more. For idle

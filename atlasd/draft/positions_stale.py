@@ -20,13 +20,19 @@ class Stale:
         self._tokens = tokens
         self._tables = tables
         self._ranges: deque[tuple[int, int]] = deque()
+        self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._ranges)
 
+    def __len__(self) -> int:
+        """Positions that wait."""
+        return self._count
+
     def add(self, start: int, stop: int) -> None:
         """Nothing lives in the positions [start, stop) any more."""
         self._ranges.append((start, stop))
+        self._count += stop - start
 
     def sweep(self, most: int) -> None:
         """Free at most ``most`` positions."""
@@ -41,4 +47,5 @@ class Stale:
             self._arena.give(begin, stop)
             if begin > start:
                 self._ranges.appendleft((start, begin))
+            self._count -= stop - begin
             most -= stop - begin

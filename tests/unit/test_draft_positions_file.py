@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,24 @@ from atlasd.draft.positions_index import PositionIndex
 
 def ids(first: int) -> np.ndarray:
     return np.arange(first, first + 400, dtype=np.int32)
+
+
+def test_a_byte_that_changed_on_disk_is_noticed(tmp_path: Path) -> None:
+    index = PositionIndex(1 << 20)
+    for number in range(4):
+        index.put(str(number), "mine", "file", ids(1000 * number))
+    path = tmp_path / "positions.index"
+    positions_files.save(index, path, "tokenizer")
+    raw = path.read_bytes()
+    chooser = random.Random(1)
+    begin = raw.index(b'"clock"')  # in the header that anything follows from, or in an array
+    for at in (begin + 8, *(chooser.randrange(begin, len(raw)) for _ in range(20))):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        copy = PositionIndex(1 << 20)
+        assert not positions_files.load(copy, path, "tokenizer")
+        assert list(copy) == []
+        copy.put("new", "mine", "file", ids(5000))
+        assert copy.read(copy.segments["mine", "new"]).tolist() == ids(5000).tolist()
 
 
 @pytest.mark.parametrize("forgotten", ["stream", "released", "dropped", "repository"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.draft import ngrams
 from atlasd.draft.arena import Arena
 from atlasd.draft.ngrams import LONGEST, ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
 from atlasd.draft.positions_index import PIECE, PositionIndex
@@ -284,7 +287,11 @@ def test_unlinking_leaves_the_chains_of_what_was_never_inserted(
         assert chains[0] == chains[1]
 
 
-def test_a_table_that_doubles_still_reaches_everything() -> None:
+@pytest.mark.parametrize("grown", [1, 3, 1000])
+def test_a_table_that_grows_still_reaches_everything(
+    monkeypatch: pytest.MonkeyPatch, grown: int
+) -> None:
+    monkeypatch.setattr(ngrams, "_GROWN", grown)
     table = NgramTable(3, 5000, bits=4)
     rng = np.random.default_rng(1)
     keys = rng.integers(0, 1 << 32, 4000)
@@ -296,6 +303,50 @@ def test_a_table_that_doubles_still_reaches_everything() -> None:
         while at > position:
             at = table.links[at]
         assert at == position
+    assert table.slots_of(keys.astype(np.uint64)).tolist() == [
+        table._slot(key) for key in keys.tolist()
+    ]
+    longest = max(walk(table, key) for key in range(1 << 16, 1 << 17))
+    assert longest < 40
+
+
+def walk(table: NgramTable, key: int) -> int:
+    """How long the chain of a key is."""
+    at, length = table.newest(key), 0
+    while at >= 0:
+        at, length = table.links[at], length + 1
+    return length
+
+
+def test_growing_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is copied, as time depends on the machine."""
+    index = PositionIndex(16 << 20)
+    sizes = [len(index.tables[0].heads)]
+    rng = np.random.default_rng(1)
+    for number in range(100):
+        index.put(str(number), "r", "file", rng.integers(0, 1 << 20, 3000).astype(np.int32))
+        sizes.append(len(index.tables[0].heads))
+    assert sizes[-1] >= 300_000
+    assert max(after - before for before, after in itertools.pairwise(sizes)) <= 16_384
+
+
+def test_a_full_index_makes_room_a_little_at_a_time() -> None:
+    index = PositionIndex(4 << 20)
+    rng = np.random.default_rng(1)
+    freed = []
+    for number in range(80):
+        text = rng.integers(0, 1 << 20, 4000).astype(np.int32)
+        free = index.arena.free
+        for _ in index.put_in_pieces(str(number), "r", "file", text):
+            freed.append(index.arena.free - free)
+            free = index.arena.free
+        assert index.read(index.segments["r", str(number)]).tolist() == text.tolist()
+    assert sum(more > 0 for more in freed) > 500
+    assert max(freed) <= 256
+    # A prompt, which cannot wait, drops nothing.
+    held = sum(bool(segment.pieces) for segment in index)
+    index.put("prompt", "r", "stream", ids(list(range(1000))))
+    assert sum(bool(segment.pieces) for segment in index) == held + 1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=60))

@@ -57,6 +57,14 @@ int32_t Text::piece_at(int32_t position) const {
   return -1;
 }
 
+// `mask` has the number of slots in its upper half: slots that are not there yet are still part of
+// those they will be split from.
+static inline uint32_t slot_of(uint32_t key, int64_t mask) {
+  const uint32_t slots = uint32_t(mask >> 32), low = uint32_t(mask);
+  const uint32_t slot = key & low;
+  return slot < slots ? slot : slot & (low >> 1);
+}
+
 bool Text::match_at(int32_t position, const Context& context, int32_t& length,
                     int32_t& piece) const {
   piece = piece_at(position);
@@ -74,7 +82,7 @@ void Text::find(const Context& context, std::vector<Place>& out) const {
   const int32_t last = context.end[-1];
   for (int index = kOrders - 1; index >= 0; index--) {
     if (kOrder[index] > longest) continue;
-    int32_t position = arrays.heads[index][key_of(context.hash, index) & arrays.masks[index]];
+    int32_t position = arrays.heads[index][slot_of(key_of(context.hash, index), arrays.masks[index])];
     if (position < 0) continue;
     for (int step = 0; step < kWalk; step++) {
       if (arrays.tokens[position] == last) {
@@ -328,7 +336,7 @@ int32_t Text::append(Stream& stream, const int32_t* tokens, int32_t count) {
     const int32_t known = int32_t(stream.prefix.size()) - 1;
     const uint64_t* hash = &stream.prefix.back();
     for (int index = 0; index < kOrders && known >= kOrder[index]; index++) {
-      int32_t& head = arrays.heads[index][key_of(hash, index) & arrays.masks[index]];
+      int32_t& head = arrays.heads[index][slot_of(key_of(hash, index), arrays.masks[index])];
       if (head == position) continue;  // a re-used place that is the newest keeps its chain
       arrays.links[index][position] = head;
       head = position;
@@ -349,7 +357,7 @@ void Text::insert(const int32_t* tokens, int32_t count, int32_t first, int32_t s
     int32_t* heads = arrays.heads[index];
     int32_t* links = arrays.links[index];
     for (int32_t i = begin; i < count; i++)
-      slots_[i] = uint32_t(key_of(&scratch_hash_[i + 1], index) & arrays.masks[index]);
+      slots_[i] = slot_of(key_of(&scratch_hash_[i + 1], index), arrays.masks[index]);
     for (int32_t i = begin; i < count; i++) {
       if (i + kFetchAhead < count) __builtin_prefetch(heads + slots_[i + kFetchAhead], 1);
       const int32_t position = first + i;
