@@ -30,11 +30,15 @@ class Keeper:
         self._key = f"{files.identity}-{tokenizer.fingerprint}"
 
     async def restore(self, engine: EngineClient) -> None:
-        """Give the engine everything that was kept for this model."""
-        for row in await self._store.learned(self._key):
-            engine.send(Restore(row.kind, row.repository, row.payload))
-        if (costs := await self._store.costs(machine(), self._key)) is not None:
-            engine.send(Restore(COSTS, None, costs))
+        """Give the engine everything that was kept for this model, before it starts: what it
+        measured is of use to its loading. Without a store that can be read it begins anew."""
+        try:
+            for row in await self._store.learned(self._key):
+                engine.send(Restore(row.kind, row.repository, row.payload))
+            if (costs := await self._store.costs(machine(), self._key)) is not None:
+                engine.send(Restore(COSTS, None, costs))
+        except AtlasdError as error:
+            log.error("What was learned could not be read: %s", error)
 
     async def keep(self, learned: Learned) -> None:
         """Store one piece; a store that cannot is told in the log, and learning goes on."""

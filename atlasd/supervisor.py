@@ -178,12 +178,12 @@ class Supervisor:
                 self._preparing = Loading("reading the tokenizer", 0.0)
                 self.tokenizer = await asyncio.to_thread(_read_tokenizer, self.files)
                 self.engine.load = self._load(self.files, self.tokenizer)
-                await self.engine.start()
-                if self._store is not None:
-                    self._keeper = Keeper(self._store, self.files, self.tokenizer)
-                    await self._keeper.restore(self.engine)
-            else:
-                await self.engine.start()
+            if self._keeper is None and self._store is not None:
+                keeper = Keeper(self._store, self.files, self.tokenizer)
+                await keeper.restore(self.engine)
+                # Only now: a pause may have come in between, and then it is still to be restored.
+                self._keeper = keeper
+            await self.engine.start()
             if self._workspace is not None:
                 tokenizer = self.tokenizer
                 self._workspace.use_tokenizer(tokenizer.encode_batch, tokenizer.fingerprint)

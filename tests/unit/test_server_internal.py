@@ -13,6 +13,7 @@ import pytest
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import DropRepository, Learned, Restore, SetDrafting, StreamStats
 from atlasd.errors import EngineError, StoreError
+from atlasd.store.database import Store
 from tests.served import House, eventually, served
 from tests.served import ask_on_socket as ask
 
@@ -192,25 +193,50 @@ async def test_drafting_can_be_switched(house: House) -> None:
     assert (status, body["error"]["param"]) == (400, "on")
 
 
+LEARNED = [Learned("confidence", "/r", b"\x01"), Learned("costs", None, b"\x02")]
+
+
+def restored(house: House) -> list[Restore]:
+    return [one for one in house.engine.sent if isinstance(one, Restore)]
+
+
 async def test_what_the_engine_learned_is_given_back_at_the_next_start(tmp_path: Path) -> None:
-    from atlasd.keeper import Keeper
-
-    async def restored(house: House) -> set[tuple[str, str | None, bytes]]:
-        store, files = house.daemon.store, house.daemon.supervisor.files
-        assert store is not None
-        assert files is not None
-        keeper = house.daemon.supervisor._keeper = Keeper(store, files, house.tokenizer)
-        await keeper.restore(house.engine)
-        sent = [one for one in house.engine.sent if isinstance(one, Restore)]
-        return {(one.kind, one.repository, one.payload) for one in sent}
-
     async with served(tmp_path) as house:
-        assert await restored(house) == set()
-        house.engine.learned(Learned("confidence", "/r", b"\x01"))
-        house.engine.learned(Learned("costs", None, b"\x02"))
+        assert restored(house) == []
+        for one in LEARNED:
+            house.engine.learned(one)
     async with served(tmp_path) as house:
-        expected = {("confidence", "/r", b"\x01"), ("costs", None, b"\x02")}
-        assert await restored(house) == expected
+        assert restored(house) == [
+            Restore(one.kind, one.repository, one.payload) for one in LEARNED
+        ]
+
+
+async def test_a_pause_in_the_middle_of_loading_costs_nothing_that_was_learned(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as house:
+        house.engine.learned(LEARNED[0])
+    async with served(tmp_path, ready=False) as house:
+        house.daemon.supervisor.start()
+        await ask(house, "/atlasd/v1/pause", {})
+        await ask(house, "/atlasd/v1/resume", {})
+        await eventually(lambda: house.daemon.state == "ready")
+        assert [one.kind for one in restored(house)] == ["confidence"]
+        house.engine.learned(LEARNED[1])
+    async with served(tmp_path) as house:
+        assert len(restored(house)) == 2
+
+
+async def test_a_store_that_cannot_be_read_keeps_no_model_from_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Store, model: str) -> None:
+        raise StoreError("The database is damaged.")
+
+    monkeypatch.setattr(Store, "learned", broken)
+    async with served(tmp_path) as house:
+        assert house.daemon.state == "ready"
+        assert restored(house) == []
 
 
 async def test_a_workspace_opened_at_the_first_moment_is_not_lost(tmp_path: Path) -> None:
