@@ -2,8 +2,8 @@
 
     python -m bench.calibration [--predictions 20000] [--plots docs]
 
-Releases of packages are replayed as in ``bench.replay``, the static drafter being the bundled one
-read teacher-forced and asked at every step. Every token that any source proposed is a prediction,
+Releases of packages are replayed as in ``bench.replay``, the bundled static drafter being asked at
+every step. Every token that any source proposed is a prediction,
 made before its outcome was learned from; the log loss is held against that of the source's own
 running mean. Expected calibration error is over 20 bins of equal mass.
 """
@@ -27,8 +27,8 @@ from bench.replay import workload
 from bench.replay.costs import COSTS
 from bench.replay.filling import fill_for
 from bench.replay.releases import DEFAULT, fetch
-from bench.replay.run import Static, run_drafting
-from bench.replay.static import bundled_readings, static_drafter
+from bench.replay.run import run_drafting
+from bench.replay.static import bundled_static, priced_neural
 from bench.report import table
 from bench.svg import Plot
 
@@ -76,15 +76,14 @@ def predictions(options: argparse.Namespace) -> Journal:
     tokenizer = Tokenizer.load(files)
     encode = cache(tokenizer.encode)
     costs = COSTS["gpu"]
-    neural, recorded = static_drafter(0.3, eager=True)
+    static = bundled_static(0.3)
     drafting = Drafting(
         vocab_size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
         line_ends=tokenizer.line_ends,
         costs=costs,
-        neural=neural,
+        neural=priced_neural(static.model, eager=True),
     )
-    static = Static(bundled_readings(), recorded)
     journal: Journal = []
     drafting.confidence.journal = journal
     for wanted in options.releases or [*DEFAULT, *MORE]:

@@ -29,8 +29,8 @@ from bench.replay import workload
 from bench.replay.costs import COSTS, TableCosts
 from bench.replay.filling import Fill, fill_for
 from bench.replay.releases import fetch
-from bench.replay.run import Outcome, Static, run_drafting
-from bench.replay.static import Readings, bundled_readings, static_drafter
+from bench.replay.run import Outcome, run_drafting
+from bench.replay.static import Static, bundled_static, priced_neural
 from bench.replay.workload import Workload
 from bench.report import table
 from bench.svg import Plot, smooth
@@ -69,7 +69,7 @@ class System:
             )
 
 
-def systems(tokenizer: Tokenizer, costs: TableCosts, readings: Readings) -> list[System]:
+def systems(tokenizer: Tokenizer, costs: TableCosts) -> list[System]:
     """The full system, frozen, static alone, adaptive alone, and without the detour."""
 
     def drafting(neural: Neural | None) -> Drafting:
@@ -82,14 +82,13 @@ def systems(tokenizer: Tokenizer, costs: TableCosts, readings: Readings) -> list
         )
 
     def system(name: str, text: bool = True, static: bool = True, **more: object) -> System:
-        neural, recorded = static_drafter(STATIC_MS[costs.name])
-        built = drafting(neural if static else None)
+        shown = bundled_static(STATIC_MS[costs.name]) if static else None
+        built = drafting(None if shown is None else priced_neural(shown.model))
         if not text:
             controller = built.controller
             controller.drafters[:] = [d for d in controller.drafters if not isinstance(d, Mixture)]
             controller._free.clear()
             controller._text = None
-        shown = Static(readings, recorded) if static else None
         return System(name, built, shown, **more)  # type: ignore[arg-type]
 
     return [
@@ -228,7 +227,7 @@ def main() -> None:
         options.cache,
     )
     costs = COSTS[options.costs]
-    found = systems(tokenizer, costs, bundled_readings())
+    found = systems(tokenizer, costs)
     for one in found:
         one.run(works, costs)
     title = f"Drift in replay (`python -m bench.drift --costs {costs.name}`), speed over plain"

@@ -31,8 +31,8 @@ from bench.replay import baselines, routers, workload
 from bench.replay.costs import COSTS, TableCosts
 from bench.replay.filling import Fill, fill_for
 from bench.replay.releases import DEFAULT, fetch
-from bench.replay.run import Outcome, Static, run_drafting, run_rule
-from bench.replay.static import bundled_readings, static_drafter
+from bench.replay.run import Outcome, run_drafting, run_rule
+from bench.replay.static import bundled_static, priced_neural
 from bench.replay.workload import Workload
 
 FIXED = (2, 4, 8, 15, 31)
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--static-ms",
         type=float,
-        help="with the bundled static drafter, read teacher-forced, at this price of a token",
+        help="with the bundled static drafter at this price of a token",
     )
     parser.add_argument("--json", type=Path, help="write the outcomes here as well")
     options = parser.parse_args()
@@ -107,16 +107,13 @@ def _compare(
     static_ms: float | None = None,
 ) -> list[Outcome]:
     totals: dict[str, Outcome] = {}
-    neural, static = None, None
-    if static_ms is not None:
-        neural, recorded = static_drafter(static_ms)
-        static = Static(bundled_readings(), recorded)
+    static = None if static_ms is None else bundled_static(static_ms)
     drafting = Drafting(
         vocab_size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
         line_ends=tokenizer.line_ends,
         costs=costs,
-        neural=neural,
+        neural=None if static is None else priced_neural(static.model),
     )
     for work in works:
         with console.status(f"{work.name} under {costs.name}"):
@@ -137,9 +134,9 @@ def _compare(
                 ]
                 if static is not None:
                     rules += [
-                        *(routers.StaticAlone(static.recorded, count) for count in (2, 4, 8)),
-                        routers.ArcticHybrid(static.recorded),
-                        routers.HvdRouter(static.recorded),
+                        *(routers.StaticAlone(static.model, count) for count in (2, 4, 8)),
+                        routers.ArcticHybrid(static.model),
+                        routers.HvdRouter(static.model),
                     ]
             outcomes = [run_rule(work, rule, costs, static=static) for rule in rules]
             fixed = [

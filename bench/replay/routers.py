@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from atlasd.draft.drafter import StreamView
-from atlasd.draft.lookahead import Lookahead, Noise
 from bench.replay.baselines import LastOccurrence, Plain, SuffixTree
-from bench.replay.static import Recorded
+from bench.replay.static import Priced, priced_neural
 
 Float = npt.NDArray[np.float64]
 
@@ -64,24 +63,35 @@ class NgramMapK(Plain):
 class StaticAlone(Plain):
     """The static drafter with a fixed lookahead."""
 
-    def __init__(self, recorded: Recorded, count: int) -> None:
+    def __init__(self, model: Priced, count: int) -> None:
         self.name = f"static, {count}"
-        self.recorded, self.count = recorded, count
+        self.count = count
+        self._neural = priced_neural(model)
+        self._neural.least = 0.0
+        self._stream: StreamView | None = None
+
+    def begin(self, stream: StreamView) -> None:
+        if self._stream is not None:
+            self._neural.end(self._stream)
+        self._stream = stream
+        self._neural.begin(stream)
 
     def propose(self, stream: StreamView, limit: int) -> list[int]:
-        noise = Noise(0.0, 0, 0, len(stream.tokens) - stream.prompt_length)
-        count = min(self.count, limit)
-        return self.recorded.chain(Lookahead(stream.tokens[-1:], -1, 0, 0, count, 0.0, noise))[0]
+        return self._neural.propose(stream, [], min(self.count, limit)).tokens
 
 
 class ArcticHybrid(SuffixTree):
     """Arctic Inference: the suffix tree's draft if its score reaches what the static drafter
     drafts, else the static drafter's."""
 
-    def __init__(self, recorded: Recorded, count: int = 5, factor: float = 1.0) -> None:
+    def __init__(self, model: Priced, count: int = 5, factor: float = 1.0) -> None:
         super().__init__(factor)
         self.name = f"Arctic hybrid, suffix x{factor:g} or static {count}"
-        self.static = StaticAlone(recorded, count)
+        self.static = StaticAlone(model, count)
+
+    def begin(self, stream: StreamView) -> None:
+        super().begin(stream)
+        self.static.begin(stream)
 
     def propose(self, stream: StreamView, limit: int) -> list[int]:
         draft = super().propose(stream, limit)
@@ -95,10 +105,10 @@ class HvdRouter(SuffixTree):
     accepted; over 6 it is used, else the static drafter's. Trained as the trace is replayed, on
     every cached draft, used or not."""
 
-    def __init__(self, recorded: Recorded, count: int = 5, threshold: float = 6.0) -> None:
+    def __init__(self, model: Priced, count: int = 5, threshold: float = 6.0) -> None:
         super().__init__(2.0)
         self.name = "HVD router, suffix tree or static"
-        self.static = StaticAlone(recorded, count)
+        self.static = StaticAlone(model, count)
         self.threshold = threshold
         draw = np.random.default_rng(1)
         sizes = (6, 256, 256, 1)
@@ -107,6 +117,10 @@ class HvdRouter(SuffixTree):
         self.cached: list[int] = []
         self.activations: list[Float] = []
         self.recent = 0.0
+
+    def begin(self, stream: StreamView) -> None:
+        super().begin(stream)
+        self.static.begin(stream)
 
     def propose(self, stream: StreamView, limit: int) -> list[int]:
         self.cached = super().propose(stream, limit)

@@ -12,7 +12,7 @@ from atlasd.draft.drafter import Draft, StreamView
 from atlasd.draft.registry import Drafting
 from bench.replay.baselines import Rule
 from bench.replay.costs import TableCosts
-from bench.replay.static import Readings, Recorded
+from bench.replay.static import Static
 from bench.replay.workload import Request, Workload
 
 
@@ -66,20 +66,6 @@ class Outcome:
         return self.plain_ms / total if total else 0.0
 
 
-@dataclass
-class Static:
-    """The static drafter's readings, and the model that recites them."""
-
-    readings: Readings
-    recorded: Recorded
-
-    def recite(self, request: Request) -> None:
-        """Take up a request's text."""
-        recorded = self.recorded
-        recorded.text = request.text
-        recorded.choices, recorded.chances = self.readings.of(request.prompt, request.text)
-
-
 def view(number: int, request: Request) -> StreamView:
     """The stream of a request before its first step."""
     return StreamView(
@@ -117,17 +103,19 @@ def run_rule(
             rule.add(path, tokens)
         stream = view(number, request)
         if static is not None:
-            static.recite(request)
+            static.begin(stream, request)
         rule.begin(stream)
         at = 0
         while at < len(request.text):
-            read_ms = static.recorded.spent_ms if static is not None else 0.0
+            read_ms = static.model.spent_ms if static is not None else 0.0
             draft = rule.propose(stream, most)[:most]
             if static is not None:
-                outcome.target_ms += static.recorded.spent_ms - read_ms
+                outcome.target_ms += static.model.spent_ms - read_ms
             accepted = agreement(draft, request.text, at)
             new = request.text[at : at + accepted + 1]
             _count(outcome, costs, stream, rule.name, len(draft), accepted, len(new))
+            if static is not None:
+                static.follow(stream, at, len(new))
             stream.tokens.extend(new)
             at += len(new)
             rule.observe(stream, new, accepted, len(draft))
@@ -153,21 +141,26 @@ def run_drafting(
         stream = view(number, request)
         stream.learn = learn
         if static is not None:
-            static.recite(request)
+            static.begin(stream, request)
         controller.begin(stream)
         before = outcome.target_ms, outcome.plain_ms
         counted = outcome.tokens, outcome.steps, outcome.rows
         at = 0
         while at < len(request.text):
-            read_ms = static.recorded.spent_ms if static is not None else 0.0
+            read_ms = static.model.spent_ms if static is not None else 0.0
+            took_s = static.model.took_s if static is not None else 0.0
             started = thread_time()
             draft: Draft = controller.plan([stream], most).drafts[0]
             spent = thread_time() - started
             if static is not None:
-                outcome.target_ms += static.recorded.spent_ms - read_ms
+                spent -= static.model.took_s - took_s
+            if static is not None:
+                outcome.target_ms += static.model.spent_ms - read_ms
             accepted = agreement(draft.tokens, request.text, at)
             new = request.text[at : at + accepted + 1]
             ms = _count(outcome, costs, stream, draft.source, len(draft.tokens), accepted, len(new))
+            if static is not None:
+                static.follow(stream, at, len(new))
             stream.tokens.extend(new)
             at += len(new)
             started = thread_time()

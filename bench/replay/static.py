@@ -1,111 +1,123 @@
-"""The static drafter in replay: a small model reads the recorded text teacher-forced, once.
+"""The static drafter in replay: the bundled one itself, at a given price of a token.
 
-Where its first choice is the recorded token a chain goes on, so the chain up to its first error is
-the one it would have drafted. What it would say behind that error is not known and never accepted:
-it stands there as that token again, as likely as before, so that rows and drafting time are paid.
+It drafts from what a stream has so far, as in the engine, and begins with the state that chose the
+last token where it carries states: the bundled target reads the recorded text teacher-forced,
+once. What the target would have said instead is not asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from time import thread_time
 
 import numpy as np
 
-from atlasd.draft.drafter import Int32, StreamView
-from atlasd.draft.lookahead import Chain, Lookahead
+from atlasd.draft.drafter import Float32, Int32, StreamView
+from atlasd.draft.lookahead import Chain, ChainModel, Lookahead
 from atlasd.draft.neural import Neural
-from atlasd.models.decoder import Decoder
+from atlasd.draft.states import States
+from atlasd.draft.static import CARRY_FILE, chain_model, head_tokens, load_carry
+from atlasd.models.decoder import Decoder, kept_states
+from atlasd.models.load import LoadOptions, load_decoder
+from atlasd.models.locate import find_model
+from atlasd.paths import paths
+from bench.replay.workload import Request
 
 _ROWS = 64
-_CONTEXT = 384
+_CONTEXT, _WINDOW = 1024, 1024
+"""Tokens that are read again before every so many of a text."""
 
 
-class Readings:
-    """First choices of a model at every token of recorded texts, and their probabilities."""
+class TargetStates:
+    """The states of a target that chose the tokens of recorded texts."""
 
-    def __init__(self, decoder: Decoder, head: Int32 | None = None) -> None:
-        """``head``: the ids it can say, where those are not all."""
+    def __init__(self, decoder: Decoder) -> None:
+        """``decoder`` keeps its states (``CpuDecoder.keep_states``)."""
         self._decoder = decoder
-        self._head = head
-        self._known: dict[int, tuple[list[int], list[float]]] = {}
+        self._known: dict[int, Float32] = {}
 
-    def of(self, prompt: Sequence[int], text: Sequence[int]) -> tuple[list[int], list[float]]:
-        """(choices, probabilities) for each token of ``text``, read behind the prompt's end."""
-        key = hash((tuple(prompt[-_CONTEXT:]), tuple(text)))
+    def of(self, prompt: Sequence[int], text: Sequence[int]) -> Float32:
+        """A state [len(text), hidden] for each token of ``text``, read behind ``prompt``."""
+        key = hash((tuple(prompt), tuple(text)))
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._read(prompt[-_CONTEXT:], text)
+            known = self._known[key] = self._read(np.array([*prompt, *text], np.int32), len(prompt))
         return known
 
-    def _read(self, prompt: Sequence[int], text: Sequence[int]) -> tuple[list[int], list[float]]:
-        tokens = np.array([*prompt, *text], np.int32)
-        choices: list[int] = []
-        chances: list[float] = []
-        for begin in range(0, len(tokens) - 1, _ROWS):
-            chunk = tokens[begin : min(begin + _ROWS, len(tokens) - 1)]
-            wanted = np.arange(max(0, len(prompt) - 1 - begin), len(chunk), dtype=np.int32)
-            positions = np.arange(begin, begin + len(chunk), dtype=np.int32)
-            logits = self._decoder.forward(chunk, np.zeros_like(chunk), positions, wanted)
-            if len(wanted):
-                if self._head is not None:
-                    logits = logits[:, self._head]
-                best = logits.argmax(1)
-                top = logits[np.arange(len(best)), best]
-                choices += (best if self._head is None else self._head[best]).tolist()
-                chances += (1.0 / np.exp(logits - top[:, None]).sum(1)).tolist()
-        return choices, chances
+    def _read(self, tokens: Int32, first: int) -> Float32:
+        found = []
+        for begin in range(first, len(tokens), _WINDOW):
+            start = max(0, begin - _CONTEXT)
+            end = min(begin + _WINDOW, len(tokens))
+            # The row before a token chose it.
+            found.append(self._rows_from(tokens[start : end - 1], begin - start - 1))
+        return np.concatenate(found)
+
+    def _rows_from(self, tokens: Int32, first: int) -> Float32:
+        """The states of rows ``first`` and later."""
+        found = []
+        for begin in range(0, len(tokens), _ROWS):
+            rows = tokens[begin : begin + _ROWS]
+            positions = np.arange(begin, begin + len(rows), dtype=np.int32)
+            wanted = np.arange(max(0, first - begin), len(rows), dtype=np.int32)
+            self._decoder.forward(rows, np.zeros_like(rows), positions, wanted)
+            states = kept_states(self._decoder)
+            if len(wanted) and states is not None:
+                found.append(states.copy())
+        return np.concatenate(found)
 
 
-class Recorded:
-    """A ``ChainModel`` that drafts from ``Readings`` along one recorded text at a time."""
+class Priced:
+    """A ``ChainModel`` whose drafting is paid for at a given price, whatever it takes here."""
 
-    slots, slot_tokens, carries = 1, 1 << 20, False
-
-    def __init__(self, token_ms: float) -> None:
+    def __init__(self, model: ChainModel, token_ms: float) -> None:
+        self.model = model
+        self.slots, self.slot_tokens, self.carries = model.slots, model.slot_tokens, model.carries
         self.token_ms = token_ms
         self.spent_ms = 0.0
-        """Of drafting, so far."""
-        self.text: Sequence[int] = ()
-        self.choices: Sequence[int] = ()
-        self.chances: Sequence[float] = ()
+        """The price of drafting, so far."""
+        self.took_s = 0.0
+        """Processor time that it took here."""
 
     def read(self, tokens: Int32, slot: int, position: int) -> None:
-        """Nothing: the text was read before."""
+        """Free: what a stream verifies is read along with the target's own rows."""
+        began = thread_time()
+        self.model.read(tokens, slot, position)
+        self.took_s += thread_time() - began
 
     def chain(self, ask: Lookahead) -> Chain:
-        """The chain from where the stream and the drafts before this one are."""
-        at, reach, last = ask.noise.output_index, 1.0, ask.tokens[-1]
-        tokens: list[int] = []
-        chances: list[float] = []
-        if 0 < at <= len(self.text) and self.text[at - 1] != last:
-            return tokens, chances  # behind a draft that is wrong already
-        wrong = False
-        while len(tokens) < ask.limit and at < len(self.choices):
-            reach *= self.chances[at]
-            if reach < ask.least and tokens:
-                break
-            tokens.append(self.choices[at])
-            chances.append(self.chances[at])
-            wrong = wrong or tokens[-1] != self.text[at]
-            at += not wrong
-        self.spent_ms += self.token_ms * (len(tokens) + 1)
-        return tokens, chances
+        """The chain, a token dearer than it is long: the one that ends it is not returned."""
+        began = thread_time()
+        drafted = self.model.chain(ask)
+        self.took_s += thread_time() - began
+        self.spent_ms += self.token_ms * (len(drafted[0]) + 1)
+        return drafted
 
     def memory_bytes(self) -> dict[str, int]:
-        """Nothing is held for drafting itself."""
-        return {}
+        """As the model says."""
+        return self.model.memory_bytes()
 
 
-def bundled_readings() -> Readings:
-    """The bundled static drafter, loaded to read."""
-    from atlasd.draft.static import head_tokens
-    from atlasd.models.load import LoadOptions, load_decoder
-    from atlasd.models.locate import find_model
-    from atlasd.paths import paths
+class Static:
+    """A priced drafter, and the target's states for the streams that it drafts for."""
 
-    files = find_model(str(find_model(None, paths()).path.parent / "drafter"), paths())
-    decoder = load_decoder(files, LoadOptions(slots=1, slot_tokens=4096, threads=1)).decoder
-    return Readings(decoder, head_tokens(files.path))
+    def __init__(self, model: Priced, states: TargetStates | None = None) -> None:
+        """``states`` None: the target keeps none."""
+        self.model = model
+        self._states = states
+        self._chose: Float32 | None = None
+
+    def begin(self, stream: StreamView, request: Request) -> None:
+        """A stream of this request starts."""
+        if self._states is not None:
+            self._chose = self._states.of(request.prompt, request.text)
+            stream.states = States(self._chose.shape[1])
+
+    def follow(self, stream: StreamView, at: int, count: int) -> None:
+        """``count`` tokens of the text, from ``at`` on, are being verified."""
+        if stream.states is not None and self._chose is not None:
+            stream.states.put(stream.prompt_length + at, self._chose[at : at + count])
 
 
 class Eager(Neural):
@@ -116,9 +128,26 @@ class Eager(Neural):
         return float("inf")
 
 
-def static_drafter(token_ms: float, eager: bool = False) -> tuple[Neural, Recorded]:
-    """A static drafter that costs so many milliseconds a token."""
-    model = Recorded(token_ms)
+def priced_neural(model: Priced, eager: bool = False) -> Neural:
+    """A drafter whose clock is the model's price."""
     neural = (Eager if eager else Neural)(model, now=lambda: model.spent_ms / 1e3)
-    neural.token_ms, neural.read_ms = token_ms, 0.0
-    return neural, model
+    neural.token_ms, neural.read_ms = model.token_ms, 0.0
+    return neural
+
+
+def bundled_static(token_ms: float) -> Static:
+    """The bundled static drafter at this price of a token; reading it again costs nothing."""
+    model, states = _bundled()
+    return Static(Priced(model, token_ms), states)
+
+
+@cache
+def _bundled() -> tuple[ChainModel, TargetStates]:
+    target_files = find_model(None, paths())
+    files = find_model(str(target_files.path.parent / "drafter"), paths())
+    options = LoadOptions(slots=1, slot_tokens=_CONTEXT + _WINDOW, threads=1)
+    drafter = load_decoder(files, options).decoder
+    load_carry(drafter, files.path / CARRY_FILE)
+    target = load_decoder(target_files, options).decoder
+    target.keep_states()  # type: ignore[attr-defined]
+    return chain_model(drafter, head_tokens(files.path)), TargetStates(target)

@@ -7,12 +7,13 @@ import random
 import numpy as np
 import pytest
 
+from atlasd.draft.lookahead import Chain, Lookahead
 from atlasd.draft.registry import Drafting
 from bench.replay.baselines import LastOccurrence, Plain, SuffixTree
 from bench.replay.costs import GPU
 from bench.replay.routers import ArcticHybrid, HvdRouter, MovingAverage, NgramMapK, StaticAlone
-from bench.replay.run import Static, run_drafting, run_rule
-from bench.replay.static import Readings, static_drafter
+from bench.replay.run import run_drafting, run_rule
+from bench.replay.static import Priced, Static, TargetStates, priced_neural
 from bench.replay.workload import Request, Workload
 
 VOCABULARY = 3000
@@ -50,40 +51,89 @@ def test_whole_file_rewrites_are_five_times_as_quick_as_plain_decoding() -> None
     assert outcome.tokens == sum(len(request.text) for request in rewrites(6).requests)
 
 
-class Foreseeing:
-    """A decoder that is right at every second token: logits from the recorded text itself."""
+class Positioned:
+    """A target whose state tells the row's token and position."""
 
-    def __init__(self, text: list[int]) -> None:
-        self.text = text
+    states = np.empty((0, 2), np.float32)
 
     def forward(
         self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        logits = np.zeros((len(rows), VOCABULARY), np.float32)
-        for row, at in enumerate(positions[rows]):
-            logits[row, self.text[at + 1] if at % 2 else 1] = 5.0
-        return logits
+        self.states = np.stack([tokens[rows], positions[rows]], 1).astype(np.float32)
+        return np.zeros((len(rows), VOCABULARY), np.float32)
 
 
-@pytest.mark.parametrize("length", [5, 70, 200])
-def test_readings_are_the_choices_behind_each_token_of_the_text(length: int) -> None:
-    prompt, text = list(range(100, 100 + length)), list(range(500, 530))
-    choices, chances = Readings(Foreseeing([*prompt, *text])).of(prompt, text)  # type: ignore[arg-type]
-    assert len(choices) == len(chances) == len(text)
-    for at, token in enumerate(text):
-        assert choices[at] == (token if (length - 1 + at) % 2 else 1)
+class Foreseeing:
+    """A drafter that knows the text, is wrong at every third token, and notes what it is given."""
+
+    slots, slot_tokens, carries = 1, 4096, True
+
+    def __init__(self, text: list[int]) -> None:
+        self.text = text
+        self.given: dict[int, list[float]] = {}
+
+    def read(self, tokens: np.ndarray, slot: int, position: int) -> None: ...
+
+    def chain(self, ask: Lookahead) -> Chain:
+        at = ask.noise.output_index
+        if ask.chose is not None:
+            self.given[at] = ask.chose[0].tolist()
+        said = [token + (at % 3 == 0) for at, token in enumerate(self.text)]
+        tokens = said[at : at + min(3, ask.limit)]
+        return tokens, [0.9] * len(tokens)
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {}
+
+
+@pytest.mark.parametrize(("prompt", "text"), [(5, 30), (70, 30), (3000, 2500)])
+def test_a_text_is_read_by_the_rows_before_its_tokens(prompt: int, text: int) -> None:
+    states = TargetStates(Positioned())  # type: ignore[arg-type]
+    found = states.of(range(10_000, 10_000 + prompt), range(20_000, 20_000 + text))
+    assert found.shape == (text, 2)
+    assert found[0, 0] == 10_000 + prompt - 1
+    assert np.array_equal(found[1:, 0], np.arange(20_000, 20_000 + text - 1))
+    assert found[:, 1].max() < 2048
+    assert np.diff(found[:, 1]).max() == 1
 
 
 def test_every_rule_gets_through_the_text_and_pays_for_its_static_drafter() -> None:
     work = rewrites(1, tokens=120)
+    text = work.requests[0].text
+    for build in (
+        lambda model: Plain(),
+        lambda model: LastOccurrence(4),
+        lambda model: SuffixTree(),
+        lambda model: MovingAverage(),
+        lambda model: NgramMapK(),
+        lambda model: StaticAlone(model, 2),
+        ArcticHybrid,
+        HvdRouter,
+    ):
+        model = Priced(Foreseeing(text), 1.0)
+        outcome = run_rule(work, build(model), GPU, static=Static(model))
+        assert outcome.tokens == len(text)
+        assert outcome.target_ms >= outcome.steps * GPU.ms(1, 0) + model.spent_ms
+
+
+def test_a_drafter_that_carries_states_is_given_the_one_that_chose_the_last_token() -> None:
+    work = rewrites(1, tokens=120)
     request = work.requests[0]
-    readings = Readings(Foreseeing([*request.prompt, *request.text]))  # type: ignore[arg-type]
-    _, recorded = static_drafter(1.0)
-    static = Static(readings, recorded)
-    rules = [Plain(), LastOccurrence(4), SuffixTree(), MovingAverage(), NgramMapK()]
-    rules += [StaticAlone(recorded, 2), ArcticHybrid(recorded), HvdRouter(recorded)]
-    for rule in rules:
-        outcome = run_rule(work, rule, GPU, static=static)
-        assert outcome.tokens == len(request.text)
-        assert outcome.target_ms > 0
-    assert recorded.spent_ms > 0
+    drafter = Foreseeing(request.text)
+    static = Static(Priced(drafter, 0.01), TargetStates(Positioned()))  # type: ignore[arg-type]
+    run_drafting(
+        work,
+        Drafting(
+            vocab_size=VOCABULARY,
+            fingerprint="",
+            costs=GPU,
+            neural=priced_neural(static.model, eager=True),
+        ),
+        GPU,
+        static=static,
+    )
+    assert drafter.given
+    behind = [*request.prompt, *request.text]
+    for at, (token, _) in drafter.given.items():
+        # The stream's last token is the text's before ``at``; the row before that chose it.
+        assert token == behind[len(request.prompt) + at - 2]
