@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from atlasd.completion.generate import Generation, generate
-from atlasd.completion.healing import Healer
+from atlasd.completion.healing import Healer, with_healing
 from atlasd.completion.ports import Engine, TextTokenizer
 from atlasd.completion.prompt import Built
 from atlasd.completion.request import CompletionRequest
@@ -52,6 +52,7 @@ class Decoding:
         self._healer = healer
         self._priority = priority
         self._generation: Generation | None = None
+        self._healing: list[StreamStats] = []
         self._grew = asyncio.Event()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._ended)
@@ -110,7 +111,7 @@ class Decoding:
             trimmed.rules,
             self.raw,
             reason,
-            generation.stats,
+            with_healing(generation.stats, self._healing),
             generation.stream.stream,
         )
 
@@ -126,6 +127,7 @@ class Decoding:
                 request.sampling,
                 priority=self._priority,
                 learn=built.trusted,
+                spent=self._healing,
             )
             tokens = [*tokens, *chosen]
         self._generation = generate(

@@ -11,8 +11,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
+import msgspec
+
 from atlasd.completion.ports import Engine, TextTokenizer
-from atlasd.engine.protocol import Priority, Sampling
+from atlasd.engine.protocol import Priority, Sampling, StreamStats
 
 BIAS = 1000.0
 """Added to the logits of the tokens that fit: more than any model's logits are apart."""
@@ -81,8 +83,10 @@ class Healer:
         *,
         priority: Priority,
         learn: bool,
+        spent: list[StreamStats],
     ) -> tuple[list[int], bytes]:
-        """(the model's own tokens for what was taken back, what they say beyond it)."""
+        """(the model's own tokens for what was taken back, what they say beyond it). What asking
+        for them cost is added to ``spent``."""
         rest = b"".join(map(self._tokenizer.token_bytes, taken_back))
         chosen: list[int] = []
         while rest:
@@ -92,7 +96,9 @@ class Healer:
             bias = {**sampling.logit_bias}
             for token in fitting:
                 bias[token] = bias.get(token, 0.0) + BIAS
-            first = await self._first(engine, [*tokens, *chosen], sampling, bias, priority, learn)
+            first = await self._first(
+                engine, [*tokens, *chosen], sampling, bias, priority, learn, spent
+            )
             if first not in fitting:
                 break
             chosen.append(first)
@@ -110,6 +116,7 @@ class Healer:
         bias: dict[int, float],
         priority: Priority,
         learn: bool,
+        spent: list[StreamStats],
     ) -> int | None:
         """One token under a bias."""
         stream = engine.submit(
@@ -126,7 +133,25 @@ class Healer:
                 first = int.from_bytes(message.tokens[:4], "little", signed=True)
         finally:
             stream.cancel()
+        if stream.stats is not None:
+            spent.append(stream.stats)
         return first
+
+
+def with_healing(stats: StreamStats, spent: Sequence[StreamStats]) -> StreamStats:
+    """What a request cost together with the healing before it, which computed its prompt."""
+    every = [*spent, stats]
+    computed = sum(one.prefilled_tokens for one in every)
+    return msgspec.structs.replace(
+        stats,
+        queue_ms=sum(one.queue_ms for one in every),
+        prefill_ms=sum(one.prefill_ms for one in every),
+        decode_ms=sum(one.decode_ms for one in every),
+        cached_tokens=max(0, stats.prompt_tokens - computed),
+        prefilled_tokens=computed,
+        steps=sum(one.steps for one in every),
+        rows=sum(one.rows for one in every),
+    )
 
 
 def _with_bias(sampling: Sampling, bias: dict[int, float]) -> Sampling:

@@ -119,3 +119,19 @@ async def test_a_follow_up_decoded_ahead_costs_nothing_when_it_is_asked_for(
     follow_up = await asked.complete(accepted)
     assert follow_up is None or follow_up.source == "ahead"
     assert (asked.stats["ahead"], asked.stats["model"]) == (1, 1)
+
+
+async def test_statistics_count_what_healing_the_last_word_computed(
+    engine: EngineClient, completer: Callable[..., Completer]
+) -> None:
+    """It is a request of its own before the answer, and computes nearly the whole prompt."""
+    asked = completer()
+    before = await engine.status()
+    unread = "".join(f"height_{n} = measure(tree_{n})\n" for n in range(12))
+    done = await asked.complete(replace(REQUEST, prefix=unread + "sum_of_he", trim=False))
+    after = await engine.status()
+    assert done is not None and before is not None and after is not None
+    computed = after.counters["prefilled_tokens"] - before.counters["prefilled_tokens"]
+    assert done.stats.prefilled_tokens == computed > 0.9 * done.stats.prompt_tokens
+    assert done.stats.cached_tokens == done.stats.prompt_tokens - computed
+    assert after.counters["steps"] - before.counters["steps"] == done.stats.steps
