@@ -49,7 +49,7 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
         line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
         links = [table.previous[:used] for table in index.tables]
         checksum = 0
-        for part in (line, *(a.data for a in (tokens, *links, *(t.heads for t in index.tables)))):
+        for part in (line, *map(memoryview, [tokens, *links, *(t.heads for t in index.tables)])):
             file.write(part)
             checksum = zlib.crc32(part, checksum)
         file.write(_CHECKSUM.pack(checksum))
