@@ -94,9 +94,10 @@ class EngineProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await self._process.wait()
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        # With all that it has started (a compiler, say), which would go on and hold the output
+        # open, for whose end ``wait`` waits as well.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
         code = await self._process.wait()
         self._writer.close()
         with contextlib.suppress(ConnectionError):

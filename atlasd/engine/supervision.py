@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import msgspec
 from atlasd.engine.process import EngineProcess
 from atlasd.engine.protocol import Failed, FromEngine, Learned, Load, Loading, Ready, Restore
 from atlasd.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 State = Literal["stopped", "loading", "ready", "failed"]
 
@@ -158,8 +161,7 @@ class Supervision(ABC):
                 process.send(Restore(kind, repository, payload))
             process.send(self.load)
             try:
-                async for message in process.messages():
-                    self._receive(message)
+                await self._hear(process)
                 if not self._stopping and self.state != "failed":
                     self._enter("loading", Loading("restarting", 0.0))
             finally:
@@ -180,6 +182,15 @@ class Supervision(ABC):
                     await self._pause.wait()
             self._crashes += 1
             self.restarts += 1
+
+    async def _hear(self, process: EngineProcess) -> None:
+        """Take in what the process says, until it ends or says what cannot be taken in: that is a
+        crash as any other, and its streams must end."""
+        try:
+            async for message in process.messages():
+                self._receive(message)
+        except Exception:
+            log.exception("The engine is ended: what it said cannot be taken in")
 
     def _fail(self, error: EngineError) -> None:
         self.failure = error
