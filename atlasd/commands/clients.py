@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+UNKNOWN_CONTEXT = 4096
+"""Told while no model is loaded: as much as most have."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Place:
     model: str
     source: Path
     """The folder that holds ``editor-extensions``, if atlasd runs from its source."""
+    context: int = UNKNOWN_CONTEXT
+    """Tokens that a slot of the running model holds."""
     bridge: str = "atlasd-lsp"
     """The command of the bridge, with its folder."""
 
@@ -55,7 +61,7 @@ require("atlasd").setup({{ cmd = {{ {json.dumps(place.bridge)} }} }})
 
 def _vscode(place: Place) -> str:
     return f"""
-(cd {place.extension("vscode")} && npm ci && npm run package && \\
+(cd {shlex.quote(place.extension("vscode"))} && npm ci && npm run package && \\
  code --install-extension atlasd.vsix)
 
 # and in settings.json:
@@ -129,7 +135,7 @@ def _zed(place: Place) -> str:
   "openai_compatible": {{
     "atlasd": {{
       "api_url": "{place.with_token}/v1",
-      "available_models": [{{ "name": "{place.model}", "max_tokens": 4096 }}]
+      "available_models": [{{ "name": "{place.model}", "max_tokens": {place.context} }}]
     }}
   }}
 }}

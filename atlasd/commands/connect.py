@@ -6,11 +6,13 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from atlasd.commands.clients import CLIENTS, Place
+from atlasd.commands.clients import CLIENTS, UNKNOWN_CONTEXT, Place
+from atlasd.commands.connection import Connection
 from atlasd.commands.output import print_json, styled
 from atlasd.config import load
-from atlasd.errors import RequestError
+from atlasd.errors import AtlasdError, RequestError
 from atlasd.listeners import Running, is_locked
 from atlasd.paths import Paths, paths
 from atlasd.server.auth import secret_token
@@ -58,22 +60,35 @@ def run(options: argparse.Namespace) -> int:
 
 
 def where(folders: Paths) -> Place:
-    """Where the daemon listens, or will."""
+    """Where the daemon listens, or will, and what it serves there."""
     config = load(folders.config_file)
     running = Running.read(folders) if is_locked(folders) else None
     folders.create()
     host = (running.host if running else None) or config.server.host
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
+    served = _served(folders) if running else {}
+    context = served.get("meta", {}).get("n_ctx") or config.model.context
     return Place(
         host=f"[{host}]" if ":" in host else host,
         port=running.port if running else config.server.port,
         token=secret_token(folders.data / "token", folders.token),
         socket=str(folders.socket),
-        model=Path(running.model if running else config.model.name).name,
+        model=served.get("id") or Path(running.model if running else config.model.name).name,
         source=Path(__file__).resolve().parents[2],
         bridge=_bridge(),
+        context=context or UNKNOWN_CONTEXT,
     )
+
+
+def _served(folders: Paths) -> dict[str, Any]:
+    """The running daemon's model as ``/v1/models`` describes it; nothing if it does not say."""
+    try:
+        listed = Connection(folders).call("GET", "/v1/models", timeout=5)
+    except AtlasdError:
+        return {}
+    described: dict[str, Any] = listed["data"][0]
+    return described
 
 
 def _bridge() -> str:

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -118,6 +119,14 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         text=True, check=False,
     )  # fmt: skip
     assert done.stderr == ""
+
+
+def test_what_is_pasted_into_a_shell_survives_a_folder_with_a_space(tmp_path: Path) -> None:
+    source = tmp_path / "my atlasd"
+    (source / "editor-extensions" / "vscode").mkdir(parents=True)
+    text = CLIENTS["vscode"].paste(Place("127.0.0.1", 9001, "T", "/run/s", "m", source))
+    command = text[text.index("(cd ") + 1 : text.index("&&")]
+    assert shlex.split(command) == ["cd", str(source / "editor-extensions" / "vscode")]
 
 
 ASCII = {**os.environ, "PYTHONIOENCODING": "ascii"}
