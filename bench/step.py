@@ -124,16 +124,17 @@ def step_table(decoders: Decoders, rows: list[int], rounds: int, context: int) -
             for count in rows:
                 step = run_step(decoder, count, context, bool(number % 2))
                 steps.setdefault((weight_format, threads, count), []).append(step)
-    bandwidth = {threads: read_bandwidth(threads) for _, threads in decoders}
-    lines = []
+    lines, known = [], []
     for (weight_format, threads), decoder in decoders.items():
         read = decoder.memory_bytes()["weights"]
+        bandwidth = read_bandwidth(threads, read)
+        known.append(f"{weight_format}, {threads} threads {bandwidth / 1e9:.1f}")
         first = steps[weight_format, threads, rows[0]]
         for count in rows:
             here = steps[weight_format, threads, count]
             wall = middle([s.wall for s in here])
             over = middle([a.wall / b.wall for a, b in zip(here, first, strict=True)])
-            share = read / wall / bandwidth[threads]
+            share = read / wall / bandwidth
             cells = [weight_format, threads, count, f"{wall * 1e3:.2f}", f"{read / 1e6:.0f}"]
             cells += [f"{read / wall / 1e9:.1f}", f"{share:.0%}"]
             for part in ("matmul", "attention"):
@@ -142,8 +143,8 @@ def step_table(decoders: Decoders, rows: list[int], rounds: int, context: int) -
             lines.append([*cells, f"{over:.2f}"])
     header = ["weights", "threads", "rows", "ms", "MB", "GB/s", "of bandwidth", "matmuls ms"]
     header += ["attention ms", "step / matmuls", f"/ {rows[0]} row"]
-    known = ", ".join(f"{n} threads {rate / 1e9:.1f} GB/s" for n, rate in bandwidth.items())
-    return table(f"A step at {context} tokens of context; memory reads {known}", header, lines)
+    title = f"A step at {context} tokens of context; GB/s at which as many bytes are only read: "
+    return table(title + "; ".join(known), header, lines)
 
 
 def peer_table(decoders: Decoders, options: argparse.Namespace) -> str:

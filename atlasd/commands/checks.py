@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,17 +74,31 @@ def _torch(folders: Paths) -> Iterator[Finding]:
         )
 
 
+# In a process of its own: the daemon's side imports no kernels.
+KERNELS = """
+import json
+from atlasd_kernels import cpu
+loads, reason = cpu.available()
+print(json.dumps([cpu.instruction_sets()[0] if loads else None, reason]))
+"""
+
+
 def _kernels(folders: Paths) -> Iterator[Finding]:
-    spec = find_spec("atlasd_kernels.cpu")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    built = [file for place in places for file in Path(place).glob("_native*.so")]
-    if built:
-        yield Finding("native CPU kernels", "ok", built[0].name)
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS], capture_output=True, text=True, timeout=60, check=False
+    )
+    best, reason = (
+        json.loads(done.stdout) if done.returncode == 0 else (None, done.stderr.strip()[-200:])
+    )
+    if best:
+        # One line there says which instructions of the processor cannot be used.
+        said = f"{best}; {done.stderr.strip()}" if done.stderr.strip() else best
+        yield Finding("native CPU kernels", "ok", f"they load; instruction set: {said}")
     else:
         yield Finding(
             "native CPU kernels",
             "note",
-            "not built: the slower torch path is used on the CPU",
+            f"{reason}; the slower torch path is used on the CPU",
             "Install a C++ compiler (g++), then install atlasd again.",
         )
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from atlasd_kernels.cpu import CpuDecoder, measure_threads
+from atlasd_kernels.cpu import CpuDecoder, measure_threads, read_bandwidth
 
 Make = Callable[..., CpuDecoder]
 
@@ -69,3 +69,8 @@ def test_threads_sleep_between_steps(make_decoder: Make) -> None:
     before = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before < 0.1
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20, 100 << 20])
+def test_bandwidth_is_measured_over_any_number_of_bytes(size: int) -> None:
+    assert 1e8 < read_bandwidth(2, size) < 1e12

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from atlasd_kernels.cpu import available, instruction_sets
 
 from atlasd.commands import bench, chat, checks, complete, data, models, output, status, top
 from atlasd.commands.connection import Connection
@@ -207,3 +208,23 @@ def test_a_broken_setting_is_one_finding(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "config" / "config.toml").write_text("[server]\nprot = 1\n")
     found = [one for one in checks.run_all() if "prot" in one.message]
     assert [one.name for one in found] == ["settings"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_doctor_says_whether_the_cpu_kernels_load(
+    broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is there but does not load, from another system say, is not called good."""
+    monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
+    usable, _ = available()
+    if broken:
+        (tmp_path / "_native.so").write_text("no library")
+        monkeypatch.setenv("ATLASD_NATIVE_LIBRARY", str(tmp_path / "_native.so"))
+    (found,) = [one for one in checks.run_all() if one.name == "native CPU kernels"]
+    if broken or not usable:
+        assert found.verdict == "note"
+        assert "torch path" in found.message
+        assert not broken or "does not load" in found.message
+    else:
+        assert found.verdict == "ok"
+        assert instruction_sets()[0] in found.message

@@ -32,7 +32,9 @@ ATLASD_API int32_t atlasd_version() { return 3; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
-ATLASD_API double atlasd_read_bandwidth(int32_t threads) { return read_bandwidth(threads); }
+ATLASD_API double atlasd_read_bandwidth(int32_t threads, int64_t bytes) {
+  return read_bandwidth(threads, bytes);
+}
 
 ATLASD_API const char* atlasd_isa(int32_t index) {
   const Kernels* const* list = available_kernels();

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from atlasd_kernels.cpu import packing
 from atlasd_kernels.cpu.library import Config, Profile, check, native
+from atlasd_kernels.cpu.quota import granted_processors
 from atlasd_kernels.spec import DecoderSpec
 
 Int32 = npt.NDArray[np.int32]
@@ -247,13 +248,15 @@ def rope_tables(spec: DecoderSpec, positions: int) -> tuple[Float32, Float32]:
 def measure_threads() -> int:
     """The thread count to use on this machine: measured once per process, in about 0.2 s.
 
-    Never more than the processors this process may use, and fewer while others keep them busy.
+    Never more than the processors this process may use or a container's limit pays for, and fewer
+    while others keep them busy.
     """
     count: int = native().measure_threads()
-    return count
+    return min(count, granted_processors() or count)
 
 
-def read_bandwidth(threads: int) -> float:
-    """Bytes per second that this many threads read from memory, measured now."""
-    rate: float = native().read_bandwidth(threads)
+def read_bandwidth(threads: int, size: int) -> float:
+    """Bytes per second at which this many threads read ``size`` bytes again and again, measured
+    now: from memory, or from the cache that holds so many."""
+    rate: float = native().read_bandwidth(threads, size)
     return rate

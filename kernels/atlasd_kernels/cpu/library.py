@@ -107,7 +107,7 @@ Array = c_void_p
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "version": (c_int32, []),
     "measure_threads": (c_int32, []),
-    "read_bandwidth": (c_double, [c_int32]),
+    "read_bandwidth": (c_double, [c_int32, c_int64]),
     "isa": (c_char_p, [c_int32]),
     "isa_note": (c_char_p, []),
     "create": (c_char_p, [POINTER(Config), POINTER(c_void_p)]),

@@ -66,24 +66,30 @@ int measure_threads() {
   return counts[best];
 }
 
-double read_bandwidth(int threads) {
-  constexpr long kBytes = 192 << 20, kPart = 1 << 20;   // beyond what caches hold
-  const Memory memory(kBytes);
-  memset(memory.as<uint8_t>(), 1, kBytes);
-  std::vector<uint64_t> sums(kBytes / kPart);
+double read_bandwidth(int threads, long bytes) {
+  // parts of one size; small reads are repeated until the clock can tell
+  constexpr long kLeast = 64 << 20;
+  const long parts = std::clamp<long>(bytes >> 18, 2 * threads, 4096);
+  const long part = std::max<long>(4096, bytes / parts / 4096 * 4096);
+  const long repeats = std::max<long>(1, kLeast / (part * parts));
+  const Memory memory(part * parts);
+  memset(memory.as<uint8_t>(), 1, part * parts);
+  std::vector<uint64_t> sums(parts);
   Pool pool(threads);
   std::vector<double> rates;
   for (int round = 0; round < 5; round++) {
     const auto begin = std::chrono::steady_clock::now();
-    pool.run(kBytes / kPart, [&](long c) {
-      const uint64_t* words = memory.as<uint64_t>(c * kPart);
-      uint64_t sum[8] = {};
-      for (long i = 0; i < kPart / 8; i += 8)
-        for (int j = 0; j < 8; j++) sum[j] += words[i + j];
-      for (const uint64_t s : sum) sums[c] += s;
-    });
+    const Pool::Series series(pool);
+    for (long i = 0; i < repeats; i++)
+      pool.run(parts, [&](long c) {
+        const uint64_t* words = memory.as<uint64_t>(c * part);
+        uint64_t sum[8] = {};
+        for (long i = 0; i < part / 8; i += 8)
+          for (int j = 0; j < 8; j++) sum[j] += words[i + j];
+        for (const uint64_t s : sum) sums[c] += s;
+      });
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    rates.push_back(static_cast<double>(kBytes) / took.count());
+    rates.push_back(static_cast<double>(repeats * part * parts) / took.count());
   }
   // somebody has to look at the sums, or the compiler leaves the reading out
   return sums[0] ? median(rates) : 0.0;
