@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 
 from atlasd.config import SETTINGS, Config, LogSettings, load
 from atlasd.daemon import Daemon
@@ -44,8 +45,20 @@ def set_up_logging(file: Path, settings: LogSettings, *, to_terminal: bool) -> N
         force=True,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    leave_out_malformed_requests()
     # A full disk must not fill standard error with tracebacks of the logging module itself.
     logging.raiseExceptions = False
+
+
+def leave_out_malformed_requests() -> None:
+    """Bytes that are no HTTP are their sender's fault, and logging them would show the token that
+    may stand in them."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def serve(options: dict[str, Any], *, foreground: bool) -> int:

@@ -195,8 +195,9 @@ def _token_in(path: str) -> str:
 
 
 def check_content_type(request: web.Request) -> None:
-    """Only JSON on POST: browsers send other types across origins without asking first."""
-    if request.method == "POST" and request.content_type != "application/json":
+    """Only JSON on POST, or nothing: browsers send other types across origins without asking."""
+    said = request.method == "POST" and request.body_exists
+    if said and request.content_type != "application/json":
         raise HTTPError(
             415, "The body must be JSON: Content-Type: application/json.", code="not_json"
         )

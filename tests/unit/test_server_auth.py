@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import stat
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from atlasd.errors import ConfigError
+from atlasd.run import leave_out_malformed_requests
 from atlasd.server.app import PUBLIC, SOCKET_ONLY
 from atlasd.server.auth import check_bind, host_names, secret_token
 from tests.served import House, served
@@ -123,6 +125,30 @@ async def test_a_post_is_json_or_nothing(house: House, kind: str) -> None:
         async with client.post("/v1/completions", data=b"{}", headers=headers) as answer:
             assert answer.status == 415
             assert (await answer.json())["error"]["code"] == "not_json"
+
+
+async def test_a_post_without_a_body_needs_no_type(house: House) -> None:
+    """Tabby's older clients ask for its health like this."""
+    async with house.tcp() as client:
+        async with client.post("/v1/health") as answer:
+            assert answer.status == 200
+        async with client.post("/v1/completions") as answer:
+            assert answer.status == 400
+
+
+async def test_a_request_that_is_no_http_leaves_nothing_in_the_log(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its head may hold the token, and anybody on this machine may send one."""
+    leave_out_malformed_requests()
+    for head in (f"GET /t/{house.token}{'x' * 9000}/v1/models HTTP/1.1", "GET / HTTP/1.1\r\n b"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(f"{head}\r\n\r\n".encode())
+        assert b"400" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+    logging.getLogger("aiohttp.server").error("a fault of the server's own")
+    assert [record.getMessage() for record in caplog.records] == ["a fault of the server's own"]
 
 
 async def test_a_body_that_is_too_large_is_refused_whether_announced_or_not(house: House) -> None:
