@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
+
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.cut import Costs, CostTable, cut
-from atlasd.draft.drafter import EMPTY, Draft, Drafter, StreamView, VerifiedRows
+from atlasd.draft.cut import Costs, CostTable, Price, cut
+from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
+from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
+from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Candidate, Plan, StepRecord
+from atlasd.draft.planner import NATIVE, NativePlanner
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 
 Trim = Callable[[StreamView, Sequence[int]], int]
@@ -27,11 +32,23 @@ _CONTINUATIONS = 3
 class Controller:
     """Plans drafts and learns from what became of them. One per engine; not thread-safe."""
 
-    def __init__(self, drafters: Sequence[Drafter], confidence: Confidence, costs: Costs) -> None:
+    def __init__(
+        self,
+        drafters: Sequence[Drafter],
+        confidence: Confidence,
+        costs: Costs,
+        *,
+        native: bool = True,
+    ) -> None:
+        """``native`` False: plan in Python also what could be planned natively."""
         self.drafters: list[Drafter] = []
         self._free: list[Drafter] = []
         self._paid: list[Neural] = []
         self._text: Mixture | None = None
+        self._listeners: list[Drafter] = []
+        """Those that are only told of streams, beside the text drafter and the paid one."""
+        self._library = plan_library() if native else None
+        self._native: NativePlanner | None = None
         self._trim: Trim | None = None
         self._tokens_per_ms = 0.0
         """What is being achieved, per stream: the worth of a drafter's time."""
@@ -52,6 +69,26 @@ class Controller:
         if isinstance(drafter, Mixture):
             self._text = drafter
             self.confidence.start(drafter.name, FEATURES, PRIOR)
+        elif not isinstance(drafter, Neural | Grammar):
+            self._listeners.append(drafter)
+        self._native = self._native_planner()
+
+    def _native_planner(self) -> NativePlanner | None:
+        """The planner, where nobody drafts whom it does not know."""
+        library = self._library
+        if library is None or not isinstance(self._text, NativeMixture) or len(self._paid) > 1:
+            return None
+        if any(free is not self._text and not isinstance(free, Grammar) for free in self._free):
+            return None
+        # A drafter with a judgement of its own on when to be asked is asked by it.
+        if any(type(drafter).gain is not Neural.gain for drafter in self._paid):
+            return None
+        return self._native or NativePlanner(self._text, library)
+
+    @property
+    def natively(self) -> bool:
+        """Whether streams without a constraint are planned in native code."""
+        return self._native is not None
 
     def trim_with(self, trim: Trim) -> None:
         """Cut chains to what ``trim`` says is allowed of them (a grammar)."""
@@ -73,19 +110,24 @@ class Controller:
         the longest draft that still makes sense (tokens left to generate minus one, slot space).
         """
         started = perf_counter()
-        milliseconds = self.costs.for_step(
+        price = self.costs.for_step(
             len(streams), room, sum([len(stream.tokens) for stream in streams])
         )
         # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
         share = room if len(streams) == 1 else min(room, max(8, 3 * room // len(streams)))
+        if limits is None:
+            longest = [share] * len(streams)
+        else:
+            longest = [limit if limit < share else share for limit in limits]
+        if self._native is not None and _usual(streams, room):
+            return self._native.plan(streams, price, room, longest, self._terms, self._ask_paid)
         candidates: list[list[Candidate]] = []
         assembled: list[_Chain] = []
-        for index, stream in enumerate(streams):
-            limit = share if limits is None else min(share, limits[index])
+        for stream, limit in zip(streams, longest, strict=True):
             considered: list[Candidate] = []
-            assembled.append(self._assemble(stream, limit, considered))
+            assembled.append(self._assemble(stream, limit, price, considered))
             candidates.append(considered)
-        lookahead, compared = cut([chain.reach for chain in assembled], milliseconds, room)
+        lookahead, compared = cut([chain.reach for chain in assembled], price.milliseconds, room)
         drafts = [
             chain.draft(count) if count else EMPTY
             for chain, count in zip(assembled, lookahead, strict=True)
@@ -99,6 +141,38 @@ class Controller:
             (perf_counter() - started) * 1e3,
         )
         return Plan(drafts, record)
+
+    def _predict(
+        self, stream: StreamView, after: list[int], draft: Draft, least: float
+    ) -> list[float]:
+        """Confidence in a draft behind ``after``, which it is scored on once that is decided."""
+        opened = self._open[stream.stream]
+        previous = after[-1] if after else stream.tokens[-1]
+        probabilities = self.confidence.predict(
+            draft.source, opened.scope, previous, draft.tokens, draft.features, least
+        )
+        opened.waiting.append(Proposal(draft, previous, after, probabilities))
+        return probabilities
+
+    # What the native planner asks
+
+    def _terms(self, stream: StreamView, first: bool) -> tuple[float, float]:
+        for paid in self._paid:
+            return paid.terms(stream, first, self._tokens_per_ms)
+        return -1.0, 0.0
+
+    def _ask_paid(
+        self, stream: StreamView, after: list[int], reach: float, limit: int, least: float
+    ) -> tuple[str, list[int], list[float]]:
+        paid = self._paid[0]
+        paid.aim(reach, self._tokens_per_ms)
+        draft = paid.propose(stream, after, limit)
+        if not draft.tokens:
+            return paid.name, [], []
+        return draft.source, draft.tokens, self._predict(stream, after, draft, least / reach)
+
+    def _heard(self, stream: StreamView, accepted: int | None) -> None:
+        self._paid[0].note(stream, accepted)
 
     def settle(
         self,
@@ -128,6 +202,12 @@ class Controller:
             opened.waiting.clear()
         elif opened.waiting:
             opened.settle(tokens, self.confidence, self.tallies)
+        if self._native is not None and (not draft.tokens or draft.credit is NATIVE):
+            best = _best_of(rows)
+            self._native.settle(stream, len(draft.tokens), accepted, tokens, best, self._heard)
+            for listener in self._listeners:
+                listener.observe(stream, tokens, rows)
+            return
         for drafter in self.drafters:
             drafter.observe(stream, tokens, rows)
 
@@ -151,24 +231,26 @@ class Controller:
             if left <= 0:
                 break
 
-    def _assemble(self, stream: StreamView, limit: int, considered: list[Candidate]) -> _Chain:
+    def _assemble(
+        self, stream: StreamView, limit: int, price: Price, considered: list[Candidate]
+    ) -> _Chain:
         """The best chain for a stream: the most promising drafter's, continued by whoever has
         something to say where it ends."""
         chain = _Chain()
         if limit <= 0 or not stream.tokens:
             return chain
         if self._text is not None:
-            self._text.least_reach = self.costs.least_reach
+            self._text.least_reach = price.least_reach
         asked = 0
         while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
             best: tuple[float, Drafter, Draft, list[float]] | None = None
             for drafter in self._free:
-                best = self._ask(drafter, stream, chain, limit, considered, best)
+                best = self._ask(drafter, stream, chain, limit, price, considered, best)
             reach = chain.reach[-1] if chain.reach else 1.0
             for paid in self._paid:
                 expected = best[0] * reach if best is not None else 0.0
                 if paid.gain(stream, reach, self._tokens_per_ms) > expected:
-                    best = self._ask(paid, stream, chain, limit, considered, best)
+                    best = self._ask(paid, stream, chain, limit, price, considered, best)
             if best is None:
                 break
             chain.add(best[1], best[2], best[3])
@@ -178,7 +260,7 @@ class Controller:
                     chain.cut(allowed)
                     if not allowed:
                         break
-            if chain.reach[-1] < self.costs.worth_asking:
+            if chain.reach[-1] < price.worth_asking:
                 break
             asked += 1
         return chain
@@ -189,6 +271,7 @@ class Controller:
         stream: StreamView,
         chain: _Chain,
         limit: int,
+        price: Price,
         considered: list[Candidate],
         best: tuple[float, Drafter, Draft, list[float]] | None,
     ) -> tuple[float, Drafter, Draft, list[float]] | None:
@@ -198,19 +281,12 @@ class Controller:
             return best
         probabilities = draft.probabilities
         if probabilities is None:
-            opened = self._open[stream.stream]
-            previous = chain.tokens[-1] if chain.tokens else stream.tokens[-1]
             reach = chain.reach[-1] if chain.reach else 1.0
-            probabilities = self.confidence.predict(
-                draft.source,
-                opened.scope,
-                previous,
-                draft.tokens,
-                draft.features,
-                self.costs.least_reach / reach,
-            )
-            opened.waiting.append(Proposal(draft, previous, list(chain.tokens), probabilities))
-        considered.append(Candidate(draft.source, draft.tokens, probabilities))
+            least = price.least_reach / reach
+            probabilities = self._predict(stream, list(chain.tokens), draft, least)
+        considered.append(
+            Candidate(draft.source, draft.tokens[: len(probabilities)], probabilities)
+        )
         expected, product = 0.0, 1.0
         for probability in probabilities:
             product *= probability
@@ -218,6 +294,23 @@ class Controller:
         if best is None or expected > best[0]:
             return expected, drafter, draft, probabilities
         return best
+
+
+def _usual(streams: Sequence[StreamView], room: int) -> bool:
+    """Whether the native planner has room for these, and knows all there is to them."""
+    if len(streams) > MOST_STREAMS or room > MOST_ROWS:
+        return False
+    return not [stream for stream in streams if stream.constraint is not None]
+
+
+def _best_of(rows: VerifiedRows | None) -> list[int] | None:
+    """The target's first choice at each row."""
+    if rows is None:
+        return None
+    if isinstance(rows, FirstChoices):
+        return rows.best
+    best: list[int] = rows.top[:, 0].tolist()
+    return best
 
 
 class _Chain:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -23,34 +25,46 @@ _REFRESH = 64
 _LOOKUP_MS = 0.03
 
 
+@dataclass(slots=True, eq=False)
+class Price:
+    """What the steps of so many streams cost."""
+
+    milliseconds: array[float]
+    """Of a step with ``streams`` + n rows, for n = 0 .. room."""
+    least_reach: float
+    """Reach below which no row can pay."""
+    worth_asking: float
+    """Reach below which one more look-up costs more than it can gain."""
+    address: int = field(init=False)
+    """Where the milliseconds lie, for the native planner."""
+
+    def __post_init__(self) -> None:
+        self.address = self.milliseconds.buffer_info()[0]
+
+
 class CostTable:
-    """Step costs as lists by row count, refreshed now and then while they are being measured."""
+    """Step costs by row count, refreshed now and then while they are being measured."""
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._tables: dict[tuple[int, int], tuple[list[float], float, float]] = {}
+        self._tables: dict[tuple[int, int], Price] = {}
         self._age = 0
-        self.least_reach = 0.0
-        """Reach below which no row can pay."""
-        self.worth_asking = 0.0
-        """Reach below which one more look-up costs more than it can gain."""
 
-    def for_step(self, streams: int, room: int, kv_tokens: int) -> list[float]:
-        """Milliseconds of a step with ``streams`` + n rows, for n = 0 .. room."""
+    def for_step(self, streams: int, room: int, kv_tokens: int) -> Price:
+        """What steps of ``streams`` streams with up to ``room`` drafted rows cost."""
         self._age += 1
         if self._age > _REFRESH:
             self._tables.clear()
             self._age = 0
         key = (streams, kv_tokens // _KV_STEP)
         known = self._tables.get(key)
-        if known is None or len(known[0]) <= room:
+        if known is None or len(known.milliseconds) <= room:
             known = self._tables[key] = self._measured(key, room)
-        table, self.least_reach, self.worth_asking = known
-        return table
+        return known
 
-    def _measured(self, key: tuple[int, int], room: int) -> tuple[list[float], float, float]:
+    def _measured(self, key: tuple[int, int], room: int) -> Price:
         streams, kv_tokens = key[0], key[1] * _KV_STEP + _KV_STEP // 2
-        table = [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)]
+        table = array("d", [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)])
         plain = table[0]
         slope = min(
             ((table[n] - plain) / n for n in (8, 16, 32, 63) if n < len(table)), default=0.0
@@ -58,7 +72,7 @@ class CostTable:
         # Streams compete for the rows of a step: what is unlikely will not be among them.
         crowded = 0.01 * streams if streams > 1 else 0.002
         least = max(crowded, 0.7 * slope / plain * streams)
-        return table, least, max(least, _LOOKUP_MS / plain)
+        return Price(table, least, max(least, _LOOKUP_MS / plain))
 
 
 def cut(

@@ -57,9 +57,11 @@ class StreamView:
         return self.since(max(0, len(self.tokens) - count))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Draft:
-    """Proposed tokens, with what is known of each: the features confidence is learned from."""
+    """Proposed tokens, with what is known of each: the features confidence is learned from.
+
+    Nobody changes one that was handed on (it is not frozen because that takes longer to make)."""
 
     source: str
     tokens: list[int]
@@ -103,6 +105,29 @@ class VerifiedRows:
 
     top_logprobs: Float32
     """Their log-probabilities at temperature 1, [R, K]; [R, 0] where they were not computed."""
+
+
+class FirstChoices(VerifiedRows):
+    """``VerifiedRows`` from lists, whose arrays are made only for a drafter that looks at them."""
+
+    def __init__(self, after: list[int], best: list[int]) -> None:
+        """``after``: the tokens that the rows fed; ``best``: the target's first choice at each."""
+        self.__dict__.update(fed=after, best=best)
+
+    fed: list[int]
+    best: list[int]
+
+    @property
+    def after(self) -> Int32:
+        return np.array(self.fed, np.int32)
+
+    @property
+    def top(self) -> Int32:
+        return np.array(self.best, np.int32)[:, None]
+
+    @property
+    def top_logprobs(self) -> Float32:
+        return np.zeros((len(self.best), 0), np.float32)
 
 
 class Drafter(Protocol):

@@ -43,7 +43,7 @@ class NativeMixture(Mixture):
     def __init__(self, index: PositionIndex, recycle: Recycle, library: TextLibrary) -> None:
         super().__init__(index, recycle)
         self._library = library
-        self._text = library.new()
+        self.handle = self._text = library.new()
         finalize(self, library.free, self._text)
         self._numbers(_WEIGHTS)[: len(PRIOR)] = PRIOR
         self._places = PlaceArrays(index)
@@ -51,6 +51,8 @@ class NativeMixture(Mixture):
         self._offsets: dict[tuple[str, str], int] = {}
         self._out = Drafted()
         self._native_streams: dict[int, _State] = {}
+        self.handles: dict[int, int] = {}
+        """By stream, its native side."""
         index.insert = self._insert
 
     def begin(self, stream: StreamView) -> None:
@@ -65,15 +67,16 @@ class NativeMixture(Mixture):
             self._offset("repository", stream.repository),
             stream.learn,
         )
-        self._attach()
+        self.attach()
         recent = tokens[-RECENT:]
         self._library.read(self._text, handle, recent.ctypes.data, len(recent))
         segment = self.positions.segment_of(stream)
         self._native_streams[stream.stream] = _State(handle, segment, segment.generation)
+        self.handles[stream.stream] = handle
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         state = self._native_streams[stream.stream]
-        self._attach()
+        self.attach()
         out = self._out
         drafted = array("i", after)
         address, count = drafted.buffer_info()
@@ -100,34 +103,59 @@ class NativeMixture(Mixture):
         )
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
-        state = self._native_streams[stream.stream]
-        self._attach()
+        self.attach()
         raw = array("i", tokens)
         address, count = raw.buffer_info()
-        done = 0
+        handle = self.ready_to_grow(stream)
+        self.grow(stream, address, 0, count)
+        self._library.observe(self._text, handle, address, count)
+        if stream.learn:
+            self.recycle.observe_rows(tokens, rows)
+
+    # For the native planner
+
+    def ready_to_grow(self, stream: StreamView) -> int:
+        """The native side of a stream whose tail is its own, if it has one."""
+        state = self._native_streams[stream.stream]
         if state.segment.generation != state.generation:
             # It was evicted or forgotten under the running stream: its tail is not its own now.
             self._library.tail(state.handle, -1, 0)
+        return state.handle
+
+    def grew(self, stream: StreamView, written: int) -> None:
+        """So many tokens were written behind the stream's tail."""
+        if written:
+            segment = self._native_streams[stream.stream].segment
+            segment.pieces[-1].stop += written
+            segment.length += written
+
+    def grow(self, stream: StreamView, address: int, done: int, count: int) -> None:
+        """Write the tokens [done, count) at ``address`` behind the stream's tail, giving it room
+        where there is none."""
+        state = self._native_streams[stream.stream]
         while done < count:
             written = self._library.append(
                 self._text, state.handle, address + 4 * done, count - done
             )
             if written:
-                state.segment.pieces[-1].stop += written
-                state.segment.length += written
+                self.grew(stream, written)
                 done += written
             else:
                 self.positions.index.grow(state.segment)
-                self._attach()
+                self.attach()
                 tail = self._places.pieces[state.segment.number][-1]
                 self._library.tail(state.handle, tail, state.segment.runs[-1].stop)
                 state.generation = state.segment.generation
-        self._library.observe(self._text, state.handle, address, count)
-        if stream.learn:
-            self.recycle.observe_rows(tokens, rows)
+
+    def credit(self, number: int, accepted: int) -> None:
+        """So many tokens from a segment were accepted."""
+        segment = self._places.segments[number]
+        if segment is not None:
+            segment.credit += accepted
 
     def end(self, stream: StreamView) -> None:
         state = self._native_streams.pop(stream.stream)
+        del self.handles[stream.stream]
         self._library.stream_free(state.handle)
         self.positions.end(stream)
 
@@ -186,7 +214,7 @@ class NativeMixture(Mixture):
         self._write_offset(self._offset(kind, value), learned)
 
     def _insert(self, start: int, size: int, skip: int) -> None:
-        self._attach()
+        self.attach()
         address = self.positions.index.tokens.ctypes.data + 4 * start
         self._library.insert(self._text, address, size, start, skip)
 
@@ -216,8 +244,8 @@ class NativeMixture(Mixture):
             number = self._offsets[key] = self._library.offset(self._text, cap)
         return number
 
-    def _attach(self) -> None:
-        """Hand over the arrays where one of them was replaced."""
+    def attach(self) -> None:
+        """Hand over the arrays where one of them was replaced; before every native call."""
         tables = self.positions.index.tables
         heads = [table.heads for table in tables]
         if not self._places.grown and all(map(is_, heads, self._attached)):

@@ -87,12 +87,20 @@ class Neural:
     def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
         """What asking now is expected to bring (``Worth.gain``); chains end where their next token
         would cost more than it brings."""
-        state = self._streams[stream.stream]
+        self.aim(reach, tokens_per_ms)
+        brought, cost = self.terms(stream, reach == 1.0, tokens_per_ms)
+        return reach * brought - cost
+
+    def aim(self, reach: float, tokens_per_ms: float) -> None:
+        """End the next chain where its next token would cost more than it brings."""
         self.least = max(0.02, min(0.9, self.token_ms * tokens_per_ms / reach))
+
+    def terms(self, stream: StreamView, first: bool, tokens_per_ms: float) -> tuple[float, float]:
+        """The two terms of ``gain`` where nothing was drafted yet (``Worth.terms``)."""
+        state = self._streams[stream.stream]
         behind = min(len(stream.tokens) - state.offset - state.good, _CONTEXT)
-        return self.worth.gain(
-            state.record, reach, tokens_per_ms, _FIRST_ASK * self.token_ms, behind * self.read_ms
-        )
+        ask_ms, read_ms = _FIRST_ASK * self.token_ms, behind * self.read_ms
+        return self.worth.terms(state.record, first, tokens_per_ms, ask_ms, read_ms)
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
         state = self._streams[stream.stream]

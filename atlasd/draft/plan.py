@@ -106,9 +106,22 @@ def reason(chosen: Chosen, lookahead: int, best: tuple[int, float, float] | None
     return f"one token more would lower the {rate:.0f} tokens/s expected"
 
 
+class Record(Protocol):
+    """Why a step was planned as it was."""
+
+    def foreseen(self, at: int, count: int) -> float:
+        """How many of the first ``count`` tokens of the ``at``-th stream's draft are expected to be
+        accepted."""
+        ...
+
+    def explain(self, stream: int) -> dict[str, object]:
+        """The decision about one stream as a JSON-ready dictionary."""
+        ...
+
+
 @dataclass(slots=True)
 class Plan:
     """Drafts for one step, parallel to the streams that were planned; empty drafts are plain."""
 
     drafts: list[Draft]
-    record: StepRecord = field(repr=False)
+    record: Record = field(repr=False)

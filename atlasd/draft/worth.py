@@ -54,17 +54,26 @@ class Worth:
         ``reach``: probability that the draft so far is accepted; ``ask_ms``: of an ask while
         nothing is known of it; ``read_ms``: what has to be read before the chain.
         """
-        if reach == 1.0:
-            self._decide(record)
+        brought, cost = self.terms(record, reach == 1.0, tokens_per_ms, ask_ms, read_ms)
+        return reach * brought - cost
+
+    def terms(
+        self, record: Record, first: bool, tokens_per_ms: float, ask_ms: float, read_ms: float
+    ) -> tuple[float, float]:
+        """Of ``gain``: accepted tokens where nothing comes before them (infinite where asking is
+        tried all the same), and the tokens that the time is worth. ``first``: of this step."""
+        if first:
+            if record.undecided:
+                self._decide(record)
             self._steps += 1
             if tokens_per_ms > 0.0:
                 self._saved_ms += PROBING / tokens_per_ms
         ask_ms = self.ask_ms or ask_ms
-        if self._saved_ms >= ask_ms + read_ms and self._steps >= _BETWEEN:
+        if self._steps >= _BETWEEN and self._saved_ms >= ask_ms + read_ms:
             self._saved_ms, self._steps = 0.0, 0
-            return float("inf")
+            return float("inf"), 0.0
         cost = ask_ms + read_ms / max(1.0, self._usual - record.asks)
-        return reach * record.brought - cost * tokens_per_ms
+        return record.brought, cost * tokens_per_ms
 
     def asked(self, record: Record, spent_ms: float) -> None:
         """An ask took so long."""

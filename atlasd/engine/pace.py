@@ -8,6 +8,10 @@ longer each time, and is back at once when a draft holds.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from atlasd.draft.drafter import StreamView
 
 BUDGET = 0.003
 """Share of a plain step's time that drafting in vain may take, wasted rows included."""
@@ -29,6 +33,48 @@ LONGEST_REST = 24
 
 SLOW, FAST = 1 / 4, 1 / 2
 """How quickly the running mean follows losses and gains."""
+
+
+SORTS = 256
+"""Sorts of streams that are told apart at a time."""
+
+
+@dataclass(slots=True, eq=False)
+class Mean:
+    """What drafting brings in streams of one sort."""
+
+    net_ms: float
+    """Running mean of what ``Pace.net_ms`` came to; below zero streams begin at rest."""
+    streams: int = 0
+
+    def turn(self) -> int:
+        """Which stream of its sort the next one is."""
+        self.streams += 1
+        return self.streams - 1
+
+
+class Usual:
+    """What drafting usually brings, by what is known of a stream before its first step: its
+    repository, its language and how freely it samples."""
+
+    def __init__(self) -> None:
+        self._all = Mean(0.0)
+        self._sorts: OrderedDict[tuple[str | None, str | None, int], Mean] = OrderedDict()
+
+    def of(self, stream: StreamView) -> Mean:
+        """The mean of streams like this one; a new sort begins with that of all."""
+        sort = stream.repository, stream.language, min(round(4 * stream.temperature), 8)
+        mean = self._sorts.get(sort)
+        if mean is None:
+            mean = self._sorts[sort] = Mean(self._all.net_ms)
+            if len(self._sorts) > SORTS:
+                self._sorts.popitem(last=False)
+        return mean
+
+    def follow(self, mean: Mean, net_ms: float) -> None:
+        """A step was planned in a stream of this sort."""
+        for one in (mean, self._all):
+            one.net_ms += (net_ms - one.net_ms) / 64
 
 
 class Pace:

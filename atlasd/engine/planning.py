@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from atlasd.draft.controller import Controller
-from atlasd.draft.drafter import EMPTY, VerifiedRows
-from atlasd.draft.plan import StepRecord
+from atlasd.draft.drafter import EMPTY, FirstChoices, VerifiedRows
+from atlasd.draft.plan import Record
 from atlasd.engine.batch import Part
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.deciding import Decided
-from atlasd.engine.pace import Pace
+from atlasd.engine.pace import Mean, Pace, Usual
 from atlasd.engine.streams import Stream
 from atlasd.models.decoder import Float32
 
@@ -30,6 +30,9 @@ MAX_ROWS = 64
 KEPT_STREAMS, KEPT_STEPS = 32, 256
 """Records that can be asked for by ``explain``: of so many streams, so many steps each."""
 
+KEPT_COSTS = 64
+"""Step costs that are looked up once."""
+
 PATIENCE = 3
 """After this many failures in a row drafting is switched off."""
 
@@ -38,6 +41,20 @@ RESTING: dict[str, object] = {
     "lookahead": 0,
     "reason": "drafting rests: in this stream it has cost more than it gained",
 }
+
+
+@dataclass(slots=True, eq=False)
+class _Drafted:
+    """What is kept of a running stream."""
+
+    pace: Pace
+    usual: Mean
+    """Of streams like it."""
+    records: deque[Record | None]
+    told: int = 0
+    """How many of its tokens the drafters know."""
+    spent_ms: float = 0.0
+    """What planning its last step took."""
 
 
 class Planning:
@@ -54,18 +71,15 @@ class Planning:
         self._now = (clock or StepClock()).own
         self._controller = controller
         self._costs = costs
-        self._usual_ms = 0.0
-        self._streams = 0
+        self._usual = Usual()
         self._failures = 0
-        self._paces: dict[int, Pace] = {}
-        self._told: dict[int, int] = {}
-        """By stream, how many of its tokens the drafters know."""
-        self._spent_ms: dict[int, float] = {}
-        self._records: OrderedDict[int, deque[StepRecord | None]] = OrderedDict()
+        self._drafted: dict[int, _Drafted] = {}
+        self._known_ms: dict[tuple[int, int], float] = {}
+        self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
 
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
-        due = [p for p in parts if p.logits and p.stream.drafting and self._due(p.stream.number)]
+        due = [part for part in parts if part.logits and part.stream.drafting and self._due(part)]
         if not due:
             return
         started = self._now()
@@ -80,7 +94,7 @@ class Planning:
         share = (self._now() - started) * 1e3 / len(due)
         for part in due:
             part.stream.stats.draft_ms += share
-            self._spent_ms[part.stream.number] = share
+            self._drafted[part.stream.number].spent_ms = share
 
     def settle(
         self,
@@ -91,17 +105,20 @@ class Planning:
         step_ms: float,
     ) -> None:
         """Tell the drafters what the target chose after ``part``; ``verified`` is in the stream."""
-        number, started = part.stream.number, self._now()
+        stream, started = part.stream, self._now()
+        kept = self._drafted.get(stream.number)
+        if kept is None:  # planned by the one before this
+            return
         try:
             rows = _told_by(part, accepted, verified, logits)
-            self._controller.settle(part.stream.view, part.draft, accepted, verified, rows, step_ms)
+            self._controller.settle(stream.view, part.draft, accepted, verified, rows, step_ms)
         except Exception:
             self._failed("learning from a step")
-        self._told[number] = len(part.stream.tokens)
+        kept.told = len(stream.view.tokens)
         learned_ms = (self._now() - started) * 1e3
-        part.stream.stats.draft_ms += learned_ms
+        stream.stats.draft_ms += learned_ms
         if self._costs is not None:
-            self._keep_pace(part, accepted, self._spent_ms.get(number, 0.0) + learned_ms)
+            self._keep_pace(kept, part, accepted, kept.spent_ms + learned_ms)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -112,8 +129,7 @@ class Planning:
                 self._controller.end(stream.view)
             except Exception:
                 self._failed("ending a stream")
-        for kept in (self._paces, self._told, self._spent_ms):
-            kept.pop(stream.number, None)
+        self._drafted.pop(stream.number, None)
 
     def explain(self, number: int) -> list[dict[str, object]]:
         """The kept steps of a stream, oldest first."""
@@ -123,20 +139,25 @@ class Planning:
     def _begin(self, stream: Stream) -> None:
         if not stream.begun:
             stream.begun = True
-            self._told[stream.number] = len(stream.tokens)
+            self._drafted[stream.number].told = len(stream.tokens)
             self._controller.begin(stream.view)
 
-    def _due(self, number: int) -> bool:
-        if self._costs is None:
+    def _due(self, part: Part) -> bool:
+        kept = self._drafted.get(part.stream.number)
+        if kept is None:
+            kept = self._drafted[part.stream.number] = self._first(part.stream)
+        if self._costs is None or kept.pace.due():
             return True
-        pace = self._paces.get(number)
-        if pace is None:
-            pace = self._paces[number] = Pace(self._usual_ms, self._streams)
-            self._streams += 1
-        if pace.due():
-            return True
-        self._keep(number, None)
+        kept.records.append(None)
         return False
+
+    def _first(self, stream: Stream) -> _Drafted:
+        """A stream is met for the first time, or drafting was off and on again."""
+        usual = self._usual.of(stream.view)
+        records = self._records[stream.number] = deque[Record | None](maxlen=KEPT_STEPS)
+        if len(self._records) > KEPT_STREAMS:
+            self._records.popitem(last=False)
+        return _Drafted(Pace(usual.net_ms, usual.turn()), usual, records)
 
     def _plan(self, parts: list[Part]) -> None:
         for part in parts:
@@ -151,32 +172,34 @@ class Planning:
             if draft.tokens:
                 part.give(draft)
                 part.stream.stats.foreseen += plan.record.foreseen(index, len(draft.tokens))
-            self._keep(part.stream.number, plan.record)
+            self._drafted[part.stream.number].records.append(plan.record)
 
     def _catch_up(self, stream: Stream) -> None:
         """Tell the drafters of tokens that were decoded while they rested."""
-        told = self._told[stream.number]
-        if told < len(stream.tokens):
-            self._told[stream.number] = len(stream.tokens)
-            unknown = stream.tokens[told:]
+        kept, length = self._drafted[stream.number], len(stream.view.tokens)
+        if kept.told < length:
+            unknown = stream.view.tokens[kept.told :]
+            kept.told = length
             self._controller.settle(stream.view, EMPTY, 0, unknown, None, 0.0)
 
-    def _keep_pace(self, part: Part, accepted: int, spent_ms: float) -> None:
-        assert self._costs is not None
-        kv_tokens = part.stream.fed
-        plain_ms = self._costs.ms(part.pending, kv_tokens)
-        more_ms = self._costs.ms(part.rows, kv_tokens) - plain_ms if part.draft.tokens else 0.0
-        pace = self._paces[part.stream.number]
-        pace.settled(accepted * plain_ms - more_ms, spent_ms, plain_ms)
-        self._usual_ms += (pace.net_ms - self._usual_ms) / 64
+    def _keep_pace(self, kept: _Drafted, part: Part, accepted: int, spent_ms: float) -> None:
+        plain_ms = self._ms(part.pending, part.stream.fed)
+        gained_ms = 0.0
+        if part.draft.tokens:
+            gained_ms = (accepted + 1) * plain_ms - self._ms(part.rows, part.stream.fed)
+        kept.pace.settled(gained_ms, spent_ms, plain_ms)
+        self._usual.follow(kept.usual, kept.pace.net_ms)
 
-    def _keep(self, number: int, record: StepRecord | None) -> None:
-        records = self._records.get(number)
-        if records is None:
-            records = self._records[number] = deque(maxlen=KEPT_STEPS)
-            if len(self._records) > KEPT_STREAMS:
-                self._records.popitem(last=False)
-        records.append(record)
+    def _ms(self, rows: int, kv_tokens: int) -> float:
+        """What a step costs; looked up now and then."""
+        key = rows, kv_tokens >> 9
+        known = self._known_ms.get(key)
+        if known is None:
+            assert self._costs is not None
+            if len(self._known_ms) >= KEPT_COSTS:
+                self._known_ms.clear()
+            known = self._known_ms[key] = self._costs.ms(rows, kv_tokens)
+        return known
 
     def _failed(self, doing: str) -> None:
         self._failures += 1
@@ -191,12 +214,13 @@ def _told_by(
 ) -> VerifiedRows | None:
     """The target's first choice at every row, where the verified tokens do not say it all: behind
     a rejection, and where the target samples."""
+    sampler = part.stream.sampler
     rejected = len(logits) > len(verified) > accepted
     if not rejected and (part.stream.view.temperature == 0.0 or len(logits) < 2):
         return None
     after = [part.stream.tokens[-1 - len(verified)], *part.draft.tokens]
     if isinstance(logits, Decided):
         top = logits.top[:, :1].copy()
-    else:
-        top = logits.argmax(axis=1).astype(np.int32)[:, None]
-    return VerifiedRows(np.array(after, np.int32), top, np.zeros((len(top), 0), np.float32))
+        return VerifiedRows(np.array(after, np.int32), top, np.zeros((len(top), 0), np.float32))
+    best = sampler.best if len(sampler.best) == len(logits) else logits.argmax(axis=1).tolist()
+    return FirstChoices(after, best)

@@ -74,6 +74,8 @@ class Sampler:
         self._seen = {t for t in prompt if 0 <= t < vocab_size} if self._repeats else set()
         self._output: dict[int, int] = {}
         self._outputs = 0
+        self.best: list[int] = []
+        """The likeliest token of each row in the last ``match``; empty where not all were known."""
         self._adjusts = bool(sampling.logit_bias) or self._repeats or self._counts
         self._filters = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         self.plain = sampling.temperature == 0.0 and not self._adjusts
@@ -95,12 +97,25 @@ class Sampler:
         """The target's tokens for rows of logits [1 + len(draft), vocab], up to and including the
         first that differs from the draft."""
         if self.plain:
-            return _match_greedy(logits, draft)
+            return self._match_greedy(logits, draft)
+        self.best = []
         chosen: list[int] = []
         for row, drafted in zip(logits, [*draft, -1], strict=True):
             chosen.append(self._row(row, draft[: len(chosen)]))
             if chosen[-1] != drafted:
                 break
+        return chosen
+
+    def _match_greedy(self, logits: Float32, draft: Sequence[int]) -> list[int]:
+        if len(logits) == 1:  # a plain step: as quick as can be
+            row = logits[0]
+            chosen = [int(row.argmax())]
+            self.best = chosen
+        else:
+            best: list[int] = logits.argmax(axis=1).tolist()
+            self.best = best
+            chosen = best[: agreeing(best, draft) + 1]
+        _refuse_nan(float(logits[len(chosen) - 1, chosen[-1]]))
         return chosen
 
     def accept(self, tokens: Sequence[int]) -> None:
@@ -223,15 +238,14 @@ def top_choices(
     return ids, (np.take_along_axis(values, order, axis=1) - totals).astype(np.float32)
 
 
-def _match_greedy(logits: Float32, draft: Sequence[int]) -> list[int]:
-    best = logits.argmax(axis=1)
-    chosen: list[int] = best.tolist()
-    for index, token in enumerate(draft):
-        if chosen[index] != token:
-            del chosen[index + 1 :]
+def agreeing(chosen: Sequence[int], draft: Sequence[int]) -> int:
+    """How many leading tokens of a draft are the chosen ones."""
+    count = 0
+    for one, other in zip(chosen, draft, strict=False):
+        if one != other:
             break
-    _refuse_nan(float(logits[len(chosen) - 1, chosen[-1]]))
-    return chosen
+        count += 1
+    return count
 
 
 def _refuse_nan(best: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from atlasd.draft.drafter import StreamView
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
-from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, Pace
+from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, SORTS, Pace, Usual
 
 
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
@@ -75,3 +76,27 @@ def test_calibrations_are_of_one_model_loaded_in_one_way():
     }
     assert len(keys) == 3
     assert calibration_key("a", "bf16") in keys
+
+
+def stream_of(repository: str, temperature: float) -> StreamView:
+    return StreamView(1, [1, 2], 2, repository, "python", temperature=temperature)
+
+
+def test_streams_that_sample_freely_begin_at_rest_and_others_do_not():
+    usual = Usual()
+    free, greedy = usual.of(stream_of("r", 1.2)), usual.of(stream_of("r", 0.0))
+    for _ in range(40):
+        usual.follow(free, -0.1)
+        usual.follow(greedy, 0.4)
+    assert usual.of(stream_of("r", 1.2)).net_ms < 0 < usual.of(stream_of("r", 0.0)).net_ms
+    # Of another repository nothing is known: it begins with what holds for all.
+    assert usual.of(stream_of("s", 0.0)).net_ms > 0
+    assert [usual.of(stream_of("s", 0.0)).turn() for _ in range(3)] == [0, 1, 2]
+
+
+def test_sorts_of_streams_are_forgotten_in_time():
+    usual = Usual()
+    usual.of(stream_of("first", 0.0)).net_ms = -9.0
+    for number in range(SORTS):
+        usual.of(stream_of(str(number), 0.0))
+    assert usual.of(stream_of("first", 0.0)).net_ms == 0.0

@@ -14,6 +14,7 @@ constexpr int kOrder[kOrders] = {3, 6, 12, 24};
 constexpr int kMaxMatch = 64;
 constexpr int kFeatures = 5;
 constexpr int kMaxDraft = 64;
+constexpr int kContinuations = 3;  // of a chain, by another proposal
 
 // Arrays that Python owns; handed over again whenever one of them is replaced.
 struct Arrays {
@@ -110,14 +111,31 @@ struct Drafted {
   int32_t count;
   int32_t segment;  // to be credited, or -1
   int32_t tokens[kMaxDraft];
-  int32_t from_place[kMaxDraft];  // 1: positions leads, 0: recycle
   double probability[kMaxDraft];
-  int32_t features[kMaxDraft][kFeatures];
+  uint8_t from_place[kMaxDraft];  // 1: positions leads, 0: recycle
+  uint8_t features[kMaxDraft][kFeatures];
 };
 
 struct Proposal {
   int32_t previous = 0, at = 0, learned = 0;
   Drafted drafted;
+};
+
+// A draft under assembly, and what was considered for it: see plan.h.
+struct Assembly {
+  struct Candidate {
+    int32_t source, taken, begin, count, segment;
+  };
+  std::vector<int32_t> tokens;
+  std::vector<double> confidence, reach;
+  std::vector<uint8_t> origin;  // of each token: 0 recycle, 1 positions, 2 + n the n-th paid source
+  std::vector<Candidate> candidates;  // those taken, in their order, make up the tokens
+  std::vector<int32_t> considered;    // tokens of all candidates
+  std::vector<double> considered_confidence;
+  int32_t asked = 0;
+  int32_t best = -1;  // candidate that leads in this round
+  double best_expected = 0.0;
+  void clear();
 };
 
 struct Stream {
@@ -133,6 +151,7 @@ struct Stream {
   std::vector<Vote> votes;
   std::vector<Applied> applied;
   std::vector<Proposal> open;
+  Assembly assembly;
 };
 
 struct Counters {
@@ -143,8 +162,8 @@ class Confidence {
  public:
   Confidence();
   double probability(const Stream& stream, int32_t previous, int32_t token,
-                     const int32_t* features) const;
-  void learn(Stream& stream, int32_t previous, int32_t token, const int32_t* features, bool held);
+                     const uint8_t* features) const;
+  void learn(Stream& stream, int32_t previous, int32_t token, const uint8_t* features, bool held);
   std::vector<double> weights, information;
   Offset bias;
   std::vector<Offset> offsets;
@@ -172,6 +191,9 @@ class Text {
   void read(Stream& stream, const int32_t* tokens, int32_t count);
   // Learns from verified tokens; they are appended by then.
   void observe(Stream& stream, const int32_t* tokens, int32_t count);
+  // The target's first choices `best` at `rows` rows that fed `after`; `tokens` were verified.
+  void recycle_rows(const int32_t* after, const int32_t* best, int32_t rows,
+                    const int32_t* tokens, int32_t count);
 
  private:
   struct Context {
@@ -198,6 +220,12 @@ class Text {
   bool settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count);
   void context_after(const Stream& stream, const int32_t* after, int32_t count, Context& context);
 
+  // Kept between calls, which are too short for allocating.
+  std::vector<const Place*> alive_;
+  std::vector<const Rule*> rules_applied_;
+  std::vector<Vote> votes_;
+  std::vector<std::pair<int32_t, double>> behind_;
+  std::vector<int32_t> path_;
   std::vector<int32_t> scratch_tokens_;
   std::vector<uint64_t> scratch_hash_;
   std::vector<uint32_t> slots_;

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_double, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_double, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache
 from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 5
+VERSION = 6
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -56,9 +56,9 @@ class Drafted(ctypes.Structure):
         ("count", c_int32),
         ("segment", c_int32),
         ("tokens", c_int32 * MAX_DRAFT),
-        ("from_place", c_int32 * MAX_DRAFT),
         ("probability", c_double * MAX_DRAFT),
-        ("features", (c_int32 * FEATURES) * MAX_DRAFT),
+        ("from_place", c_uint8 * MAX_DRAFT),
+        ("features", (c_uint8 * FEATURES) * MAX_DRAFT),
     ]
 
 

@@ -13,6 +13,7 @@ constexpr int kPlaceKinds = 1024;
 constexpr double kDoubt = 3.0;  // what a rule has to prove
 constexpr int kRelookups = 3;
 constexpr int kPairBits = 19;
+constexpr int kRejected = 8;  // rows behind a rejection that are learned from
 constexpr int kUsual = 16, kTableKinds = 24;  // votes of a table: latest or usual, by count
 constexpr uint64_t kMultiplier = 0x9E3779B1ull;
 constexpr uint64_t kApart = 0x85EBCA6Bull;
@@ -118,7 +119,7 @@ Confidence::Confidence()
 }
 
 double Confidence::probability(const Stream& stream, int32_t previous, int32_t token,
-                               const int32_t* features) const {
+                               const uint8_t* features) const {
   double z = bias.value + offsets[stream.language_offset].value +
              offsets[stream.repository_offset].value + stream.offset.value;
   z = z + weights[kFeatures * kBuckets + token % kHashed];
@@ -128,7 +129,7 @@ double Confidence::probability(const Stream& stream, int32_t previous, int32_t t
   return p < kFloor ? kFloor : p;
 }
 
-void Confidence::learn(Stream& stream, int32_t previous, int32_t token, const int32_t* features,
+void Confidence::learn(Stream& stream, int32_t previous, int32_t token, const uint8_t* features,
                        bool held) {
   int32_t index[kFeatures + 2] = {kFeatures * kBuckets + token % kHashed,
                                   kFeatures * kBuckets + kHashed + previous % kHashed};
@@ -207,23 +208,27 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   out.count = 0;
   out.segment = -1;
   limit = std::min(limit, int32_t(kMaxDraft));
-  std::vector<int32_t> tail(stream.tokens.end() - std::min<size_t>(2, stream.tokens.size()),
-                            stream.tokens.end());
-  tail.insert(tail.end(), after, after + after_count);
-  if (tail.size() < 2) return;
+  const auto last = [&](int32_t back) {  // the token so far behind the end
+    return back <= after_count ? after[after_count - back]
+                               : stream.tokens[stream.tokens.size() + after_count - back];
+  };
+  if (stream.tokens.size() + after_count < 2) return;
+  int32_t one = last(2), two = last(1);
+  const int32_t previous = two;
   Context context;
   context_after(stream, after, after_count, context);
   std::vector<Place>& found = after_count ? more_ : stream.offered;
   static const std::vector<Pointer> none;
   places(stream, context, after_count ? none : stream.pointers, limit, found);
-  std::vector<const Place*> alive;
+  std::vector<const Place*>& alive = alive_;
+  alive.clear();
   for (const Place& place : found) alive.push_back(&place);
-  std::vector<const Rule*> applied;  // parallel to alive, before the choice
+  std::vector<const Rule*>& applied = rules_applied_;  // parallel to alive, before the choice
   rewritten_.clear();
-  std::vector<Vote> votes;
-  std::vector<std::pair<int32_t, double>> behind;
-  std::vector<int32_t> path(after, after + after_count);
-  int32_t one = tail[tail.size() - 2], two = tail.back();
+  std::vector<Vote>& votes = votes_;
+  std::vector<std::pair<int32_t, double>>& behind = behind_;
+  std::vector<int32_t>& path = path_;
+  path.assign(after, after + after_count);
   Line line = stream.line;
   for (int32_t i = 0; i < after_count; i++) push(line, after[i]);
   int32_t diverged = 0, lookups = 0, since = 0;
@@ -305,7 +310,7 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
       age = std::min(15, bit_length(clock - arrays.segment_updated[lead->segment]));
       if (depth == 0) out.segment = lead->segment;
     }
-    int32_t* features = out.features[depth];
+    uint8_t* features = out.features[depth];
     features[0] = level + 32 * (lead != nullptr);
     features[1] = match * 16 + std::min(agree, 3) * 4 + std::min(int32_t(behind.size()) - 1, 3);
     features[2] = kind * 4 + std::min(diverged, 3);
@@ -332,7 +337,7 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   }
   if (out.count && !after_count) {
     Proposal& proposal = stream.open.emplace_back();
-    proposal.previous = tail.back();
+    proposal.previous = previous;
     proposal.drafted = out;
   }
 }
@@ -442,10 +447,13 @@ void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
   stream.votes.clear();
   stream.applied.clear();
   // Of those still right the oldest stays open, so that long lookaheads are scored too.
-  std::vector<Proposal> kept;
+  bool kept = false;
   for (Proposal& proposal : stream.open)
-    if (settle(stream, proposal, tokens, count) && kept.empty()) kept.push_back(proposal);
-  stream.open.swap(kept);
+    if (settle(stream, proposal, tokens, count) && !kept) {
+      if (&proposal != &stream.open.front()) stream.open.front() = proposal;
+      kept = true;
+    }
+  stream.open.resize(kept);
   follow(stream, tokens, count);
   stream.offered.clear();
   const int32_t size = int32_t(stream.tokens.size());
@@ -455,6 +463,39 @@ void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
     if (stream.learn && at && arrays.ends_line)
       note_line(stream.line, stream.tokens[at - 1], token);
     push(stream.line, token);
+  }
+}
+
+void Text::recycle_rows(const int32_t* after, const int32_t* best, int32_t rows,
+                        const int32_t* tokens, int32_t count) {
+  const auto vote = [](int32_t* usual, uint8_t* times, int64_t context, int32_t token) {
+    if (usual[context] == token) {
+      if (times[context] < 255) times[context]++;
+    } else if (times[context] == 0) {
+      usual[context] = token;
+      times[context] = 1;
+    } else {
+      times[context]--;
+    }
+  };
+  for (int32_t at = 1; at < std::min(count, rows); at++) {
+    if (best[at] == tokens[at]) continue;
+    const PairSlot pair = pair_slot(after[at - 1], after[at]);
+    for (int twice = 0; twice < 2; twice++) {  // one against the vote of what was drawn
+      if (arrays.pair_tag[pair.slot] == pair.tag)
+        vote(arrays.pair_usual, arrays.pair_count, pair.slot, best[at]);
+      vote(arrays.single_usual, arrays.single_count, after[at], best[at]);
+    }
+  }
+  for (int32_t at = count; at < std::min(rows, count + kRejected); at++) {
+    arrays.single_latest[after[at]] = best[at];
+    if (at < 1) continue;
+    const PairSlot pair = pair_slot(after[at - 1], after[at]);
+    if (arrays.pair_tag[pair.slot] != pair.tag && !arrays.pair_count[pair.slot]) {
+      arrays.pair_tag[pair.slot] = pair.tag;
+      arrays.pair_usual[pair.slot] = -1;
+    }
+    if (arrays.pair_tag[pair.slot] == pair.tag) arrays.pair_latest[pair.slot] = best[at];
   }
 }
 
