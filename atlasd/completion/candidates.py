@@ -36,6 +36,22 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A cursor in a file of a repository. ``path`` is relative to the root."""
+
+    repository: Repository
+    path: str
+    prefix: str
+    suffix: str
+    language: Language
+
+    @property
+    def line(self) -> str:
+        """The cursor's line, left of it."""
+        return self.prefix[self.prefix.rfind("\n") + 1 :]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A piece of another file and how much it promises. ``line`` is where it begins."""
 
@@ -56,25 +72,25 @@ class Candidates:
         self._fresh_s = fresh_s
         self._answers: dict[Hashable, tuple[float, Any]] = {}
 
-    def find(
-        self, repository: Repository, path: str, prefix: str, suffix: str, language: Language
-    ) -> list[Candidate]:
+    def find(self, spot: Spot) -> list[Candidate]:
         """All that could be shown for a cursor; the scores of the kinds overlap on purpose."""
+        repository, prefix, suffix = spot.repository, spot.prefix, spot.suffix
+        language = spot.language
         near = identifiers(prefix[-NEAR:], language)
-        line = identifiers(prefix[prefix.rfind("\n") + 1 :], language)
+        line = identifiers(spot.line, language)
         _, names = imported(prefix[:20_000], language)
         used = set(near)
         called_for = list(dict.fromkeys([*line, *(n for n in names if n in used), *near]))
         own = {*_DEFINES.findall(prefix[-20_000:]), *_DEFINES.findall(suffix[:10_000])}
         foreign = [name for name in called_for if name not in own][:MOST_NAMES]
-        found = self._definitions(repository, path, foreign, line, names)
+        found = self._definitions(spot, foreign, line, names)
         wanted = frozenset(called_for[:24]) | frozenset(identifiers(suffix[:NEAR], language)[:16])
         for age, edit in enumerate(repository.recent(limit=6)):
-            if edit.path != path:
+            if edit.path != spot.path:
                 found += _best_chunks(edit.path, edit.text, wanted, 1.6 - age * 0.1)
         alike = self._asked(
-            (str(repository.root), path, "similar"),
-            lambda: repository.similar(called_for[:24], exclude=[path], limit=3),
+            (str(repository.root), spot.path, "similar"),
+            lambda: repository.similar(called_for[:24], exclude=[spot.path], limit=3),
         )
         for other, score in alike:
             text = repository.text(other)
@@ -86,20 +102,15 @@ class Candidates:
         self._answers.clear()
 
     def _definitions(
-        self,
-        repository: Repository,
-        path: str,
-        names: list[str],
-        line: list[str],
-        imports: list[str],
+        self, spot: Spot, names: list[str], line: list[str], imports: list[str]
     ) -> list[Candidate]:
         found: list[Candidate] = []
         for rank, name in enumerate(names):
             defined = self._asked(
-                (str(repository.root), name), partial(repository.defining, [name], 8)
+                (str(spot.repository.root), name), partial(spot.repository.defining, [name], 8)
             )
             homes = {definition.path for definition in defined}
-            if not 0 < len(homes) <= MOST_HOMES or path in homes:
+            if not 0 < len(homes) <= MOST_HOMES or spot.path in homes:
                 continue
             bonus = 1.0 if name in line else 0.5 if name in imports else 0.0
             found += [_candidate(each, 2.0 + bonus - rank / 48) for each in defined[:2]]

@@ -8,8 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from atlasd.completion.candidates import FRESH_S, Candidate, Candidates
-from atlasd.completion.languages import Language
+from atlasd.completion.candidates import FRESH_S, Candidate, Candidates, Spot
 from atlasd.completion.ports import Repository
 from atlasd.completion.request import Piece
 
@@ -40,27 +39,19 @@ class Context:
         self._candidates = Candidates(fresh_s)
         self._documents: OrderedDict[tuple[str, str], _Held] = OrderedDict()
 
-    def gather(
-        self,
-        repository: Repository,
-        path: str,
-        prefix: str,
-        suffix: str,
-        language: Language,
-        characters: int,
-    ) -> tuple[Piece, ...]:
-        """Pieces of at most so many characters together. ``path`` is relative to the repository.
+    def gather(self, spot: Spot, characters: int) -> tuple[Piece, ...]:
+        """Pieces of at most so many characters together.
 
         While the cursor stays on its line, and nothing new is called on it, the answer stays the
         same; afterwards pieces that are still called for keep their places and new ones come
         behind them.
         """
-        key = (str(repository.root), path)
+        key = (str(spot.repository.root), spot.path)
         held = self._documents.get(key)
-        line = prefix.count("\n")
-        called = frozenset(_CALLED.findall(prefix[prefix.rfind("\n") + 1 :]))
+        line = spot.prefix.count("\n")
+        called = frozenset(_CALLED.findall(spot.line))
         if held is None or held.line != line or not called <= held.called:
-            held = self._choose(repository, path, prefix, suffix, language, characters, held)
+            held = self._choose(spot, characters, held)
             held.line, held.called = line, called
             self._documents[key] = held
             while len(self._documents) > HELD_DOCUMENTS:
@@ -72,17 +63,8 @@ class Context:
         self._documents.clear()
         self._candidates.clear()
 
-    def _choose(
-        self,
-        repository: Repository,
-        path: str,
-        prefix: str,
-        suffix: str,
-        language: Language,
-        characters: int,
-        held: _Held | None,
-    ) -> _Held:
-        found = self._candidates.find(repository, path, prefix, suffix, language)
+    def _choose(self, spot: Spot, characters: int, held: _Held | None) -> _Held:
+        found = self._candidates.find(spot)
         best: dict[tuple[str, int], Candidate] = {}
         for candidate in found:
             known = best.get(candidate.place)
@@ -94,7 +76,11 @@ class Context:
             if shown.place in best:
                 new = best[shown.place]
                 best[shown.place] = replace(new, score=new.score * HOLD)
-            elif held and held.idle.get(shown.place, 0) < PATIENCE and _stands(repository, shown):
+            elif (
+                held
+                and held.idle.get(shown.place, 0) < PATIENCE
+                and _stands(spot.repository, shown)
+            ):
                 best[shown.place] = shown
                 idle[shown.place] = held.idle.get(shown.place, 0) + 1
         chosen = _fitting(best.values(), characters)

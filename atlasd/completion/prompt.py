@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from atlasd.completion.budget import Budget
+from atlasd.completion.candidates import Spot
 from atlasd.completion.context import Context
 from atlasd.completion.languages import Language, language_of
 from atlasd.completion.ports import Repository, TextTokenizer, Workspace
@@ -56,7 +57,11 @@ class PromptBuilder:
         language = language_of(request.language, request.path)
         repository, path = self._locate(request)
         budget = self._budget(request.max_tokens)
-        pieces = self._pieces(request, repository, path, language, budget)
+        trusted = request.trusted and (repository is None or repository.trusted)
+        spot = None
+        if trusted and request.gather and repository is not None and path is not None:
+            spot = Spot(repository, path, request.prefix, request.suffix, language)
+        pieces = self._pieces(request.pieces, spot, budget)
         pieces, spent = self._fitting(pieces, budget // 2)
         suffix = self._suffix(request.suffix, int(budget * SUFFIX_SHARE))
         spent += len(self._tokenizer.encode(suffix))
@@ -69,7 +74,6 @@ class PromptBuilder:
             repository=repository.name if repository else None,
             pieces=pieces,
         )
-        trusted = request.trusted and (repository is None or repository.trusted)
         root = str(repository.root) if repository else request.repository
         return Built(self.template.prompt(around), language, root, trusted)
 
@@ -97,25 +101,16 @@ class PromptBuilder:
         return repository, path.name if path.is_absolute() else str(path)
 
     def _pieces(
-        self,
-        request: CompletionRequest,
-        repository: Repository | None,
-        path: str | None,
-        language: Language,
-        budget: int,
+        self, given: tuple[Piece, ...], spot: Spot | None, budget: int
     ) -> tuple[Piece, ...]:
+        """What the client brings, then what its repository has for the spot."""
         characters = int(budget * CONTEXT_SHARE * CHARACTERS_PER_TOKEN)
         brought = []
-        for piece in request.pieces:
+        for piece in given:
             if (size := len(piece.text) + len(piece.path)) <= characters:
                 brought.append(piece)
                 characters -= size
-        readable = request.gather and request.trusted and repository and repository.trusted
-        if not readable or repository is None or path is None:
-            return tuple(brought)
-        found = self._context.gather(
-            repository, path, request.prefix, request.suffix, language, characters
-        )
+        found = self._context.gather(spot, characters) if spot else ()
         known = {piece.text.strip() for piece in brought}
         return (*brought, *(piece for piece in found if piece.text.strip() not in known))
 

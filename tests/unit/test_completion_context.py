@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atlasd.completion.candidates import Spot
 from atlasd.completion.context import Context
 from atlasd.completion.languages import PYTHON
 from tests.unit.prompting import (
@@ -14,7 +15,7 @@ from tests.unit.prompting import (
 
 
 def gather(context: Context, repository: Repository, prefix: str, room: int = 4000) -> list[str]:
-    found = context.gather(repository, "main.py", prefix, "", PYTHON, room)
+    found = context.gather(Spot(repository, "main.py", prefix, "", PYTHON), room)
     return [piece.path for piece in found]
 
 
@@ -65,8 +66,8 @@ def test_a_definition_that_changed_is_shown_as_it_is_now() -> None:
     gather(context, repository, "x = load_shapes(1)\n")
     changed = "def load_shapes(path, strict=True): ...\n"
     repository.definitions[0].text = repository.texts["io.py"] = changed
-    found = context.gather(repository, "main.py", "x = load_shapes(1)\n\n", "", PYTHON, 4000)
-    assert [piece.text for piece in found] == [changed]
+    spot = Spot(repository, "main.py", "x = load_shapes(1)\n\n", "", PYTHON)
+    assert [piece.text for piece in context.gather(spot, 4000)] == [changed]
 
 
 def test_the_same_text_is_shown_once_and_the_file_itself_never() -> None:
@@ -80,7 +81,6 @@ def test_the_same_text_is_shown_once_and_the_file_itself_never() -> None:
 
 def test_pieces_stay_within_their_room() -> None:
     repository = a_repository()
-    found = Context().gather(
-        repository, "main.py", "load_shapes(self.value_1, self.value_2)\n", "", PYTHON, 300
-    )
+    prefix = "load_shapes(self.value_1, self.value_2)\n"
+    found = Context().gather(Spot(repository, "main.py", prefix, "", PYTHON), 300)
     assert sum(len(piece.text) for piece in found) <= 300
