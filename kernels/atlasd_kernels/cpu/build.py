@@ -79,13 +79,15 @@ def build(
     *,
     sanitize: bool = False,
     emulate: bool = False,
+    offer: bool = False,
     verbose: bool = False,
     keep: Path | None = None,
 ) -> Path:
     """Compile all files in parallel and link them as ``target``, which is replaced atomically.
 
     ``keep`` is a folder of compiled files: those whose text and flags are the same are reused.
-    ``emulate`` puts a scalar model in the place of AMX, for tests on other processors.
+    For tests on processors without AMX, ``emulate`` puts a scalar model in its place, and ``offer``
+    makes the library take its instructions for granted.
     """
     cxx = compiler()
     if cxx is None:
@@ -98,8 +100,9 @@ def build(
             command += ["-DATLASD_X86"] if is_x86() else []
             stem = source.stem
             if source.name in ("isa_amx.cpp", "processor.cpp"):
-                command += ["-DATLASD_AMX"] * amx + ["-DATLASD_EMULATE_TILES"] * emulate
-                stem = "emulated_" * emulate + stem
+                offered = emulate or (offer and source.name == "processor.cpp")
+                command += ["-DATLASD_AMX"] * amx + ["-DATLASD_EMULATE_TILES"] * offered
+                stem = "emulated_" * offered + stem
             command += ISA_FLAGS.get(source.name, "").split()
             # Not by where the file lies: a copy of the tree compiles to the same.
             key = hashlib.sha256(f"{command} {text_of(source, set())}".encode()).hexdigest()

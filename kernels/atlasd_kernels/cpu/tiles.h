@@ -21,16 +21,17 @@ static_assert(sizeof(TileShapes) == 64, "the processor reads 64 bytes");
 #ifndef ATLASD_EMULATE_TILES
 #include <immintrin.h>
 
-// Register numbers become part of the instruction's text: macros, not functions. GCC 12 does not
-// know that a tile load reads memory, and would move or drop the stores before it.
-#define tile_shapes(shapes) _tile_loadconfig(shapes)
+// Register numbers become part of the instruction's text: macros, not functions. What is read from
+// memory is said here: GCC 12's own intrinsics name eight bytes of the shapes, and none of what a
+// tile is loaded from, so that it may drop or move the stores before them.
+#define tile_shapes(shapes) asm volatile("ldtilecfg %0" : : "m"(*(shapes)))
 #define tile_release() _tile_release()
 #define tile_zero(t) _tile_zero(t)
-#define tile_load(t, base, stride)        \
-  do {                                    \
-    asm volatile("" : : : "memory");      \
-    _tile_loadd(t, base, stride);         \
-  } while (0)
+#define tile_load(t, base, stride)                        \
+  asm volatile("tileloadd (%0,%1,1), %%tmm" #t            \
+               :                                          \
+               : "r"(base), "r"(static_cast<long>(stride)) \
+               : "memory")
 #define tile_store(t, base, stride) _tile_stored(t, base, stride)
 #define tile_bf16(c, a, b) _tile_dpbf16ps(c, a, b)
 #define tile_signed_unsigned(c, a, b) _tile_dpbsud(c, a, b)
@@ -57,17 +58,34 @@ inline void require_tiles(bool condition) {
   if (!condition) abort();   // the processor raises #UD
 }
 
+inline bool all_zero(const void* p, int count) {
+  for (int i = 0; i < count; i++)
+    if (static_cast<const uint8_t*>(p)[i]) return false;
+  return true;
+}
+
+// A register has rows and columns or neither; what palette 1 does not have is zero.
 inline void tile_shapes(const TileShapes* shapes) {
   emulated = {};
   emulated.shapes = *shapes;
-  for (int t = 0; t < 8; t++)
+  require_tiles(shapes->palette == 1 && all_zero(shapes->reserved, sizeof shapes->reserved));
+  require_tiles(all_zero(shapes->row_bytes + 8, 16) && all_zero(shapes->rows + 8, 8));
+  for (int t = 0; t < 8; t++) {
     require_tiles(shapes->rows[t] <= 16 && shapes->row_bytes[t] <= 64);
+    require_tiles((shapes->rows[t] == 0) == (shapes->row_bytes[t] == 0));
+  }
 }
 inline void tile_release() {
   emulated = {};
   emulated.shapes.palette = 0;
 }
-inline void tile_zero(int t) { memset(emulated.data[t], 0, sizeof emulated.data[t]); }
+inline void require_shape(int t) {
+  require_tiles(emulated.shapes.palette == 1 && emulated.shapes.rows[t]);
+}
+inline void tile_zero(int t) {
+  require_shape(t);
+  memset(emulated.data[t], 0, sizeof emulated.data[t]);
+}
 
 inline void tile_load(int t, const void* base, long stride) {
   tile_zero(t);
@@ -76,6 +94,7 @@ inline void tile_load(int t, const void* base, long stride) {
            emulated.shapes.row_bytes[t]);
 }
 inline void tile_store(int t, void* base, long stride) {
+  require_shape(t);
   for (int r = 0; r < emulated.shapes.rows[t]; r++)
     memcpy(static_cast<uint8_t*>(base) + r * stride, emulated.data[t][r],
            emulated.shapes.row_bytes[t]);
