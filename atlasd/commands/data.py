@@ -87,7 +87,7 @@ def describe(summary: dict[str, Any]) -> str:
         lines.append(table([_learned(one).split(" ", 1) for one in summary["learned"]]))
     for one in summary["machines"]:
         named = f"Measured on {one['machine']}, model {one['model']}"
-        lines += ["", styled(named, "bold"), table(_rows(one, "machine", "model"))]
+        lines += ["", styled(named, "bold"), table([["step costs", size(one["bytes"])]])]
     if cached := summary.get("cache"):
         lines += ["", styled("Files in the cache", "bold")]
         lines.append(table([[size(one["bytes"]), one["path"], one["what"]] for one in cached]))

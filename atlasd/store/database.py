@@ -102,16 +102,11 @@ class Store:
         return await self._run(lambda db: learned.of_model(db, model))
 
     async def save_costs(self, machine: str, model: str, payload: bytes) -> None:
-        await self._run(lambda db: learned.save_machine(db, machine, model, "costs", payload))
+        """Keep what the engine measured here with a model: step costs and the thread count."""
+        await self._run(lambda db: learned.save_costs(db, machine, model, payload))
 
     async def costs(self, machine: str, model: str) -> bytes | None:
-        return (await self._run(lambda db: learned.of_machine(db, machine, model)))[0]
-
-    async def save_threads(self, machine: str, model: str, threads: int) -> None:
-        await self._run(lambda db: learned.save_machine(db, machine, model, "threads", threads))
-
-    async def threads(self, machine: str, model: str) -> int | None:
-        return (await self._run(lambda db: learned.of_machine(db, machine, model)))[1]
+        return await self._run(lambda db: learned.costs(db, machine, model))
 
     # looking at it, taking it along, removing it
 

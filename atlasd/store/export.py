@@ -23,9 +23,9 @@ def summary(db: Database, repository: str | None) -> dict[str, object]:
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
     )
     machines = [
-        {"machine": machine, "model": model, "threads": threads, "bytes": size}
-        for machine, model, threads, size in db.execute(
-            "SELECT machine, model, threads, coalesce(length(costs), 0) FROM machines ORDER BY 1, 2"
+        {"machine": machine, "model": model, "bytes": size}
+        for machine, model, size in db.execute(
+            "SELECT machine, model, coalesce(length(costs), 0) FROM machines ORDER BY 1, 2"
         ).fetchall()
     ]
     return {

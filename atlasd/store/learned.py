@@ -35,23 +35,19 @@ def of_model(db: Database, model: str) -> list[LearnedRow]:
     return [LearnedRow(*row) for row in rows.fetchall()]
 
 
-def save_machine(db: Database, machine: str, model: str, column: str, value: object) -> None:
-    """``column``: ``costs`` (bytes) or ``threads``."""
-    assert column in ("costs", "threads")
+def save_costs(db: Database, machine: str, model: str, payload: bytes) -> None:
     db.execute(
-        f"INSERT INTO machines (machine, model, {column}, saved) VALUES (?, ?, ?, ?) "
-        f"ON CONFLICT (machine, model) DO UPDATE SET {column} = excluded.{column}, "
-        "saved = excluded.saved",
-        [machine, model, value, time.time()],
+        "INSERT INTO machines (machine, model, costs, saved) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (machine, model) DO UPDATE SET costs = excluded.costs, saved = excluded.saved",
+        [machine, model, payload, time.time()],
     )
 
 
-def of_machine(db: Database, machine: str, model: str) -> tuple[bytes | None, int | None]:
-    """Step costs and thread count."""
+def costs(db: Database, machine: str, model: str) -> bytes | None:
     row = db.execute(
-        "SELECT costs, threads FROM machines WHERE machine = ? AND model = ?", [machine, model]
+        "SELECT costs FROM machines WHERE machine = ? AND model = ?", [machine, model]
     ).fetchone()
-    return (None, None) if row is None else (row[0], row[1])
+    return None if row is None else bytes(row[0])
 
 
 def forget_stale(db: Database, before: float) -> int:

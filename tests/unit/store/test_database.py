@@ -108,7 +108,7 @@ async def test_a_database_of_every_earlier_version_is_brought_up_to_date(
     store = await Store.open(path)
     assert await store.set_fate("old", "accepted") == ("kept" if applied else "")
     await store.put_files("/code", [file_row("a.py")])
-    await store.save_threads("machine", "model", 2)
+    await store.save_costs("machine", "model", b"costs")
     await store.close()
     with Database(path) as db:
         assert [m.name for m in migrations.applied(db)] == names()
@@ -240,13 +240,12 @@ async def test_learned_state_is_found_under_its_exact_key_only(store: Store) -> 
     assert [row for row in found if row.repository is None] == [newer]
 
 
-async def test_costs_and_threads_belong_to_machine_and_model(store: Store) -> None:
+async def test_costs_belong_to_machine_and_model(store: Store) -> None:
     assert await store.costs("m1", "model") is None
     await store.save_costs("m1", "model", b"costs")
-    await store.save_threads("m1", "model", 4)
-    await store.save_threads("m2", "model", 8)
+    await store.save_costs("m2", "other model", b"others")
     assert await store.costs("m1", "model") == b"costs"
-    assert await store.threads("m1", "model") == 4
-    assert await store.threads("m2", "model") == 8
     assert await store.costs("m2", "model") is None
-    assert await store.threads("m1", "other model") is None
+    assert await store.costs("m1", "other model") is None
+    await store.save_costs("m1", "model", b"later")
+    assert await store.costs("m1", "model") == b"later"

@@ -104,15 +104,13 @@ async def test_export_gives_every_row_of_the_chosen_repository(store: Store) -> 
 
 async def test_the_summary_says_what_is_stored(store: Store, path: Path) -> None:
     await fill(store, "/code/first", "zebrafish")
-    await store.save_threads("machine", "model", 2)
+    await store.save_costs("machine", "model", b"12")
     summary = await store.summary()
     [repository] = summary["repositories"]  # type: ignore[misc]
     assert repository["root"] == "/code/first"  # type: ignore[has-type]
     assert (repository["files"], repository["tokens"]) == (300, 900)  # type: ignore[has-type]
     assert summary["completions"] == {"accepted": 40}
-    assert summary["machines"] == [
-        {"machine": "machine", "model": "model", "threads": 2, "bytes": 0}
-    ]
+    assert summary["machines"] == [{"machine": "machine", "model": "model", "bytes": 2}]
     assert (await store.summary("/none"))["repositories"] == []
 
 
