@@ -57,7 +57,8 @@ class NativeMixture(Mixture):
 
     def begin(self, stream: StreamView) -> None:
         self.check_prediction(stream)
-        tokens = np.array(stream.since(0), np.int32)
+        # By way of an array: from a list numpy takes three times as long.
+        tokens = np.frombuffer(array("i", stream.since(0)), np.int32)
         self.positions.begin(stream, tokens)
         handle = self._library.stream(
             tokens.ctypes.data,

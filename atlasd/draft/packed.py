@@ -32,7 +32,7 @@ class PackedStep:
     __slots__ = ("_expected", "_names", "_raw", "_spent_ms")
 
     def __init__(
-        self, raw: bytes, names: Sequence[str], expected: list[float], spent_ms: float
+        self, raw: bytes, names: Sequence[str], expected: Sequence[float], spent_ms: float
     ) -> None:
         self._raw = raw
         self._names = names

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from struct import Struct
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 from weakref import finalize
 
 from atlasd_kernels.cpu.plan import (
@@ -180,6 +180,7 @@ class NativePlanner:
         return Draft(parts[0][0], tokens, credit=NATIVE, parts=parts)
 
 
-def _field(raw: memoryview, field: Any, kind: str) -> memoryview:
+def _field(raw: memoryview, field: Any, kind: str) -> Any:
     """A field of the outcome as numbers."""
-    return raw[field.offset : field.offset + field.size].cast(kind)  # type: ignore[call-overload]
+    begin = field.offset
+    return cast("Any", raw[begin : begin + field.size]).cast(kind)

@@ -19,6 +19,8 @@ _OUTPUTS = 64
 _LEAST_OUTPUT = 8
 _POINTERS = 3
 _LEAST_RUN = 6
+_BOUND = 16
+"""Tokens at its beginning or end that a text which is like another shares with it."""
 _ALIKE = 0.9
 """Share of a prompt that an earlier one must have for no other to be looked at."""
 
@@ -122,8 +124,7 @@ class Positions:
         best, shared = None, len(tokens) // 2
         for segment in reversed(self._prompts):
             if len(tokens) and segment.repository == stream.repository and segment.length > shared:
-                first, last = self.index.ends(segment)
-                if first != tokens[0] and last != tokens[-1]:
+                if not self.index.begins_or_ends(segment, tokens[:_BOUND], tokens[-_BOUND:]):
                     continue
                 alike = _alike(self.index.read(segment), tokens)
                 if alike > shared:

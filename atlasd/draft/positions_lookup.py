@@ -77,10 +77,15 @@ class PositionLookup:
         parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
-    def ends(self, segment: Segment) -> tuple[int, int]:
-        """The first and the last token of a segment that has any."""
-        first, last = segment.pieces[0].start, segment.pieces[-1].stop - 1
-        return self._token_view[first], self._token_view[last]
+    def begins_or_ends(self, segment: Segment, head: Int32, tail: Int32) -> bool:
+        """Whether a segment that has tokens begins with ``head`` or ends with ``tail``, as far as
+        its first and its last piece say."""
+        first, last = segment.pieces[0], segment.pieces[-1]
+        begin = self.tokens[first.start : min(first.stop, first.start + len(head))]
+        end = self.tokens[max(last.start, last.stop - len(tail)) : last.stop]
+        return bool(
+            (begin == head[: len(begin)]).all() or (end == tail[len(tail) - len(end) :]).all()
+        )
 
     def read_tail(self, segment: Segment, count: int) -> Int32:
         """The segment's last ``count`` tokens."""

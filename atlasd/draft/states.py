@@ -20,6 +20,9 @@ class States:
     def put(self, index: int, states: Float32) -> None:
         """``states`` [n, hidden] chose the tokens from ``index`` on."""
         begin = index % ROOM
+        if len(states) == 1:
+            self._rows[begin], self._index[begin] = states[0], index
+            return
         if begin + len(states) <= ROOM:  # nearly always, and several times as quick
             self._rows[begin : begin + len(states)] = states
             self._index[begin : begin + len(states)] = range(index, index + len(states))

@@ -56,11 +56,15 @@ class Batch:
 
     @property
     def rows(self) -> int:
+        if len(self.parts) == 1:
+            return self.parts[0].rows
         return sum(part.rows for part in self.parts)
 
     @property
     def kv_tokens(self) -> int:
         """Positions that the rows' streams hold together."""
+        if len(self.parts) == 1:
+            return self.parts[0].stream.fed + self.parts[0].rows
         return sum(part.stream.fed + part.rows for part in self.parts)
 
     def arrays(self) -> tuple[Int32, Int32, Int32, Int32]:

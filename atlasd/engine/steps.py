@@ -29,6 +29,10 @@ from atlasd.models.decoder import Decoder, Float32, kept_states
 
 log = logging.getLogger(__name__)
 
+BOOKED_TOGETHER = 8
+"""Steps that are counted at a time: one by one each would have to fetch what counting needs, which
+the step between has pushed out of the caches."""
+
 
 class Engine(Requests):
     """A decoder, its slots and the streams in them. Not thread-safe.
@@ -54,7 +58,7 @@ class Engine(Requests):
         self._clock = clock or StepClock()
         self._poll = poll
         self._masks = Masks()
-        self._unbooked: tuple[int, int, float, float] | None = None
+        self._unbooked: list[tuple[int, int, float, float]] = []
 
     def step(self) -> bool:
         """Do one forward pass, or tell that there is nothing to do by returning False."""
@@ -69,7 +73,7 @@ class Engine(Requests):
         if decoding:
             self._decode(decoding)
         if not self._streams:
-            self._book()
+            self._book_all()
         return bool(self._streams)
 
     # Prefill
@@ -129,7 +133,8 @@ class Engine(Requests):
                     self._decode_alone(part.stream)
             return
         step_ms = self._clock.ms_since(began)
-        self._unbooked = (batch.rows, batch.kv_tokens, step_ms, perf_counter() - began[0])
+        seconds = perf_counter() - began[0]
+        self._unbooked.append((batch.rows, batch.kv_tokens, step_ms, seconds))
         if decided is None:
             self._book()
         at = 0
@@ -169,14 +174,17 @@ class Engine(Requests):
         return self.decoder.forward(tokens, slots, positions, wanted)
 
     def _book(self) -> None:
-        """Count the last step: at once, or while a device works on the one after it."""
-        if self._unbooked is None:
-            return
-        (rows, kv_tokens, step_ms, seconds), self._unbooked = self._unbooked, None
-        self.costs.observe(rows, kv_tokens, step_ms)
-        self.counters.add("steps")
-        self.counters.add("rows", rows)
-        self.counters.add("forward_seconds", seconds)
+        """Count the last steps now and then, while a device works on the one after them."""
+        if len(self._unbooked) >= BOOKED_TOGETHER:
+            self._book_all()
+
+    def _book_all(self) -> None:
+        for rows, kv_tokens, step_ms, seconds in self._unbooked:
+            self.costs.observe(rows, kv_tokens, step_ms)
+            self.counters.add("rows", rows)
+            self.counters.add("forward_seconds", seconds)
+        self.counters.add("steps", len(self._unbooked))
+        self._unbooked.clear()
 
     def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> None:
         """Accept what the target agrees with, and go on to the stream's end if it is there; ``at``

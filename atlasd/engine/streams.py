@@ -40,6 +40,8 @@ class Stream:
     sampler: Sampler
     stops: frozenset[int]
     max_tokens: int
+    prompt: Int32
+    """The prompt as it came; read-only."""
     priority: Priority
     logprobs: int
     drafting: bool
@@ -90,8 +92,13 @@ class Stream:
         self.phase = phase
 
     def prefix(self, length: int | None = None) -> Int32:
-        """Its first ``length`` tokens (all of them) as an array."""
-        return np.array(self.view.tokens[:length], dtype=np.int32)
+        """Its first ``length`` tokens (all of them) as an array, not to be written to."""
+        tokens, known = self.view.tokens, len(self.prompt)
+        if length is None:
+            length = len(tokens)
+        if length <= known:
+            return self.prompt[:length]
+        return np.concatenate([self.prompt, np.array(tokens[known:length], dtype=np.int32)])
 
     @property
     def draft_limit(self) -> int:
@@ -155,7 +162,8 @@ def new_stream(
             f"The prompt has {len(prompt)} tokens and the model's window holds {slot_tokens}.",
             "Send less context.",
         )
-    if min(prompt) < 0 or max(prompt) >= vocab_size:
+    array = np.frombuffer(submit.tokens, "<i4")
+    if array.min() < 0 or array.max() >= vocab_size:
         raise RequestError(
             "The prompt has a token that the model does not know.",
             "It was made with another tokenizer.",
@@ -185,6 +193,7 @@ def new_stream(
         stops=frozenset(submit.stop_tokens),
         # The last token of an output is never fed, so it needs no position.
         max_tokens=min(submit.max_tokens, slot_tokens - len(prompt) + 1),
+        prompt=array,
         priority=submit.priority,
         logprobs=submit.logprobs,
         drafting=submit.drafting,

@@ -10,7 +10,8 @@ import pytest
 from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Priority, Sampling
-from atlasd.engine.steps import Engine
+from atlasd.engine.steps import BOOKED_TOGETHER, Engine
+from atlasd.engine.streams import new_stream
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
 
@@ -317,3 +318,23 @@ def test_explain_tells_the_steps_of_a_stream():
     run(engine)
     assert len(planning._records[1]) == outputs[1].stats.steps
     assert planning.explain(99) == []
+
+
+def test_steps_are_counted_a_few_at_a_time_and_all_of_them_in_the_end():
+    decoder = HashDecoder()
+    engine = Engine(decoder, Outputs().take)
+    engine.submit(request(1, [1] * 4, max_tokens=BOOKED_TOGETHER + 4))
+    for _ in range(BOOKED_TOGETHER):
+        engine.step()
+    assert engine.counters.values["steps"] in (0, BOOKED_TOGETHER)
+    run(engine)
+    rows = [count for kind, count in decoder.calls if kind == "decode"]
+    assert engine.counters.values["steps"] == len(rows)
+    assert engine.counters.values["rows"] == sum(rows)
+
+
+def test_a_stream_knows_its_beginning_as_an_array():
+    stream = new_stream(request(1, [3, 1, 2]), 1, vocab_size=9, slot_tokens=99)
+    stream.tokens.extend([7, 8])
+    prefixes = [stream.prefix(length).tolist() for length in (None, 0, 2, 3, 4)]
+    assert prefixes == [[3, 1, 2, 7, 8], [], [3, 1], [3, 1, 2], [3, 1, 2, 7]]

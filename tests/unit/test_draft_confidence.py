@@ -97,7 +97,7 @@ def work(subject: Drafting, number: int = 1, *, learn: bool = True) -> list[floa
     while len(stream.tokens) < len(text):
         plan = subject.controller.plan([stream], 15)
         if not first:
-            first = list(plan.record.chosen[0].confidence)
+            first = plan.record.explain(number)["chosen"]["confidence"]
         draft = plan.drafts[0]
         at = len(stream.tokens)
         accepted = 0
