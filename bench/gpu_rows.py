@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from atlasd_kernels.gpu import attention, matmul
+from atlasd_kernels.gpu import attention, matmul, residual
 from atlasd_kernels.gpu.formats import FORMATS, Format, quantise
 from atlasd_kernels.gpu.tiling import decode_tiling
 from torch import Tensor
 
 from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.cuda_layout import cut_units
+from bench import gpu_shapes
 
 
 @dataclass
@@ -37,21 +38,21 @@ class Tally:
 
 def check_matmul(kind: Format, n: int, k: int, steps: int, *, silu: bool) -> Tally:
     """One weight matrix [n, k], with partial sums or with the SiLU epilogue."""
-    draw = torch.Generator("cuda").manual_seed(n + k)
-    weight = quantise(torch.randn(n, k, device="cuda", generator=draw) * 0.02, kind)
-    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
-    x = torch.randn(64, k, device="cuda", generator=draw).to(dtype)
-    squares = torch.rand(64, 4, device="cuda", generator=draw) * k
+    draw = torch.Generator(gpu_shapes.DEVICE).manual_seed(n + k)
+    weight = quantise(torch.randn(n, k, device=gpu_shapes.DEVICE, generator=draw) * 0.02, kind)
+    dtype = torch.float32 if kind == "fp32" else gpu_shapes.compute_dtype()
+    x = torch.randn(64, k, device=gpu_shapes.DEVICE, generator=draw).to(dtype)
+    squares = torch.rand(64, residual.blocks(k), device=gpu_shapes.DEVICE, generator=draw) * k
     tiling = decode_tiling(n, k, kind, whole=silu)
 
     def run(rows: Tensor) -> Tensor:
         some, count = x[rows], len(rows)
         if silu:
-            out = torch.empty(count, n // 2, dtype=dtype, device="cuda")
+            out = torch.empty(count, n // 2, dtype=dtype, device=gpu_shapes.DEVICE)
             norm = (squares[rows].contiguous(), k, 1e-6)
             matmul.matmul(some, weight, out, tiling, count=count, norm=norm, silu=True)
             return out
-        sums = torch.empty(tiling.splits, count, n, device="cuda")
+        sums = torch.empty(tiling.splits, count, n, device=gpu_shapes.DEVICE)
         matmul.matmul(some, weight, sums, tiling, count=count)
         return sums.transpose(0, 1)
 
@@ -60,11 +61,11 @@ def check_matmul(kind: Format, n: int, k: int, steps: int, *, silu: bool) -> Tal
 
 def _tally(what: str, run: Callable[[Tensor], Tensor], steps: int, draw: torch.Generator) -> Tally:
     tally = Tally(what)
-    everyone = torch.arange(64, device="cuda")
+    everyone = torch.arange(64, device=gpu_shapes.DEVICE)
     alone = torch.cat([run(everyone[row : row + 1]).clone() for row in range(64)])
     for _ in range(steps):
-        count = int(torch.randint(1, 65, (), device="cuda", generator=draw))
-        rows = torch.randperm(64, device="cuda", generator=draw)[:count]
+        count = int(torch.randint(1, 65, (), device=gpu_shapes.DEVICE, generator=draw))
+        rows = torch.randperm(64, device=gpu_shapes.DEVICE, generator=draw)[:count]
         tally.compare(run(rows), alone[rows])
     return tally
 
@@ -72,23 +73,34 @@ def _tally(what: str, run: Callable[[Tensor], Tensor], steps: int, draw: torch.G
 def check_attention(group: int, context: int, steps: int, window: int | None) -> Tally:
     """Units of random lengths and places against every row alone."""
     kv_heads, dim, slots = 2, 128, 4
-    draw, numbers = torch.Generator("cuda").manual_seed(context), np.random.default_rng(context)
+    draw, numbers = (
+        torch.Generator(gpu_shapes.DEVICE).manual_seed(context),
+        np.random.default_rng(context),
+    )
     shape = (slots, kv_heads, -(-(context + 64) // 64) * 64, dim)
-    keys = torch.randn(shape, device="cuda", generator=draw).bfloat16()
-    values = torch.randn(shape, device="cuda", generator=draw).bfloat16()
-    query = torch.randn(64, kv_heads * group, dim, device="cuda", generator=draw).bfloat16()
+    keys = torch.randn(shape, device=gpu_shapes.DEVICE, generator=draw).to(
+        gpu_shapes.compute_dtype()
+    )
+    values = torch.randn(shape, device=gpu_shapes.DEVICE, generator=draw).to(
+        gpu_shapes.compute_dtype()
+    )
+    query = torch.randn(64, kv_heads * group, dim, device=gpu_shapes.DEVICE, generator=draw).to(
+        gpu_shapes.compute_dtype()
+    )
 
     def run(rows: Tensor, at: list[tuple[int, int]]) -> Tensor:
         where = np.array(at, np.int32)
         tiles = 4 if len(at) > 1 else 1 if group <= 16 else 2
         cut = cut_units(where[:, 0], where[:, 1], group, tiles)
-        told = torch.tensor([(u.slot, u.first, u.rows) for u in cut], dtype=torch.int32)
-        units = attention.Units(*told.t().contiguous().cuda())
+        # Of one size, as in a decoder: where the rows of it begin decides what is compiled.
+        told = np.zeros((3, 64), np.int32)
+        told[:, : len(cut)] = np.array([(u.slot, u.first, u.rows) for u in cut], np.int32).T
+        units = attention.Units(*torch.from_numpy(told).to(gpu_shapes.DEVICE))
         some = query[rows].contiguous()
-        positions = torch.from_numpy(where[:, 1].copy()).cuda()
+        positions = torch.from_numpy(where[:, 1].copy()).to(gpu_shapes.DEVICE)
         heads = kv_heads * group
-        parts = torch.empty(len(at), heads, attention.SPLITS, dim, device="cuda")
-        stats = torch.empty(len(at), heads, attention.SPLITS, 2, device="cuda")
+        parts = torch.empty(len(at), heads, attention.SPLITS, dim, device=gpu_shapes.DEVICE)
+        stats = torch.empty(len(at), heads, attention.SPLITS, 2, device=gpu_shapes.DEVICE)
         out = torch.empty_like(some)
         attention.attend(
             some, keys, values, units, positions, out, parts, stats, count=len(at),
@@ -102,18 +114,18 @@ def check_attention(group: int, context: int, steps: int, window: int | None) ->
         for slot in numbers.permutation(slots)[: numbers.integers(1, slots + 1)]:
             first, count = int(numbers.integers(0, context)), int(numbers.integers(1, 17))
             at += [(int(slot), first + n) for n in range(count)]
-        rows = torch.randperm(64, device="cuda", generator=draw)[: len(at)]
+        rows = torch.randperm(64, device=gpu_shapes.DEVICE, generator=draw)[: len(at)]
         together = run(rows, at).clone()
         for index in numbers.permutation(len(at))[:4].tolist():
             tally.compare(together[index : index + 1], run(rows[index : index + 1], [at[index]]))
     return tally
 
 
-def check_decoder(decoder: CudaDecoder, steps: int) -> Tally:
+def check_decoder(decoder: CudaDecoder, steps: int, length: int = 48) -> Tally:
     """Logits of drafted rows among other streams against the same rows fed one by one."""
     numbers = np.random.default_rng(0)
     tally = Tally("decoder, end to end")
-    length, streams = 48, min(4, decoder.slots - 1)
+    streams = min(4, decoder.slots - 1)
     for _ in range(steps):
         tokens = numbers.integers(0, decoder.vocab_size, (streams, length)).astype(np.int32)
         alone = []

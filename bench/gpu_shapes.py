@@ -15,11 +15,18 @@ from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import HEAD_FORMATS, QuantLayer, QuantModel
 
+DEVICE = torch.device("cuda")
+
+
+def compute_dtype() -> torch.dtype:
+    """Of activations: Triton's interpreter, on a CPU, does not multiply bf16."""
+    return torch.float32 if DEVICE.type == "cpu" else torch.bfloat16
+
 
 def random_matrix(rows: int, columns: int, kind: Format) -> PackedMatrix:
     """A packed matrix with memory of its own; a sample of rows is quantised and repeated."""
     sample = min(rows, 256)
-    packed = quantise(torch.randn(sample, columns, device="cuda") * 0.02, kind)
+    packed = quantise(torch.randn(sample, columns, device=DEVICE) * 0.02, kind)
     times = -(-rows // sample)
     groups = packed.groups
     if kind == "int4":
@@ -35,8 +42,8 @@ def random_model(config: ModelConfig, kind: Format) -> QuantModel:
     """All weights of a configuration, bf16 activations."""
     hidden, inner = config.hidden_size, config.intermediate_size
     q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    gain = torch.ones(hidden, device="cuda")
-    bias = torch.zeros(q + 2 * kv, device="cuda")
+    gain = torch.ones(hidden, device=DEVICE)
+    bias = torch.zeros(q + 2 * kv, device=DEVICE)
     layers = [
         QuantLayer(
             gain,
@@ -50,7 +57,7 @@ def random_model(config: ModelConfig, kind: Format) -> QuantModel:
         )
         for _ in range(config.layers)
     ]
-    embedding = (torch.randn(config.vocab_size, hidden, device="cuda") * 0.02).bfloat16()
+    embedding = (torch.randn(config.vocab_size, hidden, device=DEVICE) * 0.02).bfloat16()
     head_kind = HEAD_FORMATS.get(kind, kind)
     if config.tied:
         head = quantise(embedding, head_kind)
@@ -95,6 +102,16 @@ def device_ms(run: Callable[[], object], rounds: int = 20, warm: int = 3) -> flo
     return statistics.median(times)
 
 
+def replayed(run: Callable[[], object]) -> Callable[[], object]:
+    """``run`` as a CUDA graph; it has to have run before."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    replay: Callable[[], object] = graph.replay
+    return replay
+
+
 def wall_ms(run: Callable[[], object], rounds: int = 20, warm: int = 3) -> float:
     """Median milliseconds of a call that returns when it is done."""
     from time import perf_counter
@@ -124,7 +141,7 @@ def plain_step(decoder: CudaDecoder, rows: int, context: int) -> Callable[[], ob
 
 def bandwidth() -> float:
     """Bytes a second that a copy of 2 GiB reads and writes, the best of ten."""
-    source = torch.empty(1 << 31, dtype=torch.uint8, device="cuda")
+    source = torch.empty(1 << 31, dtype=torch.uint8, device=DEVICE)
     target = torch.empty_like(source)
     best = min(device_ms(lambda: target.copy_(source), rounds=1, warm=0) for _ in range(10))
     return 2 * source.nbytes / best * 1e3
@@ -132,5 +149,5 @@ def bandwidth() -> float:
 
 def matmul_peak() -> float:
     """bf16 operations a second of the library's matmul, 8192 cubed."""
-    a = torch.randn(8192, 8192, device="cuda").bfloat16()
+    a = torch.randn(8192, 8192, device=DEVICE).bfloat16()
     return 2 * 8192**3 / device_ms(lambda: a @ a, rounds=10) * 1e3

@@ -14,6 +14,7 @@ from atlasd_kernels.gpu.formats import Format
 
 from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.memory import SlotPlan
+from bench import gpu_shapes
 from bench.generating import generate
 from bench.gpu_shapes import (
     device_ms,
@@ -21,6 +22,7 @@ from bench.gpu_shapes import (
     plain_step,
     random_decoder,
     random_model,
+    replayed,
     step_bytes,
     wall_ms,
 )
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 FORMATS: tuple[Format, ...] = ("bf16", "fp8", "int8", "int4", "nvfp4")
 CONTEXT = 4096
+FAR = 32_768
+PROMPT = 2048
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -41,9 +45,9 @@ def free() -> None:
     torch.cuda.empty_cache()
 
 
-def small_decoder(kind: str) -> CudaDecoder:
-    """Four layers in the 0.5B shape, for checks that need a whole decoder."""
-    config = replace(shape_config("0.5B"), layers=4, sliding_window=(None,) * 4)
+def small_decoder(kind: str, layers: int = 4) -> CudaDecoder:
+    """Some layers in the 0.5B shape, for checks that need a whole decoder."""
+    config = replace(shape_config("0.5B"), layers=layers, sliding_window=(None,) * layers)
     return CudaDecoder(config, random_model(config, kind), SlotPlan(6, 512))  # type: ignore[arg-type]
 
 
@@ -149,19 +153,25 @@ def profile(check: Check) -> None:
 
 def attention(check: Check) -> None:
     """One layer's attention in the 7B shape at 32k, a query of 8 rows over one of 1."""
-    config, context, layers = shape_config("7B"), 32_760, 8
-    shape = (layers, 2, 1, config.kv_heads, 32_768, config.head_dim)
-    cache = torch.randn(shape, device="cuda").bfloat16()
+    config, context, layers = shape_config("7B"), FAR - 8, 8
+    shape = (layers, 2, 1, config.kv_heads, FAR, config.head_dim)
+    cache = torch.randn(shape, device=gpu_shapes.DEVICE).to(gpu_shapes.compute_dtype())
     times = {}
     for rows in (1, 8):
         tiles = 1 if rows == 1 else 4
-        query = torch.randn(rows, config.heads, config.head_dim, device="cuda").bfloat16()
+        query = torch.randn(rows, config.heads, config.head_dim, device=gpu_shapes.DEVICE).to(
+            gpu_shapes.compute_dtype()
+        )
         out = torch.empty_like(query)
-        numbers = torch.tensor([[0], [0], [rows]], dtype=torch.int32, device="cuda")
+        numbers = torch.tensor([[0], [0], [rows]], dtype=torch.int32, device=gpu_shapes.DEVICE)
         units = kernels.Units(numbers[0], numbers[1], numbers[2])
-        positions = torch.arange(context, context + rows, dtype=torch.int32, device="cuda")
-        parts = torch.empty(rows, config.heads, kernels.SPLITS, config.head_dim, device="cuda")
-        stats = torch.empty(rows, config.heads, kernels.SPLITS, 2, device="cuda")
+        positions = torch.arange(
+            context, context + rows, dtype=torch.int32, device=gpu_shapes.DEVICE
+        )
+        parts = torch.empty(
+            rows, config.heads, kernels.SPLITS, config.head_dim, device=gpu_shapes.DEVICE
+        )
+        stats = torch.empty(rows, config.heads, kernels.SPLITS, 2, device=gpu_shapes.DEVICE)
 
         def run(rows: int = rows, tiles: int = tiles, args: Any = (query, units, positions, out, parts, stats)) -> None:  # fmt: skip  # noqa: E501
             query, units, positions, out, parts, stats = args
@@ -172,11 +182,7 @@ def attention(check: Check) -> None:
                 )  # fmt: skip
 
         run()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
-        times[rows] = device_ms(graph.replay) / layers
+        times[rows] = device_ms(replayed(run)) / layers
     read = cache[0].nbytes * context // shape[4]
     check.results["attention"] = times
     check.table(
@@ -191,23 +197,24 @@ def prefill(check: Check) -> None:
     config, peak = shape_config("7B"), check.results["device"]["bf16_tflops"] * 1e12
     cells: list[list[object]] = []
     for kind in FORMATS:
-        decoder = random_decoder(config, kind, 4096)
-        tokens = np.arange(2048, dtype=np.int32)
+        decoder = random_decoder(config, kind, 2 * PROMPT)
+        tokens = np.arange(PROMPT, dtype=np.int32) % config.vocab_size
 
         def run(decoder: CudaDecoder = decoder, tokens: Any = tokens) -> object:
-            return decoder.forward(tokens, tokens * 0, tokens, tokens[-1:], prefill=True)
+            rows = np.arange(len(tokens), dtype=np.int32)
+            return decoder.forward(tokens, rows * 0, rows, rows[-1:], prefill=True)
 
         ms = wall_ms(run, rounds=5, warm=2)
         weights = config.parameters - 2 * config.vocab_size * config.hidden_size
-        operations = 2.0 * weights * 2048
-        operations += 2.0 * config.layers * config.heads * config.head_dim * 2048**2
+        operations = 2.0 * weights * PROMPT
+        operations += 2.0 * config.layers * config.heads * config.head_dim * PROMPT**2
         share = operations / ms * 1e3 / peak
-        cells.append([kind, f"{ms:.1f}", f"{2048 / ms * 1e3:.0f}", f"{share:.0%}"])
+        cells.append([kind, f"{ms:.1f}", f"{PROMPT / ms * 1e3:.0f}", f"{share:.0%}"])
         check.results[f"prefill {kind}"] = {"ms": ms, "share_of_peak": share}
         decoder.close()
         del decoder
         free()
-    check.table("Prefill, 7B, 2,048 tokens", ["weights", "ms", "tokens/s", "of peak"], cells)
+    check.table(f"Prefill, 7B, {PROMPT:,} tokens", ["weights", "ms", "tokens/s", "of peak"], cells)
 
 
 def peer(check: Check) -> None:
@@ -236,7 +243,7 @@ def _transformers_rate(shape: str) -> float:
             model = Qwen2ForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(torch.float32)
-    prompt = torch.arange(16, device="cuda")[None] + 5
+    prompt = torch.arange(16, device=gpu_shapes.DEVICE)[None] + 5
 
     def seconds(tokens: int) -> float:
         torch.cuda.synchronize()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from atlasd.models.cuda_layout import bucket_for
+from atlasd.models.cuda_layout import BUCKETS, bucket_for
 from bench.gpu_shapes import plain_step, random_decoder, wall_ms
 from bench.shapes import shape_config
 
@@ -40,7 +40,9 @@ def waterfall(check: Check) -> None:
         check.say(f"drafter in the 0.5B shape: {drafter:.3f} ms a token")
         check.say(f"acceptance: {given['source']}")
         costs = {
-            rows: float(steps[f"7B nvfp4 {rows}"]["ms_at_4k"]) for rows in (1, 2, 4, 8, 16, 32, 64)
+            rows: float(steps[f"7B nvfp4 {rows}"]["ms_at_4k"])
+            for rows in BUCKETS
+            if f"7B nvfp4 {rows}" in steps
         }
         for name in ("static", "adaptive"):
             rate, lookahead = best(given[name], costs, drafter)

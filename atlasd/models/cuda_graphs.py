@@ -27,11 +27,16 @@ class Recorder:
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """Run a step once, which compiles its kernels, then capture it."""
+        # The step reads what was asked for on the present stream: buffers, weights, zeros.
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
             step()
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # What other threads ask of the GPU meanwhile is no part of it and breaks nothing.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
             step()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -54,7 +59,8 @@ class Graphs:
         there. If one cannot be recorded all run eagerly, and the reason is logged once.
 
         Raises torch.OutOfMemoryError where that is the reason: with fewer slots there is room, and
-        eager steps would cost more than slots do.
+        eager steps would cost more than slots do. Raises what an eager step raises where those fail
+        as well.
         """
         for number, bucket in enumerate(reversed(BUCKETS)):
             if progress:
@@ -65,6 +71,7 @@ class Graphs:
                 self._replays.clear()
                 if out_of_memory(error):
                     raise torch.OutOfMemoryError(f"capturing steps: {error}") from error
+                self._step(BUCKETS[0])
                 self.run_eagerly(str(error))
                 return
         self.reason = ""

@@ -31,6 +31,13 @@ def unavailable() -> str:
         return "the GPU is not NVIDIA's"
     if torch.cuda.get_device_capability() < (8, 0):
         return "the GPU is older than Ampere and does not multiply bf16"
+    try:
+        from triton.runtime import driver
+
+        # Built on first use, by a C compiler: better to know now than at the first request.
+        driver.active.utils  # noqa: B018
+    except Exception as error:
+        return f"Triton cannot launch kernels ({str(error).splitlines()[0]})"
     return ""
 
 

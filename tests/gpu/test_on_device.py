@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 from atlasd.models.load import LoadOptions
 from atlasd.models.locate import find_model
 from tests.engine.models_checkpoints import random_model, random_tokens, save
+from tests.gpu.values import accept_values, choice_values, drafting_changes_nothing, matmul_values
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,4 +62,29 @@ def test_drafted_rows_have_the_bits_of_plain_ones(kind: str) -> None:
     tally = check_decoder(decoder, 1)
     assert tally.cases >= 48
     assert tally.differing == 0
+    decoder.close()
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8", "int8", "int4", "nvfp4"])
+@pytest.mark.parametrize(("count", "prefill"), [(1, False), (20, False), (64, False), (200, True)])
+def test_matmuls_are_those_of_the_dequantised_weights(kind: str, count: int, prefill: bool) -> None:
+    # In shapes that gpu_check has compiled for.
+    matmul_values(kind, count, 8960, 1280, "cuda", prefill=prefill)  # type: ignore[arg-type]
+
+
+def test_tokens_are_those_of_the_sampler_bit_for_bit() -> None:
+    choice_values(152_064, "cuda")
+
+
+def test_a_draft_is_accepted_up_to_the_first_that_differs() -> None:
+    accept_values("cuda")
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8", "int8", "int4", "nvfp4"])
+def test_drafting_changes_no_token(kind: str) -> None:
+    from bench.gpu_timing import small_decoder
+
+    decoder = small_decoder(kind)
+    assert decoder.graphs.reason == ""
+    drafting_changes_nothing(decoder, random_tokens(10, seed=3).tolist(), 100)
     decoder.close()

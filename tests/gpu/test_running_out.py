@@ -111,11 +111,26 @@ def test_any_other_reason_is_logged_once_and_steps_run_eagerly(
     with caplog.at_level(logging.WARNING):
         graphs.capture(record)
         graphs.run(4)
-    assert ran == [64, 32, 4]
+    assert ran == [64, 32, 1, 4]
     assert "not permitted" in graphs.reason
     assert [message for message in caplog.messages if "without CUDA graphs" in message] == [
         f"steps run without CUDA graphs, which is slower: {graphs.reason}"
     ]
+
+
+def test_steps_that_fail_eagerly_as_well_are_no_fallback(caplog: pytest.LogCaptureFixture) -> None:
+    """As without the C compiler that Triton's launcher needs: every request would fail."""
+
+    def step(bucket: int) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    def record(run: Step) -> Step:
+        run()
+        return run
+
+    with pytest.raises(RuntimeError, match="C compiler"):
+        Graphs(step).capture(record)
+    assert "without CUDA graphs" not in caplog.text
 
 
 def test_recorded_steps_are_done_again_without_their_code() -> None:

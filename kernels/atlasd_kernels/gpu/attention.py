@@ -247,7 +247,7 @@ def attend(
         query, keys, values, units.slots, units.first, units.rows, positions, parts, stats, out,
         keys.shape[2], LOG2_E / head_dim**0.5,
         KV_HEADS=keys.shape[1], TILES=tiles, ROWS=ROWS, BLOCK_KV=BLOCK_KV, WHOLE=whole,
-        num_warps=4, num_stages=3, **shared,
+        num_warps=4, num_stages=3 if head_dim * query.element_size() <= 256 else 1, **shared,
     )  # fmt: skip
     if not whole:
         combine_kernel[(count, heads)](

@@ -10,11 +10,7 @@ import pytest
 import torch
 from atlasd_kernels.gpu.formats import dequantise
 
-from atlasd.engine.inprocess import Outputs, request
-from atlasd.engine.planning import Planning
-from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import choose_row, top_choices
-from atlasd.engine.steps import Engine
 from atlasd.models.config import read_config
 from atlasd.models.cuda_decoder import CudaDecoder
 from atlasd.models.decoder import RowNoise, Wanted
@@ -22,8 +18,8 @@ from atlasd.models.locate import find_model
 from atlasd.models.memory import SlotPlan
 from atlasd.models.quant import quantise_model
 from atlasd.models.weights import open_weights
-from tests.engine.models_checkpoints import VOCABULARY, random_model, random_tokens, save
-from tests.engine.oracle import OracleController
+from tests.engine.models_checkpoints import random_model, random_tokens, save
+from tests.gpu.values import drafting_changes_nothing
 
 FAMILIES = ("llama 3", "qwen2 sliding", "qwen3 tied", "mistral")
 SMALL = {"num_hidden_layers": 2}
@@ -142,24 +138,7 @@ def test_the_device_chooses_and_accepts_as_the_sampler_does(decoder: CudaDecoder
 
 
 def test_drafting_changes_no_token(decoder: CudaDecoder) -> None:
-    prompt = random_tokens(10, seed=3).tolist()
-    sampling = Sampling(temperature=0.8, seed=11)
-
-    def serve(planning: Planning | None) -> tuple[list[int], dict[str, int]]:
-        outputs = Outputs()
-        engine = Engine(decoder, outputs.take, planning=planning)
-        engine.submit(request(1, prompt, max_tokens=6, sampling=sampling))
-        while engine.step():
-            pass
-        assert outputs[1].reason == "length", outputs[1].message
-        return outputs[1].tokens, outputs[1].stats.accepted
-
-    plain, _ = serve(None)
-    drafted, accepted = serve(
-        Planning(OracleController({1: plain}, VOCABULARY, 0, longest=4, right=0.6))
-    )
-    assert drafted == plain
-    assert sum(accepted.values()) > 0
+    drafting_changes_nothing(decoder, random_tokens(10, seed=3).tolist(), 6)
 
 
 @pytest.mark.parametrize(("slot", "position"), [(0, 192), (3, 0)])

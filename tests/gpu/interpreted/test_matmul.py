@@ -8,9 +8,16 @@ from atlasd_kernels.gpu import matmul
 from atlasd_kernels.gpu.formats import FORMATS, interleave, quantise
 from atlasd_kernels.gpu.tiling import Tiling, decode_tiling, prefill_tiling
 
+from tests.gpu.values import matmul_values
+
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["fp8", "nvfp4"])
+def test_values_are_those_that_the_device_is_asked_for(kind) -> None:
+    matmul_values(kind, 3, 40, 512, "cpu")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -68,6 +75,12 @@ def test_rows_do_not_see_each_other(kind) -> None:
     for row in (0, 3, 5, 16, 32):
         matmul.matmul(x[row : row + 1], weight, alone, tiling, count=1)
         assert torch.equal(alone[0, 0], out[0, row])
+
+
+def test_a_split_without_columns_is_refused() -> None:
+    weight = quantise(random(32, 1280), "int4")
+    with pytest.raises(ValueError, match="without columns"):
+        matmul.matmul(random(1, 1280), weight, torch.empty(4, 1, 32), Tiling(32, 256, 4), count=1)
 
 
 def test_an_epilogue_refuses_splits() -> None:
