@@ -18,7 +18,6 @@ import random
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ from atlasd.engine.rollouts import Rollouts
 from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
-from bench.adapter import BUNDLED, SUFFIX, held_out, prompts_in
+from bench.adapter import BUNDLED, SUFFIX, Accepted, held_out, prompts_in
 from bench.report import table
 from training.export import load, write
 from training.model import Decoder
@@ -39,22 +38,6 @@ from training.model import Decoder
 OUTPUT = 64
 PROFILE = ((1, 1.0), (2, 1.005), (4, 1.01), (8, 1.03), (16, 1.05), (32, 1.10), (64, 1.25))
 STEP_MS = 8.0
-
-
-class Counted(NamedTuple):
-    """Drafted tokens, those accepted, and steps of a batch."""
-
-    drafted: int
-    accepted: int
-    steps: int
-
-    @property
-    def per_step(self) -> float:
-        return self.accepted / max(1, self.steps)
-
-    @property
-    def share(self) -> float:
-        return self.accepted / max(1, self.drafted)
 
 
 def profile() -> StepCosts:
@@ -65,8 +48,8 @@ def profile() -> StepCosts:
     return costs
 
 
-def counted(outputs: list[Output]) -> Counted:
-    return Counted(
+def counted(outputs: list[Output]) -> Accepted:
+    return Accepted(
         sum(sum(output.stats.drafted.values()) for output in outputs),
         sum(sum(output.stats.accepted.values()) for output in outputs),
         sum(output.stats.steps for output in outputs),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from atlasd_kernels.cpu.correction import LowRank
+
 from atlasd.draft.drafter import Float32, Int32
 from atlasd.draft.lookahead import Chains
 
@@ -32,16 +34,7 @@ class Adaptable(Protocol):
         """The head's rows of these tokens, [n, hidden]."""
         ...
 
-    def corrected(
-        self,
-        head: Int32,
-        down: Float32,
-        up: Float32,
-        last: Float32,
-        before: Float32,
-        bias: Float32,
-    ) -> Chains:
-        """The drafter with a correction (``learn.adapter`` has the formula): ``head`` [n] ids,
-        ``down`` [hidden, rank], ``up`` [rank, hidden], ``last`` and ``before`` [codes, rank],
-        ``bias`` [n]. The arrays are copied."""
+    def corrected(self, weights: LowRank) -> Chains:
+        """The drafter with a correction (``learn.adapter`` has the formula). The arrays are
+        copied."""
         ...

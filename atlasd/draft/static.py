@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder
-from atlasd_kernels.cpu.correction import Correction, last_states
+from atlasd_kernels.cpu.correction import Correction, LowRank, last_states
 from atlasd_kernels.cpu.drafting import draft_chain
 from safetensors.numpy import load_file
 
@@ -211,16 +211,8 @@ class _AdaptableChain(_NativeChain):
             return (rows.astype(np.uint32) << 16).view(np.float32)
         return rows.astype(np.float32)
 
-    def corrected(
-        self,
-        head: Int32,
-        down: Float32,
-        up: Float32,
-        last: Float32,
-        before: Float32,
-        bias: Float32,
-    ) -> Chains:
-        return _CorrectedChain(Correction(self.decoder, head, down, up, last, before, bias))
+    def corrected(self, weights: LowRank) -> Chains:
+        return _CorrectedChain(Correction(self.decoder, weights))
 
 
 class _CorrectedChain:

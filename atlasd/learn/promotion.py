@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
+from atlasd_kernels.cpu.correction import LowRank
+
 from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.lookahead import Chains
 from atlasd.learn.adapter import Adapter
@@ -84,10 +86,12 @@ class Promotion:
 
     def _corrected(self, adapter: Adapter) -> Chains:
         return self._model.corrected(
-            adapter.head,
-            adapter.down,
-            adapter.up,
-            adapter.last,
-            adapter.before,
-            adapter.bias[adapter.head],
+            LowRank(
+                adapter.head,
+                adapter.down,
+                adapter.up,
+                adapter.last,
+                adapter.before,
+                adapter.bias[adapter.head],
+            )
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, instruction_sets, top_k
-from atlasd_kernels.cpu.correction import Correction, last_states
+from atlasd_kernels.cpu.correction import Correction, LowRank, last_states
 from atlasd_kernels.spec import DecoderSpec
 
 SPEC = DecoderSpec(
@@ -83,7 +83,7 @@ def learned(decoder: CpuDecoder, head: np.ndarray) -> None:
         return draw.normal(size=shape).astype(np.float32) * np.float32(0.1)
 
     shapes = [(hidden, rank), (rank, hidden), (codes, rank), (codes, rank), (len(head),)]
-    correction = Correction(decoder, head, *(some(*shape) for shape in shapes))
+    correction = Correction(decoder, LowRank(head, *(some(*shape) for shape in shapes)))
     draft_chain(decoder, [3], 0, 100, 8, correction=correction, before=5)
     decoder.set_carry(some(hidden, hidden))
     decoder.keep_states()

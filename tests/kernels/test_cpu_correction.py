@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain
-from atlasd_kernels.cpu.correction import Correction, last_states
+from atlasd_kernels.cpu.correction import Correction, LowRank, last_states
 
 from tests.kernels.conftest import FORMATS
 from tests.kernels.head import head_rows
@@ -40,7 +40,7 @@ def test_a_correction_of_zero_changes_nothing(
     plain = draft_chain(
         decoder, [5], 0, 0, 12, temperature=temperature, seed=9, output_index=4, head_tokens=HEAD
     )
-    correction = Correction(decoder, HEAD, **weights(decoder, 0.0))
+    correction = Correction(decoder, LowRank(HEAD, **weights(decoder, 0.0)))
     corrected = draft_chain(
         decoder,
         [5],
@@ -63,7 +63,7 @@ def test_a_corrected_chain_is_what_numpy_says(
 ) -> None:
     decoder = make_decoder("llama", weight_format="fp32")
     made = weights(decoder, 0.3)
-    correction = Correction(decoder, HEAD, **made)
+    correction = Correction(decoder, LowRank(HEAD, **made))
     drafted = draft_chain(
         decoder,
         [5],
@@ -116,6 +116,6 @@ def test_weights_that_do_not_fit_are_refused(
 ) -> None:
     decoder = make_decoder("llama")
     with pytest.raises(ValueError, match=message):
-        Correction(decoder, HEAD, **(weights(decoder, 0.1) | change))
+        Correction(decoder, LowRank(HEAD, **(weights(decoder, 0.1) | change)))
     with pytest.raises(ValueError, match="out of range"):
-        Correction(decoder, HEAD + 100_000, **weights(decoder, 0.1))
+        Correction(decoder, LowRank(HEAD + 100_000, **weights(decoder, 0.1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from atlasd_kernels.cpu.correction import LowRank
 
 from atlasd.draft.lookahead import Chain, Chains, Lookahead
 
@@ -36,8 +37,8 @@ class Table:
     def rows(self, ids: np.ndarray) -> np.ndarray:
         return self.embedding[ids]
 
-    def corrected(self, *weights: np.ndarray) -> Chains:
-        return TableCorrected(self, *weights)
+    def corrected(self, weights: LowRank) -> Chains:
+        return TableCorrected(self, weights)
 
     def read(self, tokens: np.ndarray, slot: int, position: int) -> None:
         pass
@@ -58,19 +59,18 @@ class Table:
 
 
 class TableCorrected:
-    def __init__(self, table: Table, head, down, up, last, before, bias) -> None:
-        self.table, self.head = table, head
-        self.weights = (down, up, last, before, bias)
+    def __init__(self, table: Table, weights: LowRank) -> None:
+        self.table, self.weights = table, weights
 
     def chain(self, ask: Lookahead) -> Chain:
-        down, up, codes, codes_before, bias = self.weights
+        w = self.weights
         tokens: list[int] = []
         last, before = ask.tokens[-1], ask.before
         for _ in range(ask.limit):
             state = self.table.state[last]
-            z = state @ down + codes[last % len(codes)] + codes_before[before % len(codes)]
-            logits = (state + z @ up) @ self.table.embedding[self.head].T + bias
-            before, last = last, int(self.head[logits.argmax()])
+            z = state @ w.down + w.last[last % len(w.last)] + w.before[before % len(w.last)]
+            logits = (state + z @ w.up) @ self.table.embedding[w.head].T + w.bias
+            before, last = last, int(w.head[logits.argmax()])
             tokens.append(last)
         return tokens, [0.9] * ask.limit
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from atlasd_kernels.cpu.correction import LowRank
 
 from atlasd.draft.lookahead import Chain, Chains, Lookahead
 from atlasd.draft.neural import Neural
@@ -96,8 +97,8 @@ class TimedTable(Table):
     def chain(self, ask: Lookahead) -> Chain:
         return super().chain(self.timed(ask))
 
-    def corrected(self, *weights: np.ndarray) -> Chains:
-        made = super().corrected(*weights)
+    def corrected(self, weights: LowRank) -> Chains:
+        made = super().corrected(weights)
         chain = made.chain
         made.chain = lambda ask: chain(self.timed(ask))
         return made

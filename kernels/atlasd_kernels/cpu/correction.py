@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from weakref import finalize
 
 import numpy as np
@@ -15,38 +16,47 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """A draft head of chosen tokens and the low-rank correction before it; see correction.h."""
+
+    head: Int32
+    """Token ids [n]."""
+    down: Float32
+    """[hidden, rank]"""
+    up: Float32
+    """[rank, hidden]"""
+    last: Float32
+    """Of the last token, by its code [codes, rank]."""
+    before: Float32
+    """The same of the token before it."""
+    bias: Float32
+    """[n]"""
+
+
 class Correction:
-    """A draft head of chosen tokens with a low-rank correction before it; see correction.h.
+    """A correction on the native side. The arrays are copied; it belongs to the decoder it was
+    made for, and is freed with this object."""
 
-    The arrays are copied: ``head`` [count] token ids, ``down`` [hidden, rank], ``up``
-    [rank, hidden], ``last`` and ``before`` [codes, rank], ``bias`` [count]. It belongs to the
-    decoder it was made for, and is freed with this object.
-    """
-
-    def __init__(
-        self,
-        decoder: CpuDecoder,
-        head: Int32,
-        down: Float32,
-        up: Float32,
-        last: Float32,
-        before: Float32,
-        bias: Float32,
-    ) -> None:
-        hidden, rank = down.shape
-        if hidden != decoder.spec.hidden_size or up.shape != (rank, hidden):
+    def __init__(self, decoder: CpuDecoder, weights: LowRank) -> None:
+        w, (hidden, rank) = weights, weights.down.shape
+        if hidden != decoder.spec.hidden_size or w.up.shape != (rank, hidden):
             raise ValueError("the correction has another hidden size")
-        if last.shape != before.shape or last.shape[1:] != (rank,) or bias.shape != head.shape:
+        fit = w.last.shape == w.before.shape and w.last.shape[1:] == (rank,)
+        if not fit or w.bias.shape != w.head.shape:
             raise ValueError("the correction's arrays do not fit each other")
-        ids = np.ascontiguousarray(head, np.int32)
-        arrays = [np.ascontiguousarray(a, np.float32) for a in (down, up, last, before, bias)]
-        weights = CorrectionWeights(
-            len(ids), rank, len(last), ids.ctypes.data, *(a.ctypes.data for a in arrays)
+        ids = np.ascontiguousarray(w.head, np.int32)
+        arrays = [
+            np.ascontiguousarray(array, np.float32)
+            for array in (w.down, w.up, w.last, w.before, w.bias)
+        ]
+        given = CorrectionWeights(
+            len(ids), rank, len(w.last), ids.ctypes.data, *(a.ctypes.data for a in arrays)
         )
         self.decoder = decoder
         self.nbytes = sum(a.nbytes for a in arrays) + 2 * len(ids) * hidden
         self.handle = ctypes.c_void_p()
-        check(native().correction(decoder.handle, ctypes.byref(weights), ctypes.byref(self.handle)))
+        check(native().correction(decoder.handle, ctypes.byref(given), ctypes.byref(self.handle)))
         finalize(self, native().correction_free, self.handle)
 
 
