@@ -164,7 +164,8 @@ class Planning:
             self._catch_up(part.stream)
             part.planned = True
         limits = [part.stream.draft_limit for part in parts]
-        room = MAX_ROWS - sum(part.pending for part in parts)
+        # Short prompts that join a step together may fill it.
+        room = max(0, MAX_ROWS - sum(part.pending for part in parts))
         plan = self._controller.plan([part.stream.view for part in parts], room, limits)
         for index, (part, draft, limit) in enumerate(zip(parts, plan.drafts, limits, strict=True)):
             if len(draft.tokens) > limit:
