@@ -25,7 +25,8 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
-    """Write the index; the file appears whole or not at all."""
+    """Write the index; the file appears whole or not at all. Nobody waits for the disk: after a
+    power cut the checksum tells what it has not got, and the index is made anew."""
     used = index.arena.used
     segments = [segment for segment in index if segment.kind != "stream" and segment.pieces]
     holes = _holes(index, segments)
@@ -48,13 +49,13 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
     with open(partial, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
         line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
         links = [table.previous[:used] for table in index.tables]
+        arrays = [tokens, *links, *(table.heads for table in index.tables)]
+        parts: list[bytes | memoryview] = [line, *(array.data for array in arrays)]
         checksum = 0
-        for part in (line, *map(memoryview, [tokens, *links, *(t.heads for t in index.tables)])):
+        for part in parts:
             file.write(part)
             checksum = zlib.crc32(part, checksum)
         file.write(_CHECKSUM.pack(checksum))
-        file.flush()
-        os.fsync(file.fileno())
     partial.replace(path)
 
 

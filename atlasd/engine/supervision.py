@@ -66,7 +66,7 @@ class Supervision(ABC):
             if self._supervisor is None or self._supervisor.done():
                 self._start_soon()
 
-    async def stop(self, timeout: float = 5.0) -> None:
+    async def stop(self, timeout: float = 10.0) -> None:
         """End the process, so that its memory is given back; learned state is handed over first.
 
         Streams in it end as cancelled. Returns once the process is gone, after ``timeout`` seconds
