@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import collections
 import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,3 +93,53 @@ def instructions(compiled: Any) -> collections.Counter[str]:
     wanted = r"\b(?:mma\.sync|wgmma\.mma_async|atom|red|mul\.f32|mul\.ftz|fma\.rn)\b[\w.:]*"
     wanted += r"|\b\w+(?:\.\w+)*\.ftz\b[\w.]*"
     return collections.Counter(re.findall(wanted, compiled.asm["ptx"]))
+
+
+@dataclass(frozen=True)
+class MachineCode:
+    """What predicts how fast a kernel runs."""
+
+    registers: int
+    """Of a thread."""
+
+    spilled: int
+    """Bytes of a thread that do not fit into registers."""
+
+    loop: list[str]
+    """Instructions of the loop that multiplies, once through; empty if there is none."""
+
+    @property
+    def counts(self) -> collections.Counter[str]:
+        """Instructions of the loop by name."""
+        return collections.Counter(
+            re.sub(r"^@!?U?P\w+ +", "", line).split()[0] for line in self.loop
+        )
+
+
+def machine_code(compiled: Any) -> MachineCode:
+    """Registers and instructions, as NVIDIA's disassembler tells them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = _told("cuobjdump", "--dump-resource-usage", file.name)
+        listing = _told("nvdisasm", "-c", file.name)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    lines: list[str] = []
+    labels: dict[str, int] = {}
+    loops = []
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_\w+):", line):
+            labels[label[1]] = len(lines)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?);", line):
+            lines.append(instruction[1])
+            back = re.search(r"\bBRA\b.*\((\.L_\w+)\)", instruction[1])
+            if back and back[1] in labels:
+                loops.append(lines[labels[back[1]] :])
+    multiplying = [loop for loop in loops if any("MMA" in line for line in loop)]
+    return MachineCode(int(found[1]), int(found[2]), max(multiplying, key=len, default=[]))
+
+
+def _told(tool: str, *arguments: str) -> str:
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout

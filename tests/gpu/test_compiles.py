@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 
 import pytest
 
@@ -49,6 +50,62 @@ def test_one_instruction_serves_every_number_of_rows(kind: str) -> None:
         counts[rows] = found[DECODING]
     assert counts[20] == 2 * counts[1]
     assert counts[64] == 4 * counts[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("bf16", 2.6), ("fp8", 5.2), ("int8", 4.5), ("int4", 4.2), ("nvfp4", 5.2)]
+)
+def test_a_weight_takes_few_instructions_and_comes_by_itself(kind: str, most: float) -> None:
+    """While an H100's memory brings a byte, its lanes can be given nine instructions: five for a
+    weight of NVFP4."""
+    from tests.gpu import variants
+    from tests.gpu.compiled import compile_for, machine_code, recorded
+
+    for rows in (1, 16):
+        with recorded() as launches:
+            variants.launch_matmul(kind, rows)
+        launched = launches[0]
+        each = compile_for(launched)
+        code = machine_code(each)
+        assert code.spilled == 0
+        counts = code.counts
+        # Sixteen bytes a lane, past the registers; nothing wider than a group's scale waits.
+        assert counts["LDGSTS.E.BYPASS.128"] > 0
+        assert not [name for name in counts if name.startswith("LDG.E.") and "U16" not in name]
+        named = launched.arguments
+        weights = named["BLOCK_N"] * named["BLOCK_K"] / (32 * launched.options["num_warps"])
+        assert len(code.loop) / weights <= most
+
+
+def test_every_number_of_tiles_sums_a_row_in_the_same_lanes() -> None:
+    """Warps that shared a row otherwise would add its parts in another order."""
+    from tests.gpu import variants
+    from tests.gpu.compiled import compile_for, recorded
+
+    def layouts(launch) -> set[str]:
+        with recorded() as launches:
+            launch()
+        text = compile_for(launches[0]).asm["ttgir"]
+        return set(re.findall(r"#ttg.nvidia_mma<\{[^>]*\}>", text))
+
+    for one, four in (
+        (lambda: variants.launch_matmul("bf16", 1), lambda: variants.launch_matmul("bf16", 64)),
+        (
+            lambda: variants.launch_attention(1, 1, None, False),
+            lambda: variants.launch_attention(8, 4, None, False),
+        ),
+    ):
+        assert layouts(one) == layouts(four) != set()
+
+
+@pytest.mark.parametrize("capability", [80, 86, 89, 100, 120])
+def test_other_cards_compile_every_format(capability: int) -> None:
+    """Ampere and Ada convert no FP8 in hardware; the kernels need no such conversion."""
+    from tests.gpu import variants
+
+    for kind in ("fp8", "nvfp4"):
+        ((_, found),) = compiled(lambda kind=kind: variants.launch_matmul(kind, 8), capability)
+        assert {name for name in found if "mma" in name} == {DECODING}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,7 @@
 """Packed weights as the numbers that ``tl.dot`` multiplies, from register to register.
 
-Memory brings an H100 nearly one four-bit weight per lane and cycle, so decoding one may take only
-a few instructions before it takes longer than reading. Hence bf16 is put together four bytes at a
+While an H100's memory brings a weight of four bits, a lane can be given five instructions; with
+more, decoding takes longer than reading. Hence bf16 is put together four bytes at a
 time and two numbers to a register, in PTX; every step of it is exact. The interpreter takes no PTX
 and computes in float32, where plain arithmetic gives the same values: ``tests/gpu/test_decode.py``
 goes through every byte both ways.
