@@ -11,9 +11,13 @@ from types import TracebackType
 import numpy as np
 
 from atlasd.completion.ports import Engine, EngineStream, TextTokenizer
+from atlasd.completion.stop_strings import StopStrings
 from atlasd.engine.protocol import Priority, Sampling, StreamStats, TokenLogprob
 from atlasd.errors import EngineError
 from atlasd.workspace.secrets import find_secrets
+
+MOST_LOOKED_THROUGH = 1 << 15
+"""Tokens of a prompt and its prediction in which secrets are looked for; that takes 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -37,50 +41,6 @@ class Chunk:
 
     text: str
     scores: tuple[ScoredToken, ...] = ()
-
-
-class StopStrings:
-    """Cuts a text at the stop string that ends first (of those, the one that starts first).
-
-    Text that may turn out to be the beginning of a stop string is held back, so the result does
-    not depend on how the text is cut into chunks.
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stop for stop in stops if stop)
-        self._held = ""
-        self.found: str | None = None
-
-    def feed(self, text: str) -> str:
-        """Text that can be shown now; once ``found`` is set it is always empty."""
-        if self.found is not None:
-            return ""
-        if not self._stops:
-            return text
-        window = self._held + text
-        hits = [
-            (at + len(stop), at, stop) for stop in self._stops if (at := window.find(stop)) >= 0
-        ]
-        if hits:
-            _, at, self.found = min(hits)
-            self._held = ""
-            return window[:at]
-        keep = self._may_start_a_stop(window)
-        self._held = window[len(window) - keep :]
-        return window[: len(window) - keep]
-
-    def flush(self) -> str:
-        """What was held back, now that nothing follows."""
-        held, self._held = self._held, ""
-        return held
-
-    def _may_start_a_stop(self, window: str) -> int:
-        longest = min(len(window), max(map(len, self._stops)) - 1)
-        for length in range(longest, 0, -1):
-            tail = window[-length:]
-            if any(stop.startswith(tail) for stop in self._stops):
-                return length
-        return 0
 
 
 class Generation:
@@ -231,7 +191,7 @@ def generate(
     many alternatives per token, -1 for none. ``grammar`` holds the answer to a constraint, and
     ``prefix_end`` says where the text ends that it continues (see ``Submit``). ``lead`` are bytes
     of the answer that the prompt ends with already. Where the prompt or the prediction holds a
-    secret nothing is learned: the answer may repeat it.
+    secret, or they are too long to be looked through, nothing is learned: the answer may repeat it.
     """
     ends = list(tokenizer.eos_ids if stop_tokens is None else stop_tokens)
     stream = engine.submit(
@@ -253,5 +213,7 @@ def generate(
 
 
 def _holds_secrets(tokenizer: TextTokenizer, tokens: Sequence[int]) -> bool:
+    if len(tokens) > MOST_LOOKED_THROUGH:
+        return True
     text = b"".join(map(tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
     return bool(find_secrets(text))

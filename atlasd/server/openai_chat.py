@@ -10,6 +10,7 @@ from atlasd.server.body import aside, read
 from atlasd.server.chat_reply import ChatReply
 from atlasd.server.chat_request import ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
+from atlasd.server.meter import Meter
 from atlasd.server.sampling import check_choices, predicted_tokens, room, stops
 from atlasd.server.services import Serving, services
 
@@ -22,8 +23,14 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     count = check_choices(asked.n)
     daemon = services(request)
     async with daemon.use() as serving:
-        talk = await aside(request, lambda: conversation(serving, asked))
-        async with start(serving, asked, talk, count, request) as told:
+        talk, prediction = await aside(
+            request,
+            lambda: (
+                conversation(serving, asked),
+                predicted_tokens(asked.prediction, serving.tokenizer),
+            ),
+        )
+        async with start(serving, asked, talk, prediction, count, services(request).meter) as told:
             reply = ChatReply(serving.name, told, count, talk.calling, bool(asked.logprobs))
             if not asked.stream:
                 return await reply.whole()
@@ -32,11 +39,15 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 def start(
-    serving: Serving, asked: ChatRequest, talk: Conversation, count: int, request: web.Request
+    serving: Serving,
+    asked: ChatRequest,
+    talk: Conversation,
+    prediction: list[int],
+    count: int,
+    meter: Meter,
 ) -> Choices:
     """Begin to decode the choices of a conversation."""
     limit = room(serving, len(talk.prompt), asked.wanted, "messages")
-    prediction = predicted_tokens(asked.prediction, serving.tokenizer)
     alternatives = asked.alternatives
     return Choices(
         [
@@ -55,5 +66,5 @@ def start(
             )
             for sampling in asked.sampling(serving.tokenizer.vocab_size, count)
         ],
-        services(request).meter,
+        meter,
     )

@@ -80,16 +80,20 @@ async def completions(request: web.Request) -> web.StreamResponse:
     _check(asked)
     daemon = services(request)
     async with daemon.use() as serving:
+        prediction = await aside(
+            request, lambda: predicted_tokens(asked.prediction, serving.tokenizer)
+        )
         if asked.suffix:
             echoes = [""] * count
-            started = _in_the_middle(serving, asked, count, daemon.config.completion.max_tokens)
+            default = daemon.config.completion.max_tokens
+            started = _in_the_middle(serving, asked, prediction, count, default)
         else:
             given = _given(asked)
             prompts = await aside(request, lambda: [_prompt(serving, one) for one in given])
             if len(prompts) * count > MOST_STREAMS:
                 raise invalid(f"At most {MOST_STREAMS} choices over all prompts.", "prompt")
             echoes = [one.text if asked.echo else "" for one in prompts for _ in range(count)]
-            started = _after(serving, asked, prompts, count)
+            started = _after(serving, asked, prompts, prediction, count)
         async with Choices(started, daemon.meter) as told:
             reply = TextReply(serving.name, told, echoes, count, asked.logprobs is not None)
             if not asked.stream:
@@ -139,11 +143,14 @@ def _prompt(serving: Serving, given: str | list[int]) -> Prompt:
 
 
 def _after(
-    serving: Serving, asked: CompletionsRequest, prompts: list[Prompt], count: int
+    serving: Serving,
+    asked: CompletionsRequest,
+    prompts: list[Prompt],
+    prediction: list[int],
+    count: int,
 ) -> list[Generation]:
     wanted = DEFAULT_TOKENS if asked.max_tokens is None else asked.wanted
     limits = [room(serving, len(prompt.tokens), wanted) for prompt in prompts]
-    prediction = predicted_tokens(asked.prediction, serving.tokenizer)
     grammar = asked.held()
     samplings = asked.sampling(serving.tokenizer.vocab_size, count)
     return [
@@ -166,11 +173,10 @@ def _after(
 
 
 def _in_the_middle(
-    serving: Serving, asked: CompletionsRequest, count: int, default: int
+    serving: Serving, asked: CompletionsRequest, prediction: list[int], count: int, default: int
 ) -> list[Generation]:
     assert isinstance(asked.prompt, str)
     assert asked.suffix is not None
-    prediction = predicted_tokens(asked.prediction, serving.tokenizer)
     requests = [
         CompletionRequest(
             prefix=asked.prompt,

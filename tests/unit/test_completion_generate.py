@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlasd.completion.generate import Chunk, Generation, StopStrings, generate
+from atlasd.completion.generate import Chunk, Generation, generate
+from atlasd.completion.stop_strings import StopStrings
 from atlasd.engine.protocol import Alternative, TokenLogprob
 from atlasd.errors import EngineError
 from tests.fake_engine import FakeEngine

@@ -88,8 +88,12 @@ async def test_a_client_that_leaves_cancels_its_stream(house: House, stream: boo
         ("/api/generate", {"prompt": LONG}),
         ("/api/chat", {"messages": [{"role": "user", "content": LONG}]}),
         ("/tokenize", {"content": LONG}),
+        ("/v1/completions", {"prompt": "x", "prediction": {"content": LONG}}),
+        ("/v1/completions", {"prompt": "x", "suffix": "y", "prediction": {"content": LONG}}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
+                                  "prediction": {"content": LONG}}),
     ],
-)
+)  # fmt: skip
 async def test_nobody_waits_while_a_long_prompt_is_tokenised(
     house: House, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
@@ -102,8 +106,9 @@ async def test_nobody_waits_while_a_long_prompt_is_tokenised(
         return encode(self, text, special)
 
     monkeypatch.setattr(type(house.tokenizer), "encode", noted)
+    house.says("x")
     status, _ = await ask(house, path, body)
-    assert status == (200 if path == "/tokenize" else 400)
+    assert status == (200 if path == "/tokenize" or "prediction" in body else 400)
     assert tokenising
     assert threading.main_thread() not in tokenising
 
