@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from atlasd.completion.request import Indent
 from atlasd.completion.trim import Place, Watch, trim
 from atlasd.completion.trim.brackets import replaced_right, unmatched, wanted_closers
 from atlasd.completion.trim.indentation import indent_of
-from atlasd.completion.trim.place import columns, distance_within, similar, squeezed
+from atlasd.completion.trim.place import NEAR, columns, distance_within, similar, squeezed
 from atlasd.completion.trim.repetition import loop_in_line
 
 LANGUAGES = st.sampled_from([PYTHON, TYPESCRIPT, RUST, GO, C, LUA])
@@ -197,3 +199,23 @@ def test_lines_are_similar_up_to_layout_and_a_twentieth() -> None:
 
 def test_a_tab_goes_to_the_next_stop() -> None:
     assert [columns(line) for line in ("x", "  x", "\tx", "  \tx", "\t x")] == [0, 2, 4, 4, 5]
+
+
+@given(st.text("ab \n\r\f\u2028", max_size=600), st.integers(0, 3))
+def test_the_lines_above_are_the_last_of_all_lines(text: str, longer: int) -> None:
+    prefix = "x\n" * NEAR * longer + text
+    lines = prefix[: prefix.rfind("\n") + 1].splitlines()
+    assert Place(prefix).above == lines[-NEAR:]
+
+
+def test_a_long_document_costs_no_more_than_what_is_near_the_cursor() -> None:
+    """Nobody else is answered meanwhile; looking through all of it took 80 ms."""
+    document = "def f(x):\n    return x\n\n\n" * 300_000
+    markers = tuple(f"<|{name}|>" for name in range(16))
+    spent = []
+    for number in range(3):
+        place = Place(f"{number}{document}def g():\n    ", document, PYTHON, markers=markers)
+        began = time.thread_time()
+        assert trim(place, "return 1\n").text == "return 1"
+        spent.append(time.thread_time() - began)
+    assert min(spent) < 0.03

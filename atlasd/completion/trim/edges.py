@@ -14,8 +14,10 @@ _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.M)
 
 def markers(place: Place, text: str) -> str:
     """Cuts at the first special token that was spelled out as text, unless the file spells it."""
-    foreign = (each for each in place.markers if each not in place.prefix + place.suffix)
-    cuts = [at for marker in foreign if (at := text.find(marker)) >= 0]
+    spelled = [marker for marker in place.markers if marker in text]
+    # Documents are long, and texts that spell a marker are few.
+    file = place.prefix + place.suffix if spelled else ""
+    cuts = [text.find(marker) for marker in spelled if marker not in file]
     return text[: min(cuts)] if cuts else text
 
 

@@ -50,8 +50,9 @@ class Place:
     @cached_property
     def above(self) -> list[str]:
         """The lines above the cursor's, nearest last."""
-        tail = self.prefix[: len(self.prefix) - len(self.before)]
-        return tail.splitlines()[-NEAR:]
+        # Documents are long: only what is near is cut out of them.
+        near = self.prefix.rsplit("\n", NEAR + 1)[-NEAR - 1 :]
+        return "\n".join([*near[:-1], ""]).splitlines()[-NEAR:]
 
     @cached_property
     def below(self) -> list[str]:
