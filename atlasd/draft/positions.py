@@ -122,9 +122,10 @@ class Positions:
     def _prompt_segment(self, stream: StreamView, tokens: np.ndarray) -> Segment:
         """A segment holding the prompt: an earlier request's, edited, where they are alike."""
         best, shared = None, len(tokens) // 2
+        head, tail = tokens[:_BOUND].tobytes(), tokens[-_BOUND:].tobytes()
         for segment in reversed(self._prompts):
             if len(tokens) and segment.repository == stream.repository and segment.length > shared:
-                if not self.index.begins_or_ends(segment, tokens[:_BOUND], tokens[-_BOUND:]):
+                if not self.index.begins_or_ends(segment, head, tail):
                     continue
                 alike = _alike(self.index.read(segment), tokens)
                 if alike > shared:

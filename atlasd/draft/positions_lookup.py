@@ -77,15 +77,16 @@ class PositionLookup:
         parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
-    def begins_or_ends(self, segment: Segment, head: Int32, tail: Int32) -> bool:
-        """Whether a segment that has tokens begins with ``head`` or ends with ``tail``, as far as
-        its first and its last piece say."""
+    def begins_or_ends(self, segment: Segment, head: bytes, tail: bytes) -> bool:
+        """Whether a segment that has tokens begins with ``head`` or ends with ``tail`` (tokens as
+        they lie in memory), as far as its first and its last piece say."""
         first, last = segment.pieces[0], segment.pieces[-1]
-        begin = self.tokens[first.start : min(first.stop, first.start + len(head))]
-        end = self.tokens[max(last.start, last.stop - len(tail)) : last.stop]
-        return bool(
-            (begin == head[: len(begin)]).all() or (end == tail[len(tail) - len(end) :]).all()
-        )
+        size = len(head) // 4
+        begin = self._token_view[first.start : min(first.stop, first.start + size)].tobytes()
+        if head.startswith(begin):
+            return True
+        end = self._token_view[max(last.start, last.stop - size) : last.stop].tobytes()
+        return tail.endswith(end)
 
     def read_tail(self, segment: Segment, count: int) -> Int32:
         """The segment's last ``count`` tokens."""
