@@ -64,6 +64,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
 def serve(options: dict[str, Any], *, foreground: bool) -> int:
     """Run the daemon in this process until it is stopped. Returns the exit status."""
     folders = paths()
+    # Rotated logs, cached weights, whatever is written: nobody else's to read.
+    os.umask(0o077)
     try:
         config = load(folders.config_file, options=options)
         folders.create()

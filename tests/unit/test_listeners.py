@@ -1,9 +1,11 @@
-"""The lock that makes a daemon the only one, and ending whoever holds it."""
+"""The lock that makes a daemon the only one, ending whoever holds it, who may read its files."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -86,3 +88,24 @@ def test_a_daemon_that_does_not_listen_yet_is_asked_until_it_does(
     stop.end(folders)
     assert len(asked) == 3
     assert time.monotonic() - began < 5
+
+
+WRITES = """
+import logging
+from atlasd import run
+
+async def write(config, folders):
+    (folders.state / "new").touch()
+    logging.getLogger().handlers[0].doRollover()
+
+run._run = write
+run.serve({}, foreground=False)
+"""
+
+
+def test_whatever_a_daemon_writes_is_its_users_alone(folders: Paths) -> None:
+    """A log that was rotated, say; also where the folder was there before and is open to all."""
+    environ = {**os.environ, "ATLASD_HOME": str(folders.state.parent)}
+    subprocess.run([sys.executable, "-c", WRITES], check=True, env=environ, umask=0o022)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folders.state.iterdir()}
+    assert modes == {"new": 0o600, "atlasd.log": 0o600, "atlasd.log.1": 0o600}
