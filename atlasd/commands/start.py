@@ -88,19 +88,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
 def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
     running = Running.read(folders)
     who = f" (pid {running.pid}, model {running.model})" if running else ""
-    changes = [
-        name
-        for name, value in given.items()
-        if value is not None
-        and running
-        and value
-        != {
-            "model.name": running.model,
-            "server.port": running.port,
-            "server.host": running.host,
-        }.get(name, value)
-    ]
-    if changes:
+    if changes := _changes(running, given) if running else []:
         raise AtlasdError(
             f"atlasd is already running{who}, with another {changes[0]}.",
             "To change it: atlasd stop, then start again.",
@@ -116,6 +104,14 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
                 last.get("error") or "Its model could not be loaded.", last.get("hint", "")
             )
     return 0
+
+
+def _changes(running: Running, given: dict[str, Any]) -> list[str]:
+    """Settings that were given and are other ones in the daemon that runs."""
+    known: dict[str, Any] = {"model.name": running.model, "server.port": running.port or 0}
+    if running.host is not None:  # else TCP is off, and any address is as good
+        known["server.host"] = running.host
+    return [name for name in known if given[name] not in (None, known[name])]
 
 
 def _launch(folders: Paths, given: dict[str, Any]) -> bool:

@@ -15,9 +15,21 @@ from typing import Any
 import pytest
 from atlasd_kernels.cpu import available, instruction_sets
 
-from atlasd.commands import bench, chat, checks, complete, data, models, output, status, top
+from atlasd.commands import (
+    bench,
+    chat,
+    checks,
+    complete,
+    data,
+    models,
+    output,
+    start,
+    status,
+    top,
+)
 from atlasd.commands.connection import Connection
 from atlasd.errors import AtlasdError, RequestError
+from atlasd.listeners import Running
 from atlasd.paths import paths
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -228,3 +240,29 @@ def test_doctor_says_whether_the_cpu_kernels_load(
     else:
         assert found.verdict == "ok"
         assert instruction_sets()[0] in found.message
+
+
+@pytest.mark.parametrize(
+    ("given", "another"),
+    [
+        ({}, None),
+        ({"server.port": 0}, None),
+        ({"server.port": 0, "server.host": "127.0.0.1", "model.name": "tiny"}, None),
+        ({"server.port": 8012}, "server.port"),
+        ({"model.name": "large"}, "model.name"),
+    ],
+)
+def test_starting_again_with_the_same_options_is_no_error(
+    tmp_path: Path, given: dict[str, Any], another: str | None
+) -> None:
+    """Also where TCP is off, of which daemon.json says null."""
+    folders = paths({"ATLASD_HOME": str(tmp_path)})
+    folders.create()
+    Running(7, "1", "tiny", None, None, str(folders.socket), 0.0).write(folders)
+    options = {"model.name": None, "server.port": None, "server.host": None,
+               "engine.drafting": None} | given  # fmt: skip
+    if another is None:
+        assert start._already(folders, options, wait=False) == 0
+    else:
+        with pytest.raises(AtlasdError, match=f"with another {another}"):
+            start._already(folders, options, wait=False)
