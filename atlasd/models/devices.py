@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+from atlasd_kernels.cpu.quota import granted_processors
 
 from atlasd.errors import ModelError
 
@@ -24,8 +25,10 @@ def measure_threads(decoder: LlamaDecoder) -> int:
 
     row = np.zeros(1, np.int32)
     best, best_seconds = 1, float("inf")
+    allowed = len(os.sched_getaffinity(0))
+    most = min(allowed, granted_processors() or allowed)
     count = 1
-    while count <= len(os.sched_getaffinity(0)):
+    while count <= most:
         torch.set_num_threads(count)
         decoder.find_sizes()
         seconds = []
