@@ -34,6 +34,8 @@ class Bridge:
         self.roots: list[str] = []
         self.shown = Shown()
         self.in_flight: dict[str, asyncio.Task[Any]] = {}
+        self.others_wanted: set[str] = set()
+        """Documents whose next request is for several suggestions, whatever it says of itself."""
         self.problem: str | None = None
         self.on_new_daemon: Callable[[], None] = lambda: None
         """Called when a daemon is reached that was not there before."""

@@ -14,10 +14,16 @@ from atlasd_lsp.cursor import file_path, offset_at, owning_root, range_right
 from atlasd_lsp.fates import Pending, Told
 
 ACCEPT_COMMAND = "atlasd.accept"
+SEVERAL = 3
+"""Suggestions for who asks by hand: the usual one, and others to step through."""
 
 
 async def suggest(
-    bridge: Bridge, document: TextDocument, position: types.Position, invoked: bool
+    bridge: Bridge,
+    document: TextDocument,
+    position: types.Position,
+    invoked: bool,
+    choices: int = 1,
 ) -> list[dict[str, Any]] | None:
     """The daemon's suggestions for a cursor; None when the document moved on meanwhile.
 
@@ -41,6 +47,8 @@ async def suggest(
         "version": version,
         "trigger": "invoked" if invoked else "automatic",
     }
+    if choices > 1:
+        body["choices"] = choices
     if bridge.options.max_tokens:
         body["max_tokens"] = bridge.options.max_tokens
     asking = asyncio.ensure_future(bridge.call("/atlasd/v1/complete", body))

@@ -130,7 +130,11 @@ def _register_suggestions(server: AtlasdServer) -> None:
     ) -> types.InlineCompletionList | None:
         document = server.workspace.get_text_document(params.text_document.uri)
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-        items = await inline.suggest(bridge, document, params.position, invoked)
+        if document.uri in bridge.others_wanted:
+            bridge.others_wanted.discard(document.uri)
+            invoked = True
+        choices = inline.SEVERAL if invoked else 1
+        items = await inline.suggest(bridge, document, params.position, invoked, choices)
         # null leaves what is on screen, an empty list clears it.
         return None if items is None else inline.inline_items(document, params.position, items)
 
@@ -171,6 +175,11 @@ def _register_fates(server: AtlasdServer) -> None:
     async def did_accept_part(params: Any) -> None:
         text = str(getattr(params.item, "insertText", ""))
         await commands.accept_part(bridge, _item_id(params), text, int(params.acceptedLength))
+
+    @server.feature("atlasd/wantOtherCompletions")
+    def want_others(params: Any) -> None:
+        """For clients whose own requests cannot say that somebody asked: Neovim 0.12's."""
+        bridge.others_wanted.add(server.workspace.get_text_document(params.textDocument.uri).uri)
 
     @server.feature("atlasd/didDismissCompletion")
     def did_dismiss(params: Any) -> None:

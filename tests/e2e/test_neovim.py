@@ -224,6 +224,64 @@ def test_neovims_own_ghost_text_comes_when_asked_for_by_hand(tmp_path: Path) -> 
         session.close()
 
 
+CTRL_BRACKET = "\x1d"
+CHOICES = ["first = 1", "second = 2", "third = 3"]
+STEPS = """
+vim.keymap.set("i", "<F2>", function() require("atlasd").next() end)
+vim.keymap.set("i", "<F3>", function() require("atlasd").previous() end)
+"""
+F3 = "\x1bOR"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_other_suggestions_are_asked_for_and_stepped_through(version: str, tmp_path: Path) -> None:
+    session = Editing(version, tmp_path, before=STEPS)
+    try:
+        wait_attached(session)
+        session.daemon.complete_after("", CHOICES[0])
+        session.terminal.send("i")
+        session.terminal.until(CHOICES[0])
+        session.daemon.choose_after("", CHOICES)
+        session.terminal.send(F2)
+        session.terminal.until(CHOICES[1])
+        assert session.daemon.bodies("/atlasd/v1/complete")[-1]["choices"] == 3
+        session.terminal.send(F2)
+        session.terminal.until(CHOICES[2])
+        session.terminal.send(F3)
+        session.terminal.until(CHOICES[1])
+        session.terminal.send(TAB)
+        session.until_accepted()
+        assert ("k1", "accepted") in [one[:2] for one in session.fates(1)]
+        assert session.written() == CHOICES[1] + "\n"
+    finally:
+        session.close()
+
+
+def test_a_dismissed_suggestion_goes_and_is_told_of(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.complete_after("", "value = 1")
+    editing.terminal.send("i")
+    editing.terminal.until("value = 1")
+    editing.terminal.send(CTRL_BRACKET)
+    editing.terminal.until(lambda shown: "value = 1" not in shown)
+    assert ("c1", "dismissed", None) in editing.fates(2)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: Path) -> None:
+    line = """vim.o.statusline = "%f %{v:lua.require'atlasd'.status()}" """
+    session = Editing(version, tmp_path, before=line)
+    try:
+        wait_attached(session)
+        session.terminal.send("i")
+        session.terminal.until("● atlasd")
+        session.terminal.send(ESCAPE)
+        session.terminal.type(":helptags ALL | help atlasd-keys\r")
+        session.terminal.until("accept a word")
+    finally:
+        session.close()
+
+
 LATE = """
 local first
 local function answer(text)

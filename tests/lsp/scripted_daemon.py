@@ -35,6 +35,11 @@ class ScriptedDaemon:
         """Every completion asked for with exactly ``prefix`` before the cursor is this one."""
         self.places[prefix] = _answer_of(text, id, **more)
 
+    def choose_after(self, prefix: str, texts: list[str]) -> None:
+        """Completions asked for with exactly ``prefix`` are these, called k0, k1, …"""
+        each = [_answer_of(text, f"k{at}")["items"][0] for at, text in enumerate(texts)]
+        self.places[prefix] = {"items": each}
+
     def bodies(self, path: str) -> list[dict[str, Any]]:
         return [body for called, body in self.calls if called == path]
 

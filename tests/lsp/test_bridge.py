@@ -355,3 +355,24 @@ async def test_loading_is_shown_as_progress_and_again_for_another_daemon(
         async with asyncio.timeout(20):
             while [len(steps) for steps in reports.values()] != [3, 3]:
                 await asyncio.sleep(0.05)
+
+
+async def test_who_asks_by_hand_gets_several_to_step_through(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.choose_after("x = ", ["1", "22", "333"])
+    async with editor(tmp_path) as session:
+        session.open("x = ")
+        await session.complete(0, 4)
+        by_hand = session.params(0, 4)
+        by_hand.context.trigger_kind = types.InlineCompletionTriggerKind.Invoked
+        answer = await session.client.text_document_inline_completion_async(by_hand)
+        assert [item.insert_text for item in answer.items] == ["1", "22", "333"]
+        # Neovim's own requests never say that somebody asked; its plugin says so before.
+        session.client.protocol.notify(
+            "atlasd/wantOtherCompletions", {"textDocument": {"uri": session.uri}}
+        )
+        await session.complete(0, 4)
+        await session.complete(0, 4)
+        asked = [(body["trigger"], body.get("choices", 1)) for body in daemon.bodies(COMPLETE)]
+        assert asked == [("automatic", 1), ("invoked", 3), ("invoked", 3), ("automatic", 1)]

@@ -13,6 +13,7 @@ local namespace = vim.api.nvim_create_namespace("atlasd.ghost")
 ---@field request integer? id of the request in flight
 ---@field asked integer number of the latest request; answers to older ones come too late
 ---@field timer uv.uv_timer_t?
+---@field step integer? how far to go among the suggestions that were asked for
 local states = {} ---@type table<integer, atlasd.GhostState>
 
 local function state_of(buf)
@@ -102,7 +103,9 @@ local function receive(buf, number, err, result, encoding, row, col)
   state.suggestions = vim.tbl_map(function(item)
     return suggestion_of(buf, item, encoding, row, col)
   end, result.items or result)
-  state.index = 1
+  -- Others were asked for from the first: show the next one of them.
+  state.index = (#state.suggestions > 1 and state.step or 0) % math.max(1, #state.suggestions) + 1
+  state.step = nil
   if draw(buf) then
     insert.tell(buf, current(buf), "textDocument/didShowCompletion")
   end
@@ -133,6 +136,7 @@ local function typed(buf)
   if not draw(buf) then
     state_of(buf).suggestions = {}
   end
+  state_of(buf).step = nil
   if not config.values.automatic or not require("atlasd").enabled then
     return
   end
@@ -200,10 +204,11 @@ function M.accept(buf, what)
   end
 end
 
---- Show another suggestion; asks for some when none is on screen.
+--- Show another suggestion; asks for some when there is none or only the one that came by itself.
 function M.select(buf, count)
   local state = state_of(buf)
-  if #state.suggestions == 0 then
+  if #state.suggestions < 2 then
+    state.step = #state.suggestions == 1 and count or nil
     M.request(buf, true)
     return
   end

@@ -1,4 +1,5 @@
 --- Suggestions through Neovim's own vim.lsp.inline_completion (0.12 and newer).
+local client_of = require("atlasd.client")
 local insert = require("atlasd.insert")
 local M = {}
 
@@ -39,19 +40,60 @@ function M.accept(buf, what)
   })
 end
 
---- Show another suggestion; asks for one when none is on screen.
+local asked = {} ---@type table<integer, string> where others were asked for last
+
+--- Step on once the next answer has been taken in.
+local function select_later(buf, count)
+  vim.api.nvim_create_autocmd("LspRequest", {
+    buffer = buf,
+    callback = function(event)
+      local request = event.data.request
+      if request.method ~= "textDocument/inlineCompletion" or request.type ~= "complete" then
+        return false
+      end
+      vim.defer_fn(function()
+        if M.visible(buf) then
+          inline.select({ bufnr = buf, count = count })
+        end
+      end, 20)
+      return true
+    end,
+  })
+end
+
+--- Show another suggestion. The first time at a place it asks for several, for Neovim itself asks for
+--- one; Neovim has no function for asking: it asks when the cursor moves.
 function M.select(buf, count)
-  if M.visible(buf) then
+  local row, col = unpack(vim.api.nvim_win_get_cursor(0))
+  local place = ("%d %d %d"):format(vim.api.nvim_buf_get_changedtick(buf), row, col)
+  if asked[buf] == place and M.visible(buf) then
     inline.select({ bufnr = buf, count = count })
-  else
-    -- Neovim has no function for it: it asks when the cursor moves.
-    vim.api.nvim_exec_autocmds("CursorMovedI", { buffer = buf, modeline = false })
+    return
   end
+  asked[buf] = place
+  if M.visible(buf) then
+    select_later(buf, count)
+  end
+  local client = client_of.of(buf)
+  if client then
+    client_of.call(client, "notify", "atlasd/wantOtherCompletions", { textDocument = { uri = vim.uri_from_bufnr(buf) } })
+  end
+  vim.api.nvim_exec_autocmds("CursorMovedI", { buffer = buf, modeline = false })
 end
 
 function M.dismiss(buf)
-  inline.enable(false, { bufnr = buf })
-  inline.enable(true, { bufnr = buf })
+  -- Its item is given to whoever would accept it, a moment later.
+  inline.get({
+    bufnr = buf,
+    on_accept = function(item)
+      insert.tell(buf, { item = { insertText = item.insert_text, command = item.command } }, "atlasd/didDismissCompletion")
+      return nil
+    end,
+  })
+  vim.schedule(function()
+    inline.enable(false, { bufnr = buf })
+    inline.enable(true, { bufnr = buf })
+  end)
 end
 
 return M
