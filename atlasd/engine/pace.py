@@ -31,6 +31,10 @@ of a dozen tokens then cost next to nothing, and are found out when they have be
 LONGEST_REST = 24
 """Steps; text changes its nature within a few dozen tokens."""
 
+PROBE = 2
+"""Tokens that are drafted at most after a rest: where rows are dear, so few tell for less whether
+drafts hold again, and if they do the next step drafts as many as pay."""
+
 SLOW, FAST = 1 / 4, 1 / 2
 """How quickly the running mean follows losses and gains."""
 
@@ -94,6 +98,10 @@ class Pace:
             self._wait -= 1
             return False
         return True
+
+    def limit(self, most: int) -> int:
+        """How many tokens to draft at most, where ``most`` can be of use."""
+        return min(most, PROBE) if self._length > 1 else most
 
     def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``

@@ -164,6 +164,9 @@ class Planning:
             self._catch_up(part.stream)
             part.planned = True
         limits = [part.stream.draft_limit for part in parts]
+        if self._costs is not None:
+            paces = [self._drafted[part.stream.number].pace for part in parts]
+            limits = [pace.limit(most) for pace, most in zip(paces, limits, strict=True)]
         # Short prompts that join a step together may fill it.
         room = max(0, MAX_ROWS - sum(part.pending for part in parts))
         plan = self._controller.plan([part.stream.view for part in parts], room, limits)

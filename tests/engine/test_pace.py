@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atlasd.draft.drafter import StreamView
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
-from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, SORTS, Pace, Usual
+from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, PROBE, SORTS, Pace, Usual
 
 
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
@@ -34,6 +34,17 @@ def test_drafting_is_back_once_a_draft_holds():
     pace = Pace(0.0)
     planned(pace, 200, 0.0, 0.2, 1.5)
     assert planned(pace, LONGEST_REST + 10, 4.0, 0.2, 1.5) >= 10
+
+
+def test_an_attempt_after_a_rest_drafts_little_and_the_one_after_it_all_that_pays():
+    pace = Pace(0.0)
+    assert pace.limit(40) == 40
+    planned(pace, 60, 0.0, 0.2, 1.5)
+    assert pace.limit(40) == PROBE
+    assert pace.limit(1) == 1
+    pace.settled(gained_ms=PROBE * 1.5, spent_ms=0.2, plain_ms=1.5)
+    assert pace.limit(40) == 40
+    assert Pace(-0.1).limit(40) == PROBE
 
 
 def test_a_stream_begins_with_the_credit_of_the_others():

@@ -1,8 +1,8 @@
 """Poisoned traffic must not make a later workload slower than 0.98 of plain decoding.
 
 The engine is the real one, with its planning, pacing and costs; the target says recorded text.
-Time is counted, not measured: a step takes what its rows take, a token of the static drafter and a
-look-up of the text drafters what they take, and all are given.
+Time is counted, not measured: a step takes what its rows take, a token of the static drafter and
+planning a stream's step what they take, and all are given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.unit.learning import VOCAB, Table, walk
 
 pytestmark = pytest.mark.slow
 
-TOKEN_MS, LOOKUP_MS = 0.35, 0.04
+TOKEN_MS, PLAN_MS = 0.35, 0.04
 PROMPT, LATER = 8, 264
 """Tokens of a prompt, and of a text of the later workload."""
 SUCCESSOR = np.random.default_rng(5).permutation(VOCAB)
@@ -117,13 +117,13 @@ class System:
         neural = Neural(self.table, now=self.clock.own)
         neural.token_ms, neural.read_ms = TOKEN_MS, 0.0
         self.drafting = Drafting(vocab_size=VOCAB, fingerprint="", costs=costs, neural=neural)
-        propose = self.drafting.text.propose
+        plan = self.drafting.controller.plan
 
-        def timed(*of):
-            self.clock.spent_ms += LOOKUP_MS
-            return propose(*of)
+        def timed(streams, *rest):
+            self.clock.spent_ms += PLAN_MS * len(streams)
+            return plan(streams, *rest)
 
-        self.drafting.text.propose = timed
+        self.drafting.controller.plan = timed
         self.learner = Learner(self.table, neural, costs, promoted=self.drafting.promoted, seed=1)
         self.drafting.learn_with(self.learner, self.learner)
         self.outputs = Outputs()
