@@ -25,10 +25,15 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
-    """Write the index; the file appears whole or not at all. Nobody waits for the disk: after a
-    power cut the checksum tells what it has not got, and the index is made anew."""
+    """Write the index; the file appears whole or not at all, and of an empty index there is none.
+    Nobody waits for the disk: after a power cut the checksum tells what it has not got, and the
+    index is made anew."""
     used = index.arena.used
     segments = [segment for segment in index if segment.kind != "stream" and segment.pieces]
+    if not segments:
+        # After a purge the tables still lead to places where something was.
+        path.unlink(missing_ok=True)
+        return
     holes = _holes(index, segments)
     # What is free still holds the tokens of prompts, and of what had to be forgotten.
     tokens = index.tokens[:used].copy()

@@ -206,8 +206,8 @@ def test_an_index_on_disk_comes_back_as_it_was(
     index.drop("1", "r")
     positions_files.save(index, path, "tokenizer")
     copy = PositionIndex(1 << 20)
-    assert positions_files.load(copy, path, "tokenizer")
     kept = {s.name: s for s in index if s.pieces}
+    assert positions_files.load(copy, path, "tokenizer") == bool(kept)
     assert {s.name for s in copy} == set(kept)
     for segment in copy:
         assert copy.read(segment).tolist() == index.read(kept[segment.name]).tolist()

@@ -16,6 +16,18 @@ def ids(first: int) -> np.ndarray:
     return np.arange(first, first + 400, dtype=np.int32)
 
 
+def test_nothing_is_left_of_an_index_that_was_purged(tmp_path: Path) -> None:
+    index = PositionIndex(1 << 20)
+    index.put("file", "mine", "file", ids(1000))
+    path = tmp_path / "positions.index"
+    positions_files.save(index, path, "tokenizer")
+    assert path.exists()
+    index.drop_repository(None)
+    positions_files.save(index, path, "tokenizer")
+    assert not path.exists()
+    positions_files.save(index, path, "tokenizer")
+
+
 def test_a_byte_that_changed_on_disk_is_noticed(tmp_path: Path) -> None:
     index = PositionIndex(1 << 20)
     for number in range(4):
