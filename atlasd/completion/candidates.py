@@ -100,6 +100,7 @@ class Candidates:
 
     def clear(self) -> None:
         self._answers.clear()
+        _chunks.cache_clear()
 
     def _definitions(
         self, spot: Spot, names: list[str], line: list[str], imports: list[str]

@@ -148,10 +148,11 @@ class Completer:
         return self._offers.stats
 
     def clear(self) -> None:
-        """Forget suggestions kept in memory and end what is decoded ahead (pause, purge)."""
+        """Forget all text kept in memory and end what is decoded ahead (pause, purge)."""
         self._ahead.cancel()
         self._offers.clear()
         self._builder.clear()
+        self._tokenizer.clear()
 
     # Answering
 

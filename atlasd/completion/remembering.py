@@ -65,6 +65,11 @@ class RememberingTokenizer:
             start = end
         return tokens
 
+    def clear(self) -> None:
+        """Forget the texts."""
+        self._known.clear()
+        self._characters = 0
+
     def _remembered(self, text: str, special: bool) -> list[int]:
         key = (text, special)
         tokens = self._known.get(key)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlasd.completion.candidates import _chunks
+from atlasd.completion.completer import Completer
 from atlasd.completion.remembering import BLOCK, RememberingTokenizer
+from tests.fake_engine import FakeEngine
 from tests.unit.byte_tokenizer import ByteTokenizer
+from tests.unit.completing import REQUEST, say
 
 tokenizers = pytest.importorskip("tokenizers")
 QWEN = (
@@ -87,3 +92,19 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(30):
         ours.encode(f"{number}" + "x" * 100_000)
     assert sum(len(text) for text, _ in ours._known) <= 2_000_000
+
+
+async def test_what_is_purged_or_paused_leaves_no_text_in_memory(
+    engine: FakeEngine, completer: Completer
+) -> None:
+    """Not in tokenised blocks, not in the chunks of files that prompts could show."""
+    text = "".join(f"def purged_{n}(x):\n    return x\n\n\n" for n in range(99))
+    engine.enqueue(say("return width * height"))
+    await completer.complete(replace(REQUEST, prefix=text + REQUEST.prefix))
+    assert _chunks("a.py", text)
+    held = [text for text, _ in completer._tokenizer._known]
+    assert any("purged_9" in each for each in held)
+    completer.clear()
+    assert not completer._tokenizer._known
+    assert completer._tokenizer._characters == 0
+    assert _chunks.cache_info().currsize == 0
