@@ -157,3 +157,20 @@ def test_an_empty_prompt_is_fine() -> None:
     drafter.least_reach = 0.0
     assert drafter.propose(stream, [], 3).tokens == [1, 2, 3]
     drafter.end(stream)
+
+
+def test_what_a_stream_beside_it_has_just_verified_is_drafted_at_once() -> None:
+    drafter = native()
+    prompt = list(range(20, 30))
+    one, other = (StreamView(number, list(prompt), len(prompt), "r", "python") for number in (1, 2))
+    drafter.begin(one)
+    drafter.begin(other)
+    said = list(range(50, 62))
+    one.tokens += said
+    drafter.observe(one, said, None)
+    other.tokens += said[:3]
+    drafter.observe(other, said[:3], None)
+    drafter.least_reach = 0.0
+    assert drafter.propose(other, [], 9).tokens == said[3:]
+    drafter.end(one)
+    drafter.end(other)
