@@ -77,7 +77,8 @@ async def test_what_is_written_beside_a_secret_may_repeat_it_and_is_not_learned(
     house.says("x")
     plain = json.loads(json.dumps(body).replace(SECRET, "the usual one"))
     assert (await ask(house, path, plain))[0] == 200
-    assert [submit.learn for submit in house.engine.submitted] == [False, True]
+    learned = [submit.learn for submit in house.engine.submitted]
+    assert (learned[0], learned[-1]) == (False, True)
 
 
 async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(house: House) -> None:
@@ -86,6 +87,7 @@ async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(hous
     _, body = await ask(house, "/atlasd/v1/complete", cursor)
     assert body["items"][0]["text"] == "x + y"
     await ask(house, "/atlasd/v1/fate", {"id": body["items"][0]["id"], "fate": "accepted"})
-    assert [submit.learn for submit in house.engine.submitted] == [False]
+    # What would follow it may be decoded ahead by now.
+    assert {submit.learn for submit in house.engine.submitted} == {False}
     assert house.daemon.store is not None
     assert (await house.daemon.store.summary(None))["completions"] == {}
