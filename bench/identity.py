@@ -100,10 +100,13 @@ class Tried(Neural):
 
     draw: random.Random
 
-    def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
+    def terms(self, stream: StreamView, first: bool, tokens_per_ms: float) -> tuple[float, float]:
         """Worth it once in a while."""
+        return (float("inf") if self.draw.random() < 0.2 else -1.0), 0.0
+
+    def aim(self, reach: float, tokens_per_ms: float) -> None:
+        """Chains of any length."""
         self.least = 0.05
-        return float("inf") if self.draw.random() < 0.2 else -1.0
 
 
 @dataclass
