@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from atlasd.models.cuda_layout import BUCKETS, bucket_for
+from atlasd.models.cuda_layout import BUCKETS
 from bench.gpu_shapes import plain_step, random_decoder, wall_ms
 from bench.shapes import shape_config
 
@@ -64,6 +64,7 @@ def best(given: dict[str, Any], costs: dict[int, float], drafter_ms: float) -> t
     rates = []
     for lookahead in range(min(len(reach), max(costs) - 1) + 1):
         tokens = 1 + sum(reach[:lookahead])
-        ms = costs[bucket_for(1 + lookahead)] + lookahead * float(given["neural"]) * drafter_ms
+        bucket = min(rows for rows in costs if rows > lookahead)
+        ms = costs[bucket] + lookahead * float(given["neural"]) * drafter_ms
         rates.append((tokens / ms * 1e3, lookahead))
     return max(rates)

@@ -27,7 +27,7 @@ SHARED_4090 = 99 << 10
 
 
 def compiled(launch, capability: int = 90):
-    from tests.gpu.compiled import compile_for, instructions, recorded
+    from bench.gpu_compiling import compile_for, instructions, recorded
 
     with recorded() as launches:
         launch()
@@ -58,8 +58,8 @@ def test_one_instruction_serves_every_number_of_rows(kind: str) -> None:
 def test_a_weight_takes_few_instructions_and_comes_by_itself(kind: str, most: float) -> None:
     """While an H100's memory brings a byte, its lanes can be given nine instructions: five for a
     weight of NVFP4."""
+    from bench.gpu_compiling import compile_for, machine_code, recorded
     from tests.gpu import variants
-    from tests.gpu.compiled import compile_for, machine_code, recorded
 
     for rows in (1, 16):
         with recorded() as launches:
@@ -79,8 +79,8 @@ def test_a_weight_takes_few_instructions_and_comes_by_itself(kind: str, most: fl
 
 def test_every_number_of_tiles_sums_a_row_in_the_same_lanes() -> None:
     """Warps that shared a row otherwise would add its parts in another order."""
+    from bench.gpu_compiling import compile_for, recorded
     from tests.gpu import variants
-    from tests.gpu.compiled import compile_for, recorded
 
     def layouts(launch) -> set[str]:
         with recorded() as launches:

@@ -208,7 +208,8 @@ def combine_kernel(
         for n in tl.static_range(AT_ONCE):
             at = base + start + n
             read = (start + n >= begin) & (start + n < count)
-            weight = tl.where(read, tl.exp2(tl.load(stats + at * 2) - level), 0.0)
+            higher = tl.where(read, tl.load(stats + at * 2), level)
+            weight = tl.where(read, tl.exp2(higher - level), 0.0)
             total = total + tl.where(read, tl.load(stats + at * 2 + 1), 0.0) * weight
             place = start + n + 0 * lane
             wanted = (place >= begin) & (place < count) & (lane < HEAD_DIM)
