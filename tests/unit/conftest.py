@@ -13,9 +13,20 @@ import pytest
 
 if TYPE_CHECKING:
     from atlasd.completion.completer import Completer
+    from atlasd.paths import Paths
     from tests.fake_engine import FakeEngine
     from tests.served import House
     from tests.unit.completing import Store
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Paths:
+    """Those of a daemon that does not run."""
+    from atlasd.paths import paths
+
+    made = paths({"ATLASD_HOME": str(tmp_path)})
+    made.create()
+    return made
 
 
 @pytest.fixture

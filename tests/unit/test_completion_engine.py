@@ -130,7 +130,9 @@ async def test_statistics_count_what_healing_the_last_word_computed(
     unread = "".join(f"height_{n} = measure(tree_{n})\n" for n in range(12))
     done = await asked.complete(replace(REQUEST, prefix=unread + "sum_of_he", trim=False))
     after = await engine.status()
-    assert done is not None and before is not None and after is not None
+    assert done is not None
+    assert before is not None
+    assert after is not None
     computed = after.counters["prefilled_tokens"] - before.counters["prefilled_tokens"]
     assert done.stats.prefilled_tokens == computed > 0.9 * done.stats.prompt_tokens
     assert done.stats.cached_tokens == done.stats.prompt_tokens - computed

@@ -5,24 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from atlasd.commands.connection import Connection
 from atlasd.errors import AtlasdError
-from atlasd.paths import Paths, paths
+from atlasd.paths import Paths
 
 Says = Callable[[bytes], None]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> Paths:
-    made = paths({"ATLASD_HOME": str(tmp_path)})
-    made.create()
-    return made
 
 
 @pytest.fixture

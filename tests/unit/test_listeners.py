@@ -11,21 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from atlasd.commands import stop
 from atlasd.errors import AtlasdError
 from atlasd.listeners import AlreadyRunning, Lock, Running, is_locked
-from atlasd.paths import Paths, paths
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> Paths:
-    made = paths({"ATLASD_HOME": str(tmp_path)})
-    made.create()
-    return made
+from atlasd.paths import Paths
 
 
 @pytest.fixture
