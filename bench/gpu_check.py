@@ -61,6 +61,10 @@ class Check:
         whole = {"results": self.results, "failed": self.failed}
         (self.out / "gpu_check.json").write_text(json.dumps(whole, indent=1, default=str))
 
+    def close(self) -> None:
+        """End the log."""
+        self._log.close()
+
     def run(self, name: str, section: Section, needs: float) -> None:
         """Run a section if the time allows."""
         if self.left < needs:
@@ -220,6 +224,7 @@ def main() -> int:
             check.run(name, section, needs)
     check.save()
     check.say(f"\nfailed: {', '.join(check.failed) or 'nothing'}; written to {options.out}")
+    check.close()
     return 1 if check.failed else 0
 
 

@@ -11,14 +11,26 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "interpreted"
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_the_kernels_are_right_under_the_interpreter() -> None:
+@pytest.mark.parametrize("which", ["not slow and not gpu", pytest.param("slow", marks=SLOW)])
+def test_the_kernels_are_right_under_the_interpreter(which: str) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        which,
+        str(FOLDER),
+    ]
     root = FOLDER.parents[2]
     result = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=False
