@@ -24,9 +24,13 @@ FIRST_REST = 8
 """Steps before the first attempt in a stream, where attempts have lost in those before it: taking
 up a stream costs as much as a few attempts, which a short one would never earn."""
 
-EARLY = 3
-"""Of so many streams in a row one is tried that early, the others after ``LONGEST_REST``: streams
-of a dozen tokens then cost next to nothing, and are found out when they have become worth it."""
+EARLY = 8
+"""Of so many streams of a sort in a row one is tried that early, the others after ``LATE``: trying
+a stream of 16 tokens costs an eighth of it, which may be two per cent of all."""
+
+LATE = 64
+"""Steps before the first attempt in the other streams: taking one up and ending it costs as much as
+a step or two."""
 
 LONGEST_REST = 24
 """Steps; text changes its nature within a few dozen tokens."""
@@ -89,7 +93,7 @@ class Pace:
     def __init__(self, usual: float, turn: int = 0) -> None:
         self.net_ms = max(usual, 0.0)
         """Running mean of milliseconds gained less milliseconds spent, per planned step."""
-        self._length = 1 if usual >= 0.0 else LONGEST_REST if turn % EARLY else FIRST_REST
+        self._length = 1 if usual >= 0.0 else LATE if turn % EARLY else FIRST_REST
         self._wait = self._length - 1
 
     def due(self) -> bool:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from atlasd.draft.drafter import StreamView
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
-from atlasd.engine.pace import EARLY, FIRST_REST, LONGEST_REST, PROBE, SORTS, Pace, Usual
+from atlasd.engine.pace import (
+    EARLY,
+    FIRST_REST,
+    LATE,
+    LONGEST_REST,
+    PROBE,
+    SORTS,
+    Pace,
+    Usual,
+)
 
 
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
@@ -63,6 +72,8 @@ def test_where_others_lost_a_stream_is_first_tried_after_a_few_steps():
 def test_where_others_lost_few_streams_of_a_dozen_tokens_are_tried_but_some_are():
     tried = [planned(Pace(-0.1, turn), 16, 0.0, 0.2, 1.5) > 0 for turn in range(3 * EARLY)]
     assert tried.count(True) == 3
+    assert planned(Pace(-0.1, 1), LATE - 1, 0.0, 0.2, 1.5) == 0
+    assert planned(Pace(-0.1, 1), LATE, 0.0, 0.2, 1.5) == 1
     assert planned(Pace(0.0, 1), 16, 0.0, 0.2, 1.5) > 0
 
 
