@@ -7,6 +7,7 @@ where there are no kernels of our own.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -47,6 +48,9 @@ def run(end: EngineEnd, folders: Paths) -> None:
     except Exception as error:
         outbox.put(_failed(error))
     else:
+        # What loading leaves is no garbage: looking through it again holds a step up for 13 ms.
+        gc.collect()
+        gc.freeze()
         inbox.serving = True
         service.serve()
     outbox.close()
