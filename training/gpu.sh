@@ -3,14 +3,24 @@
 #   bash training/gpu.sh pack     on a machine with the corpus: rows of about a billion tokens' worth of
 #                                 passes, compressed in pieces of at most 16 MiB (training/work/pieces/)
 #   bash training/gpu.sh train    on the GPU machine: one piece of at most ten minutes; repeat to go on
-#   bash training/gpu.sh finish   on the GPU machine: decay, export to $OUT; drafters as in README.md
-# Not yet run on a GPU.
+#   bash training/gpu.sh finish   on the GPU machine: decay, export; drafters as in README.md
+#   bash training/gpu.sh take NAME  anywhere: NAME.tar.* of a folder of pieces ($OUT) becomes run NAME, which
+#                                 train and finish go on with
+# What train and finish reach comes back in $OUT, in pieces of 16 MiB: weights alone, which is what training
+# goes on from once the machine, and with it the optimiser's states, is gone.
+# Not yet run on a GPU; with SIZE=tiny BATCH=4096 MICRO=2048 MINUTES=1 DECAY=20 every step runs on a CPU.
 set -euo pipefail
 work=training/work
+size=${SIZE:-20m} batch=${BATCH:-262144} micro=${MICRO:-65536}
+common=(--data "$work/packed/gpu" --batch "$batch" --micro "$micro" --lr 0.02 --embed-lr 0.003)
+bring() { # the newest checkpoint of a run, as a folder that transformers loads
+    python -m training.export --run "$1" --out "$work/exported/$1"
+    tar -C "$work/exported" -c "$1" | split -b 16M -d -a 2 - "${OUT:?}/$1.tar."
+}
 case "${1:-}" in
 pack)
     for epoch in 0 1 2 3 4 5 6 7; do
-        python -m training.pack --length 2048 --bytes 48000000 --epoch "$epoch" --chat-share 0.02 \
+        python -m training.pack --length 2048 --bytes "${BYTES:-48000000}" --epoch "$epoch" --chat-share 0.02 \
             --out "$work/packed/gpu$epoch"
     done
     python - <<'PY'
@@ -31,16 +41,21 @@ PY
     ;;
 train)
     [ -e "$work/packed/gpu.bin" ] || cat "$work"/pieces/corpus.tar.xz.* | tar -C "$work" -xJ
-    python -m training.train --size 20m --run gpu --data "$work/packed/gpu" --batch 262144 \
-        --micro 65536 --lr 0.02 --embed-lr 0.003 --minutes 9 --save-minutes 3
+    python -m training.train --size "$size" --run gpu "${common[@]}" --minutes "${MINUTES:-9}" --save-minutes 3
+    bring gpu
     ;;
 finish)
-    python -m training.train --run gpu --branch gpu-decayed --data "$work/packed/gpu" --batch 262144 \
-        --micro 65536 --lr 0.02 --embed-lr 0.003 --decay-steps 800 --minutes 8
-    python -m training.export --run gpu-decayed --out "${OUT:?}/target"
+    python -m training.train --run gpu --branch gpu-decayed "${common[@]}" --decay-steps "${DECAY:-800}" \
+        --minutes "${MINUTES:-8}"
+    bring gpu-decayed
+    ;;
+take)
+    mkdir -p "$work/exported"
+    cat "${OUT:?}/$2".tar.* | tar -C "$work/exported" -x
+    python -m training.resume --model "$work/exported/$2" --run "$2"
     ;;
 *)
-    echo "usage: training/gpu.sh pack | train | finish" >&2
+    echo "usage: training/gpu.sh pack | train | finish | take NAME" >&2
     exit 2
     ;;
 esac
