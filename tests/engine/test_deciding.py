@@ -9,7 +9,7 @@ from atlasd.engine.inprocess import Outputs, request
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import choose_row, top_choices
-from atlasd.engine.steps import Engine
+from atlasd.engine.steps import BOOKED_TOGETHER, Engine
 from atlasd.models.decoder import Int32, Verified, Wanted
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
@@ -71,7 +71,7 @@ def test_a_stream_that_needs_its_logits_takes_the_step_the_long_way(sampling: Sa
     assert decoder.decided == 0
 
 
-def test_a_step_is_counted_while_the_device_works_on_the_next_one() -> None:
+def test_steps_are_counted_together_while_the_device_works_on_the_next_one() -> None:
     counted: list[float] = []
 
     class Watching(Deciding):
@@ -82,11 +82,14 @@ def test_a_step_is_counted_while_the_device_works_on_the_next_one() -> None:
             return verified
 
     engine = Engine(Watching(), Outputs().take)
-    engine.submit(request(1, [1, 2], max_tokens=4))
+    more = 4
+    engine.submit(request(1, [1, 2], max_tokens=BOOKED_TOGETHER + more))
     while engine.step():
         pass
-    assert counted == [0, 0, 0, 1, 1, 2, 2, 3]
-    assert engine.counters.values["steps"] == 4
+    uncounted = 2 * BOOKED_TOGETHER + 1  # looks: two a step, and before the device begins the next
+    assert counted[:uncounted] == [0] * uncounted
+    assert counted[uncounted:] == [BOOKED_TOGETHER] * (2 * more - 1)
+    assert engine.counters.values["steps"] == BOOKED_TOGETHER + more
 
 
 def test_what_is_no_number_ends_the_stream() -> None:
