@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from atlasd.draft.controller import Controller
 from atlasd.draft.mixture import Mixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
@@ -85,10 +86,8 @@ def systems(tokenizer: Tokenizer, costs: TableCosts) -> list[System]:
         shown = bundled_static(STATIC_MS[costs.name]) if static else None
         built = drafting(None if shown is None else priced_neural(shown.model))
         if not text:
-            controller = built.controller
-            controller.drafters[:] = [d for d in controller.drafters if not isinstance(d, Mixture)]
-            controller._free.clear()
-            controller._text = None
+            others = [d for d in built.drafters if not isinstance(d, Mixture)]
+            built.controller = Controller(others, built.confidence, costs)
         return System(name, built, shown, **more)  # type: ignore[arg-type]
 
     return [
