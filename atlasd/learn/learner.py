@@ -85,7 +85,7 @@ class Learner:
     def end(self, stream: StreamView) -> None:
         if stream.learn and len(stream.tokens) > stream.prompt_length:
             one = self.repositories.of(stream.repository)
-            one.fresh.extend(of_stream(stream.tokens, stream.prompt_length, stream.states))
+            one.end(of_stream(stream.tokens, stream.prompt_length, stream.states))
 
     def wish(
         self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
@@ -125,6 +125,9 @@ class Learner:
         for one in self.repositories:
             if not one.loaded:
                 yield from self.repositories.load(one)
+            elif one.ended:
+                one.cut()
+                yield
             elif one.fresh:
                 yield from self._file(one, one.fresh.popleft())
             elif one.trains and one.owed > 64 and not one.again:

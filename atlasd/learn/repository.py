@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from weakref import WeakKeyDictionary
@@ -24,6 +25,9 @@ ENOUGH_ROWS = 512
 FRESH = 128
 """Passages that may wait to be filed."""
 
+ENDED = 16
+"""Streams that may wait to be cut into passages; each keeps up to half a megabyte of states."""
+
 AGAIN = 48
 """Passages that a changed target reads again: enough to judge by, and three of four to train on."""
 
@@ -42,6 +46,8 @@ class Adapted:
     versions: Versions = field(default_factory=Versions)
     replay: Replay = field(default_factory=Replay)
     warmup: WarmUp = field(default_factory=WarmUp)
+    ended: deque[Iterable[Passage]] = field(default_factory=deque)
+    """Streams that are over, not yet cut into passages: the next one wants that time."""
     fresh: deque[Passage] = field(default_factory=lambda: deque(maxlen=FRESH))
     """Passages nobody has looked at yet."""
     again: deque[tuple[Passage, bool]] = field(default_factory=deque)
@@ -58,6 +64,16 @@ class Adapted:
     unsaved: bool = False
     hits: WeakKeyDictionary[Passage, dict[int, Bools]] = field(default_factory=WeakKeyDictionary)
     """Where a version (0: the static drafter) says what the target chose, by passage."""
+
+    def end(self, passages: Iterable[Passage]) -> None:
+        """A stream is over; its ``passages`` are made when they are first looked at."""
+        self.ended.append(passages)
+        if len(self.ended) > ENDED:
+            self.cut()
+
+    def cut(self) -> None:
+        """Cut the stream that ended first."""
+        self.fresh.extend(self.ended.popleft())
 
     def file(self, passage: Passage, unseen: bool | None = None) -> None:
         """A passage was looked at: keep it, and train for it. ``unseen``: whether it is set apart
@@ -78,6 +94,8 @@ class Adapted:
     def target_changed(self, reads: bool) -> None:
         """The rows are no longer what the target says. ``reads``: it can be asked again about the
         newest of them; else those are kept to train on, and there is nothing to judge by."""
+        while self.ended:
+            self.cut()
         while self.fresh:
             self.replay.take(self.fresh.popleft())
         if reads:

@@ -19,7 +19,7 @@ from atlasd.learn.learner import Learner
 from atlasd.learn.passages import TOP, of_stream
 from atlasd.learn.replay import RECENT
 from atlasd.learn.repositories import REPOSITORIES, SAVE_EVERY_S
-from atlasd.learn.repository import AGAIN
+from atlasd.learn.repository import AGAIN, ENDED
 from atlasd.learn.versions import Key
 from tests.unit.learning import VOCAB, FlatCosts, Table, walk
 
@@ -123,6 +123,23 @@ def test_learning_stops_until_something_new_comes() -> None:
     serve(one, texts(SUCCESSOR, 1, 500))
     work(one)
     assert steps < one.repositories.of("/r").steps <= steps + 12
+
+
+def test_what_a_stream_said_is_looked_at_when_nobody_waits() -> None:
+    one = learner()
+    known = one.repositories.of("/r")
+    serve(one, texts(SUCCESSOR, ENDED))
+    assert not known.fresh
+    assert not known.replay.rows
+    serve(one, texts(SUCCESSOR, 3, ENDED))  # more than may wait
+    assert len(known.fresh) == 3
+    work(one)
+    assert not known.ended
+    assert not known.fresh
+    whole = learner()
+    serve(whole, texts(SUCCESSOR, ENDED + 3))
+    work(whole)
+    assert known.replay.rows == whole.repositories.of("/r").replay.rows > 0
 
 
 def test_nothing_is_kept_of_workspaces_that_are_not_trusted() -> None:
