@@ -12,6 +12,7 @@ from time import perf_counter
 
 from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
 
+from atlasd.draft.chain import Chain
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.cut import Costs, CostTable, Price, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
@@ -122,7 +123,7 @@ class Controller:
         if self._native is not None and _usual(streams, room):
             return self._native.plan(streams, price, room, longest, self._terms, self._ask_paid)
         candidates: list[list[Candidate]] = []
-        assembled: list[_Chain] = []
+        assembled: list[Chain] = []
         for stream, limit in zip(streams, longest, strict=True):
             considered: list[Candidate] = []
             assembled.append(self._assemble(stream, limit, price, considered))
@@ -191,7 +192,7 @@ class Controller:
         """
         if draft.tokens:
             self._count(draft, accepted)
-            if isinstance(draft.credit, _Chain):
+            if isinstance(draft.credit, Chain):
                 draft.credit.settle(stream, len(draft.tokens), accepted)
         if step_ms > 0.0:
             achieved = len(tokens) / step_ms
@@ -233,10 +234,10 @@ class Controller:
 
     def _assemble(
         self, stream: StreamView, limit: int, price: Price, considered: list[Candidate]
-    ) -> _Chain:
+    ) -> Chain:
         """The best chain for a stream: the most promising drafter's, continued by whoever has
         something to say where it ends."""
-        chain = _Chain()
+        chain = Chain()
         if limit <= 0 or not stream.tokens:
             return chain
         if self._text is not None:
@@ -269,7 +270,7 @@ class Controller:
         self,
         drafter: Drafter,
         stream: StreamView,
-        chain: _Chain,
+        chain: Chain,
         limit: int,
         price: Price,
         considered: list[Candidate],
@@ -311,62 +312,3 @@ def _best_of(rows: VerifiedRows | None) -> list[int] | None:
         return rows.best
     best: list[int] = rows.top[:, 0].tolist()
     return best
-
-
-class _Chain:
-    """A draft under assembly: parts of several drafters, with the reach of each token."""
-
-    __slots__ = ("confidence", "parts", "reach", "tokens")
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Drafter, Draft, int]] = []
-        self.tokens: list[int] = []
-        self.confidence: list[float] = []
-        self.reach: list[float] = []
-
-    def add(self, drafter: Drafter, draft: Draft, probabilities: list[float]) -> None:
-        reach = self.reach[-1] if self.reach else 1.0
-        for probability in probabilities:
-            reach *= probability
-            self.reach.append(reach)
-        self.confidence += probabilities
-        self.tokens += draft.tokens[: len(probabilities)]
-        self.parts.append((drafter, draft, len(probabilities)))
-
-    def cut(self, count: int) -> None:
-        """Keep the first ``count`` tokens."""
-        del self.tokens[count:], self.confidence[count:], self.reach[count:]
-        kept: list[tuple[Drafter, Draft, int]] = []
-        for drafter, draft, size in self.parts:
-            if count > 0:
-                kept.append((drafter, draft, min(size, count)))
-            count -= size
-        self.parts = kept
-
-    @property
-    def source(self) -> str:
-        """Names of the drafters, in the order of their parts."""
-        return " + ".join(dict.fromkeys(draft.source for _, draft, _ in self.parts)) or "none"
-
-    def draft(self, count: int) -> Draft:
-        """The first ``count`` tokens as one draft."""
-        parts: list[tuple[str, int]] = []
-        for _, draft, size in self.parts:
-            for source, length in draft.parts or ((draft.source, size),):
-                parts.append((source, min(length, size)))
-                size -= parts[-1][1]
-        return Draft(parts[0][0], self.tokens[:count], credit=self, parts=tuple(parts))
-
-    def settle(self, stream: StreamView, verified: int, accepted: int) -> None:
-        """Of the first ``verified`` tokens, which went to the target, ``accepted`` were right: tell
-        each drafter about its part."""
-        for drafter, draft, size in self.parts:
-            size = min(size, verified)
-            right = max(0, min(accepted, size))
-            drafter.settle(draft, right)
-            if isinstance(drafter, Neural):
-                drafter.note(stream, right if accepted >= 0 else None)
-            verified -= size
-            accepted -= size
-            if verified <= 0:
-                break
