@@ -30,8 +30,8 @@ MAX_ROWS = 64
 KEPT_STREAMS, KEPT_STEPS = 32, 256
 """Records that can be asked for by ``explain``: of so many streams, so many steps each."""
 
-KEPT_COSTS = 64
-"""Step costs that are looked up once."""
+COSTS_STAY = 512
+"""Uses of looked-up step costs after which they are looked up again: they are being measured."""
 
 PATIENCE = 3
 """After this many failures in a row drafting is switched off."""
@@ -75,6 +75,7 @@ class Planning:
         self._failures = 0
         self._drafted: dict[int, _Drafted] = {}
         self._known_ms: dict[tuple[int, int], float] = {}
+        self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
 
     def plan(self, parts: list[Part]) -> None:
@@ -196,12 +197,14 @@ class Planning:
 
     def _ms(self, rows: int, kv_tokens: int) -> float:
         """What a step costs; looked up now and then."""
+        self._known_uses += 1
+        if self._known_uses > COSTS_STAY:
+            self._known_uses = 0
+            self._known_ms.clear()
         key = rows, kv_tokens >> 9
         known = self._known_ms.get(key)
         if known is None:
             assert self._costs is not None
-            if len(self._known_ms) >= KEPT_COSTS:
-                self._known_ms.clear()
             known = self._known_ms[key] = self._costs.ms(rows, kv_tokens)
         return known
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from atlasd.engine.inprocess import Outputs, request, run
-from atlasd.engine.planning import Planning
+from atlasd.engine.planning import COSTS_STAY, Planning
 from atlasd.engine.steps import Engine
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
@@ -29,3 +31,32 @@ def test_many_short_prompts_at_once_leave_no_room_and_harm_no_drafter(caplog):
     assert len(outputs) == 16
     assert planning.on
     assert caplog.text == ""
+
+
+class Slow:
+    """Step costs next to which planning costs nothing; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        self.asked.append((rows, kv_tokens))
+        return 1000.0
+
+
+def test_step_costs_are_asked_for_again_since_they_are_being_measured():
+    decoder, plain, outputs = HashDecoder(slots=1, chunk=8), Outputs(), Outputs()
+    first = Engine(decoder, plain.take)
+    first.submit(request(0, [1, 2, 3], max_tokens=60))
+    run(first)
+    streams = COSTS_STAY // 10
+    truth = dict.fromkeys(range(1, streams), plain[0].tokens)
+    costs = Slow()
+    oracle = OracleController(truth, decoder.vocab_size, 0, longest=3, right=1.0)
+    engine = Engine(decoder, outputs.take, planning=Planning(oracle, costs))
+    for number in truth:
+        engine.submit(request(number, [1, 2, 3], max_tokens=60))
+        run(engine)
+    assert all(outputs[number].tokens == plain[0].tokens for number in truth)
+    asked = Counter((rows, kv_tokens >> 9) for rows, kv_tokens in costs.asked)
+    assert max(asked.values()) in range(2, 12)
