@@ -87,7 +87,9 @@ class Planning:
         try:
             for part in due:
                 self._begin(part.stream)
-            self._plan(due)
+            # Those that take no draft take their rows; short prompts that join may fill a step.
+            room = max(0, MAX_ROWS - sum([part.pending for part in parts]))
+            self._plan(due, room)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
@@ -160,7 +162,7 @@ class Planning:
             self._records.popitem(last=False)
         return _Drafted(Pace(usual.net_ms, usual.turn()), usual, records)
 
-    def _plan(self, parts: list[Part]) -> None:
+    def _plan(self, parts: list[Part], room: int) -> None:
         for part in parts:
             self._catch_up(part.stream)
             part.planned = True
@@ -168,8 +170,6 @@ class Planning:
         if self._costs is not None:
             paces = [self._drafted[part.stream.number].pace for part in parts]
             limits = [pace.limit(most) for pace, most in zip(paces, limits, strict=True)]
-        # Short prompts that join a step together may fill it.
-        room = max(0, MAX_ROWS - sum(part.pending for part in parts))
         plan = self._controller.plan([part.stream.view for part in parts], room, limits)
         for index, (part, draft, limit) in enumerate(zip(parts, plan.drafts, limits, strict=True)):
             if len(draft.tokens) > limit:

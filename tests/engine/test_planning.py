@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from atlasd.engine.inprocess import Outputs, request, run
-from atlasd.engine.planning import COSTS_STAY, Planning
+from atlasd.engine.planning import COSTS_STAY, MAX_ROWS, Planning
 from atlasd.engine.steps import Engine
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
@@ -60,3 +60,23 @@ def test_step_costs_are_asked_for_again_since_they_are_being_measured():
     assert all(outputs[number].tokens == plain[0].tokens for number in truth)
     asked = Counter((rows, kv_tokens >> 9) for rows, kv_tokens in costs.asked)
     assert max(asked.values()) in range(2, 12)
+
+
+def test_streams_that_take_no_draft_leave_the_others_less_room():
+    decoder, plain = HashDecoder(slots=16, chunk=8), Outputs()
+    first = Engine(decoder, plain.take)
+    first.submit(request(0, [1, 2, 3], max_tokens=70))
+    run(first)
+    truth = {1: plain[0].tokens}
+    decoder.calls.clear()
+    for seed in range(10):  # of how long the drafts are
+        outputs = Outputs()
+        oracle = OracleController(truth, decoder.vocab_size, seed, longest=70, right=1.0)
+        engine = Engine(decoder, outputs.take, planning=Planning(oracle))
+        for number in range(2, 17):
+            engine.submit(request(number, [number, 2, 3], max_tokens=70, drafting=False))
+        engine.submit(request(1, [1, 2, 3], max_tokens=70))  # it begins when all others decode
+        run(engine)
+        assert outputs[1].tokens == plain[0].tokens
+    rows = [count for kind, count in decoder.calls if kind == "decode"]
+    assert MAX_ROWS - 5 < max(rows) <= MAX_ROWS
