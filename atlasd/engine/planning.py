@@ -33,6 +33,10 @@ KEPT_STREAMS, KEPT_STEPS = 32, 256
 COSTS_STAY = 512
 """Uses of looked-up step costs after which they are looked up again: they are being measured."""
 
+WORTH_BEGINNING = 16
+"""Tokens that must be left for a first attempt where others have lost: taking a stream up and
+ending it costs as much as a step."""
+
 PATIENCE = 3
 """After this many failures in a row drafting is switched off."""
 
@@ -149,10 +153,13 @@ class Planning:
         kept = self._drafted.get(part.stream.number)
         if kept is None:
             kept = self._drafted[part.stream.number] = self._first(part.stream)
-        if self._costs is None or kept.pace.due():
+        if self._costs is None or (kept.pace.due() and self._worth_beginning(part.stream, kept)):
             return True
         kept.records.append(None)
         return False
+
+    def _worth_beginning(self, stream: Stream, kept: _Drafted) -> bool:
+        return stream.begun or kept.usual.net_ms >= 0.0 or stream.draft_limit >= WORTH_BEGINNING
 
     def _first(self, stream: Stream) -> _Drafted:
         """A stream is met for the first time, or drafting was off and on again."""

@@ -80,3 +80,17 @@ def test_streams_that_take_no_draft_leave_the_others_less_room():
         assert outputs[1].tokens == plain[0].tokens
     rows = [count for kind, count in decoder.calls if kind == "decode"]
     assert MAX_ROWS - 5 < max(rows) <= MAX_ROWS
+
+
+def test_where_drafting_loses_a_stream_that_is_nearly_over_is_not_taken_up():
+    decoder, outputs = HashDecoder(slots=1, chunk=8), Outputs()
+    oracle = OracleController({}, decoder.vocab_size, 0)  # it has nothing to say
+    engine = Engine(decoder, outputs.take, planning=Planning(oracle, Slow()))
+    begun = []
+    for length, numbers in ((200, range(1)), (12, range(1, 17)), (60, range(17, 33))):
+        oracle.begun.clear()
+        for number in numbers:
+            engine.submit(request(number, [number, 2, 3], max_tokens=length))
+            run(engine)
+        begun.append(len(oracle.begun))
+    assert begun == [1, 0, 2]  # of the long ones one in EARLY is tried
