@@ -47,8 +47,8 @@ void vote(const int32_t* latest, const int32_t* usual, const uint8_t* counts, in
   if (most >= 0 && most != newest) votes.push_back({most, kinds + kUsual + count, 1.0});
 }
 
-void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
-  latest[context] = token;
+// Of what came, the token that leads: others count against it.
+void lead(int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
   if (usual[context] == token) {
     if (count[context] < 255) count[context]++;
   } else if (count[context] == 0) {
@@ -57,6 +57,11 @@ void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int3
   } else {
     count[context]--;
   }
+}
+
+void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
+  latest[context] = token;
+  lead(usual, count, context, token);
 }
 
 // Takes over a slot that held another context.
@@ -131,23 +136,13 @@ void Text::read(Stream& stream, const int32_t* tokens, int32_t count) {
 
 void Text::recycle_rows(const int32_t* after, const int32_t* best, int32_t rows,
                         const int32_t* tokens, int32_t count) {
-  const auto vote = [](int32_t* usual, uint8_t* times, int64_t context, int32_t token) {
-    if (usual[context] == token) {
-      if (times[context] < 255) times[context]++;
-    } else if (times[context] == 0) {
-      usual[context] = token;
-      times[context] = 1;
-    } else {
-      times[context]--;
-    }
-  };
   for (int32_t at = 1; at < std::min(count, rows); at++) {
     if (best[at] == tokens[at]) continue;
     const PairSlot pair = pair_slot(after[at - 1], after[at]);
     for (int twice = 0; twice < 2; twice++) {  // one against the vote of what was drawn
       if (arrays.pair_tag[pair.slot] == pair.tag)
-        vote(arrays.pair_usual, arrays.pair_count, pair.slot, best[at]);
-      vote(arrays.single_usual, arrays.single_count, after[at], best[at]);
+        lead(arrays.pair_usual, arrays.pair_count, pair.slot, best[at]);
+      lead(arrays.single_usual, arrays.single_count, after[at], best[at]);
     }
   }
   for (int32_t at = count; at < std::min(rows, count + kRejected); at++) {
