@@ -244,7 +244,7 @@ class Supervisor:
                 config=files.config,
                 slot_tokens=ready.slot_tokens,
                 special=special,
-                measured=lambda stats, repository: self._meter.add(stats, repository=repository),
+                measured=self._meter.add,
             ),
             chat=ChatTemplate(tokenizer.chat_template, special),
             slots=ready.slots,

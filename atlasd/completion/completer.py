@@ -31,7 +31,7 @@ from atlasd.errors import AtlasdError
 
 SLOT_TOKENS = 4096
 
-Measured = Callable[[StreamStats, str | None], None]
+Measured = Callable[[StreamStats, str | None, str | None], None]
 
 
 class Completer:
@@ -39,8 +39,9 @@ class Completer:
 
     ``model`` is its name, as shown to users; ``config`` is the model's configuration, of which
     ``atlasd.fim_orders`` is read; ``slot_tokens`` bounds prompt plus answer. ``measured`` is told
-    the statistics and the repository of every stream that was read to its end, whatever became of
-    its text: shown, trimmed to nothing, decoded ahead in vain.
+    the statistics, the end's reason and the repository of every stream that was read to its end,
+    whatever became of its text (shown, trimmed to nothing, decoded ahead in vain), and of those
+    that were ``cancelled`` while somebody waited for them.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Completer:
         config: Mapping[str, Any] | None = None,
         slot_tokens: int | None = None,
         special: Mapping[str, str] | None = None,
-        measured: Measured = lambda stats, repository: None,
+        measured: Measured = lambda stats, reason, repository: None,
     ) -> None:
         self._engine = engine
         self._tokenizer = RememberingTokenizer(tokenizer)
@@ -199,7 +200,14 @@ class Completer:
             markers=self._builder.template.markers,
         )
         return Decoding(
-            self._engine, self._tokenizer, self._healer, request, built, place, priority
+            self._engine,
+            self._tokenizer,
+            self._healer,
+            request,
+            built,
+            place,
+            priority,
+            withdrawn=lambda stats: self._measured(stats, "cancelled", built.repository),
         )
 
     def _decode_ahead(self, request: CompletionRequest) -> Decoding | None:
@@ -213,12 +221,12 @@ class Completer:
         """Wait for a decoding and remember what came of it."""
         decoded = await decoding.result()
         self._builder.budget.observe(decoded.stats)
-        self._measured(decoded.stats, decoding.built.repository)
+        self._measured(decoded.stats, decoded.finish_reason, decoding.built.repository)
         self._offers.remember(decoding, decoded, ahead=ahead)
         return decoded
 
     def _settle_ahead(self, decoding: Decoding, decoded: Decoded) -> None:
-        self._measured(decoded.stats, decoding.built.repository)
+        self._measured(decoded.stats, decoded.finish_reason, decoding.built.repository)
         self._offers.remember(decoding, decoded, ahead=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlasd.completion.generate import Generation, generate
@@ -42,7 +43,10 @@ class Decoding:
         built: Built,
         place: Place,
         priority: Priority = Priority.COMPLETION,
+        withdrawn: Callable[[StreamStats], object] = lambda stats: None,
     ) -> None:
+        """``withdrawn`` is told what is known of a stream that somebody waited for and that was
+        cancelled."""
         self.request = request
         self.built = built
         self.place = place
@@ -51,6 +55,8 @@ class Decoding:
         self._tokenizer = tokenizer
         self._healer = healer
         self._priority = priority
+        self._withdrawn = withdrawn
+        self._begun = False
         self._generation: Generation | None = None
         self._healing: list[StreamStats] = []
         self._grew = asyncio.Event()
@@ -85,6 +91,7 @@ class Decoding:
             await self._grew.wait()
 
     async def _run(self) -> Decoded:
+        self._begun = True
         request, place = self.request, self.place
         watch = Watch(place) if request.trim else None
         async with await self._generate() as generation:
@@ -150,7 +157,11 @@ class Decoding:
 
     def _ended(self, task: asyncio.Task[Decoded]) -> None:
         self._grew.set()
-        if not task.cancelled():
+        if task.cancelled():
+            if self._begun and self._priority is Priority.COMPLETION:
+                known = StreamStats() if self._generation is None else self._generation.stats
+                self._withdrawn(with_healing(known, self._healing))
+        else:
             # Fetched here, so that a failure nobody waits for is not reported as forgotten.
             task.exception()
 

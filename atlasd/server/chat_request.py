@@ -86,7 +86,9 @@ class ChatRequest(HeldFields, kw_only=True):
     def wanted(self) -> int | None:
         """Tokens asked for; None: as many as fit."""
         limit = self.max_completion_tokens or self.max_tokens
-        return None if limit is None or limit < 0 else max(1, limit)
+        if limit == 0:
+            raise invalid("max_tokens must be at least 1.", "max_tokens")
+        return None if limit is None or limit < 0 else limit
 
     @property
     def alternatives(self) -> int:

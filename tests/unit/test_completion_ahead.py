@@ -71,7 +71,7 @@ async def test_decoding_ahead_never_starts_an_engine_that_was_stopped(engine, co
 async def test_a_follow_up_that_is_taken_over_is_measured_once(engine, store):
     told = []
     completer = Completer(
-        engine, TOKENIZER, None, store, "fake", measured=lambda stats, _: told.append(stats)
+        engine, TOKENIZER, None, store, "fake", measured=lambda stats, reason, _: told.append(stats)
     )
     engine.enqueue(say("area = width * height"))
     engine.enqueue(say("\n    ret", "urn area"), pause=0.05)

@@ -53,6 +53,7 @@ async def test_a_newer_request_of_a_document_replaces_the_older(house: House) ->
     _, newer = await ask(house, "/atlasd/v1/complete", changed)
     assert newer["items"][0]["text"] == "x + y"
     assert (await older) == (200, {"items": [], "superseded": True})
+    assert house.daemon.meter.cancelled == 1
 
 
 async def test_closing_the_connection_cancels(house: House) -> None:
@@ -63,6 +64,7 @@ async def test_closing_the_connection_cancels(house: House) -> None:
         asking.cancel()
         await eventually(lambda: bool(house.engine.cancelled))
     assert house.engine.cancelled == [house.engine.submitted[0].stream]
+    assert house.daemon.meter.cancelled == 1
 
 
 async def test_the_fate_of_a_suggestion_is_stored(house: House) -> None:

@@ -39,6 +39,19 @@ async def test_what_was_decoded_ahead_counts_as_well(tmp_path: Path) -> None:
         await eventually(lambda: house.daemon.meter.output_tokens == 11)
 
 
+async def test_nobody_cancelled_what_was_decoded_ahead_in_vain(tmp_path: Path) -> None:
+    async with served(tmp_path) as house, house.unix() as client:
+        house.says("x + y\n")
+        house.says("never asked for", hold=True)
+        house.says("z\n    pass\n")
+        assert (await client.post("/atlasd/v1/complete", json=CURSOR)).status == 200
+        await eventually(lambda: len(house.engine.submitted) == 2)
+        elsewhere = {**CURSOR, "prefix": "class Shape:\n    "}
+        assert (await client.post("/atlasd/v1/complete", json=elsewhere)).status == 200
+        await eventually(lambda: bool(house.engine.cancelled))
+        assert house.daemon.meter.cancelled == 0
+
+
 @pytest.mark.parametrize("repository", ["/r", None])
 async def test_a_purged_repository_is_not_drawn_any_more(
     tmp_path: Path, repository: str | None

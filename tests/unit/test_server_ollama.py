@@ -70,6 +70,12 @@ async def test_the_middle_is_filled_and_a_raw_prompt_is_left_alone(
     assert house.prompt() == "<|fim_prefix|>a"
 
 
+async def test_no_repeat_penalty_is_said_with_zero(house: House, client: Any) -> None:
+    house.says("z")
+    await client.generate("tiny", "hey", options={"repeat_penalty": 0})
+    assert house.engine.submitted[0].sampling.repetition_penalty == 1.0
+
+
 async def test_asking_for_nothing_loads_the_model(house: House, client: Any) -> None:
     loaded = await client.generate("tiny")
     assert (loaded.done, loaded.done_reason, loaded.response) == (True, "load", "")

@@ -31,6 +31,9 @@ LONG = "x = 1\n" * 20_000
         ("/v1/completions", {"prompt": "x" * 5000}, "prompt", "5000 tokens"),
         ("/v1/chat/completions", {}, "messages", "messages is required"),
         ("/v1/chat/completions", {"messages": []}, "messages", "length >= 1"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
+                                  "max_tokens": 0}, "max_tokens", "at least 1"),
+        ("/v1/completions", {"prompt": "x", "repetition_penalty": 0}, "repetition_penalty", "> 0"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
             {"type": "image_url"}]}]}, "messages[0].content[0]", "only text"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
