@@ -10,7 +10,7 @@ from typing import Any
 
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import print_json, styled
-from atlasd.errors import RequestError
+from atlasd.errors import AtlasdError, RequestError
 
 CONTEXT_LINES = 4
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?$")
@@ -48,7 +48,7 @@ class Cursor:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 also when there is nothing to suggest."""
+    """0 also when there is nothing to suggest, but not when nobody looked: while paused."""
     cursor = locate(options.place)
     root = repository_root(cursor.path)
     body: dict[str, Any] = {
@@ -66,10 +66,10 @@ def run(options: argparse.Namespace) -> int:
     answer = Connection().call("POST", "/atlasd/v1/complete", body)
     if options.json:
         print_json(answer)
-        return 0
+        return 1 if answer.get("paused") else 0
     if answer.get("paused"):
-        print("atlasd is paused; go on with: atlasd resume")
-    elif not answer["items"]:
+        raise AtlasdError("atlasd is paused.", "Go on with: atlasd resume")
+    if not answer["items"]:
         reason = Connection().call("GET", "/atlasd/v1/why", timeout=10).get("nothing")
         print(f"Nothing to suggest here: {reason}." if reason else "Nothing to suggest here.")
     for item in answer["items"]:
