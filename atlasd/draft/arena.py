@@ -35,6 +35,11 @@ class Arena:
             return start
         return None
 
+    def clear(self) -> None:
+        """Free everything."""
+        self.used = 0
+        self.holes.clear()
+
     def give(self, start: int, stop: int) -> None:
         """Free a range, joining it with free neighbours."""
         at = bisect_left(self.holes, (start, stop))

@@ -145,6 +145,16 @@ class PositionIndex(PositionLookup):
         """Forget all segments of a repository (None: everything)."""
         for key in [k for k in self.segments if repository is None or k[0] == repository]:
             self._clear(self.segments.pop(key))
+        if all(run is None for run in self.runs):
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Nothing lives anywhere: sweeping it all would take minutes of idle time."""
+        self.tokens[: self.arena.used] = 0
+        for table in self.tables:
+            table.heads[:] = -1
+        self.arena.clear()
+        self._stale.clear()
 
     def _edit(self, segment: Segment, tokens: Int32) -> None:
         old = self.read(segment)

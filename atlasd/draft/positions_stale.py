@@ -34,6 +34,11 @@ class Stale:
         self._ranges.append((start, stop))
         self._count += stop - start
 
+    def clear(self) -> None:
+        """The arena begins anew: nothing waits any more."""
+        self._ranges.clear()
+        self._count = 0
+
     def sweep(self, most: int) -> None:
         """Free at most ``most`` positions."""
         while self._ranges and most > 0:

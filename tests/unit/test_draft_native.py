@@ -128,14 +128,17 @@ def test_eviction_under_running_streams_is_survived(texts: list[list[int]]) -> N
     drafter.end(stream)
 
 
-def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing() -> None:
+@pytest.mark.parametrize("forgotten", ["r", None])
+def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing(
+    forgotten: str | None,
+) -> None:
     drafter = native()
     index = drafter.positions.index
     stream = StreamView(1, list(range(40)), 40, "r", "python")
     drafter.begin(stream)
     stream.tokens.extend(range(40, 60))
     drafter.observe(stream, list(range(40, 60)), None)
-    index.drop_repository("r")
+    index.drop_repository(forgotten)
     other = index.put("other", "s", "file", np.arange(60, 90, dtype=np.int32))
     stream.tokens.extend(range(10))
     drafter.observe(stream, list(range(10)), None)

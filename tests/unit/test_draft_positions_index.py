@@ -195,6 +195,25 @@ def test_a_deleted_repository_is_not_found_any_more() -> None:
     assert index.find(context(text[:50])) == []
 
 
+@settings(max_examples=40, deadline=None)
+@given(before=st.lists(TEXT, min_size=1, max_size=4), after=TEXT.filter(lambda text: len(text) > 1))
+def test_an_index_that_forgot_everything_begins_anew_at_once(
+    before: list[list[int]], after: list[int]
+) -> None:
+    index = PositionIndex(2 << 20)
+    for number, text in enumerate(before):
+        index.put(str(number), "r", "file", ids(text))
+    index.put("0", "r", "file", ids(before[0][:40]))
+    used = index.arena.used
+    index.drop_repository(None)
+    assert not index.sweep(0), "nothing is left for idle time"
+    assert index.arena.free == index.arena.capacity
+    assert not index.tokens[:used].any(), "what was forgotten is not in memory"
+    index.put("a", "r", "file", ids(after))
+    check_lookup(index, {"a": after}, after[: len(after) // 2])
+    assert index.read(index.segments["r", "a"]).tolist() == after
+
+
 def test_advancing_walks_over_pieces() -> None:
     index = PositionIndex(1 << 20)
     text = list(range(1000))
