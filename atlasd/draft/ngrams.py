@@ -103,7 +103,7 @@ class NgramTable:
     @property
     def mask(self) -> int:
         """What leaves a key's slot, or the one that slot is still part of; the number of slots in
-        the 32 bits above. So ``text_index.cpp`` reads it."""
+        the 32 bits above. So ``text_keys.h`` reads it."""
         return len(self.heads) << 32 | self._low
 
     def reserve(self, positions: int) -> None:

@@ -7,11 +7,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "text_keys.h"
+
 namespace atlasd::text {
 
-constexpr int kOrders = 4;
-constexpr int kOrder[kOrders] = {3, 6, 12, 24};
 constexpr int kMaxMatch = 64;
+constexpr int kWindow = 48;  // of a rewritten text: so far ahead its continuation is looked for
 constexpr int kFeatures = 5;
 constexpr int kMaxDraft = 64;
 constexpr int kContinuations = 3;  // of a chain, by another proposal
@@ -233,8 +234,6 @@ class Text {
   std::deque<Place> rewritten_;
 };
 
-uint64_t extend_hash(uint64_t value, int32_t token);
-uint32_t key_of(const uint64_t* hash, int order_index);
 int32_t length_bucket(int32_t length);
 
 }  // namespace atlasd::text
