@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlasd.workspace.ignore import IgnoreRules, parse
+from atlasd.workspace.ignore import IgnoreRules
+from atlasd.workspace.ignore_patterns import parse
 from atlasd.workspace.scan import scan
 
 NAMES = ["a", "b", "foo", "bar.py", "x.log", "keep", ".hidden", "sub dir", "é", "[q]", "a.b.log"]
