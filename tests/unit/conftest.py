@@ -1,4 +1,5 @@
-"""What many of these tests begin with: a daemon that is served, a completer over a scripted engine.
+"""What many of these tests begin with: a daemon that is served, a completer over a scripted engine,
+a learner that has learned.
 
 Imports stand inside the fixtures, so that a test that needs none of them does not pay for them.
 """
@@ -60,3 +61,25 @@ async def completer(engine: FakeEngine, store: Store) -> AsyncIterator[Completer
     made = make_completer(engine, store)
     yield made
     made.clear()
+
+
+@pytest.fixture(scope="session")
+def taught_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a learner that was taught ``SUCCESSOR``; for ``taught`` to copy."""
+    from tests.unit.learners import SUCCESSOR, learner, serve, texts, work
+
+    folder = tmp_path_factory.mktemp("taught") / "adapter"
+    one = learner(folder)
+    for first in range(0, 100, 20):
+        serve(one, texts(SUCCESSOR, 20, first))
+        work(one)
+    one.save()
+    return folder
+
+
+@pytest.fixture
+def taught(taught_once: Path, tmp_path: Path) -> Path:
+    """A folder of the test's own of a learner that was taught ``SUCCESSOR``."""
+    import shutil
+
+    return Path(shutil.copytree(taught_once, tmp_path / "adapter"))
