@@ -298,6 +298,22 @@ async def test_what_was_measured_is_kept_over_a_restart(model):
     assert not any(isinstance(n, Loading) and n.stage == "measuring steps" for n in seen)
 
 
+@pytest.mark.slow
+async def test_an_engine_that_takes_long_to_save_is_waited_for(engine):
+    """With a full index on a busy disk saving takes seconds: half a file is worth nothing."""
+    told = []
+    engine.subscribe(told.append)
+    await engine.wait_ready()
+    await collect(engine.submit(range(30), max_tokens=20))
+    pid = engine.pid
+    os.kill(pid, signal.SIGSTOP)
+    asyncio.get_running_loop().call_later(6.0, os.kill, pid, signal.SIGCONT)
+    before = time.monotonic()
+    await engine.stop()
+    assert time.monotonic() - before > 5.9
+    assert any(isinstance(notice, Learned) for notice in told), "it was killed before it could save"
+
+
 async def test_a_model_that_cannot_be_loaded_fails_with_what_to_do(tmp_path):
     client, seen = EngineClient(Load(model=str(tmp_path / "nothing.gguf"))), []
     client.subscribe(seen.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import shlex
@@ -16,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from atlasd import cli
+from atlasd.commands import stop
 from atlasd.commands.clients import CLIENTS, Place
+from atlasd.daemon import GRACE_S
+from atlasd.engine.supervision import Supervision
 from atlasd.server.app import PUBLIC, SOCKET_ONLY, _found
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -144,6 +148,12 @@ def test_json_says_the_same_in_every_encoding() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True,
                           env=ASCII)  # fmt: skip
     assert json.loads(done.stdout) == "é 𝗼"
+
+
+def test_stop_kills_no_daemon_that_still_waits_for_its_engine_to_save() -> None:
+    engine_s = inspect.signature(Supervision.stop).parameters["timeout"].default
+    assert engine_s > 5, "a full index on a busy disk takes longer"
+    assert stop.PATIENCE_S >= GRACE_S + engine_s + 3  # for the store and the workspace
 
 
 @pytest.mark.parametrize("name", CLIENTS)
