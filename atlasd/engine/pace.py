@@ -1,8 +1,9 @@
 """Whether asking the drafters pays for a stream: planning takes time too.
 
-A step of a small model takes a millisecond or two, so even a look-up that finds nothing can cost
-more than two per cent. Where drafting has cost more than it gained it rests for a few steps,
-longer each time, and is back at once when a draft holds.
+A step of a small model takes half a millisecond, so even a look-up that finds nothing can cost more
+than two per cent of it. What planned steps have brought is remembered, of a stream and of streams
+like it; where they have lost, planning rests between attempts for as long as keeps the loss small,
+and is back when drafts hold. All figures are shares of a plain step.
 """
 
 from __future__ import annotations
@@ -13,35 +14,40 @@ from dataclasses import dataclass
 
 from atlasd.draft.drafter import StreamView
 
-BUDGET = 0.003
-"""Share of a plain step's time that drafting in vain may take, wasted rows included."""
+BUDGET = 0.01
+"""Share of the time that planning in vain may take, wasted rows included."""
 
-CREDIT = 0.25
-"""Of a plain step's time, what gains may count for at most: text that was easy says little of the
-text behind it, and buys a dozen attempts there, not a hundred."""
+RATE = 1 / 24
+"""How quickly the mean of a stream follows its steps."""
 
-FIRST_REST = 8
-"""Steps before the first attempt in a stream, where attempts have lost in those before it: taking
-up a stream costs as much as a few attempts, which a short one would never earn."""
+CREDIT = 0.5
+"""What the mean of a stream may come to at most: text that was easy says little of the text behind
+it, and buys two dozen attempts there, not a hundred."""
 
-EARLY = 8
-"""Of so many streams of a sort in a row one is tried that early, the others after ``LATE``: trying
-a stream of 16 tokens costs an eighth of it, which may be two per cent of all."""
-
-LATE = 64
-"""Steps before the first attempt in the other streams: taking one up and ending it costs as much as
-a step or two."""
-
-LONGEST_REST = 24
+LONGEST_REST = 16
 """Steps; text changes its nature within a few dozen tokens."""
 
-PROBE = 2
-"""Tokens that are drafted at most after a rest: where rows are dear, so few tell for less whether
-drafts hold again, and if they do the next step drafts as many as pay."""
+LOSING = -0.02
+"""Streams of a sort that has brought less than this begin at rest."""
 
-SLOW, FAST = 1 / 4, 1 / 2
-"""How quickly the running mean follows losses and gains."""
+EVIDENCE = 32
+"""So many steps that bring nothing are put before the first of a sort, lest chance decides."""
 
+LOST = -1.0
+"""Plain steps that a sort must have lost altogether to be losing."""
+
+FOLLOW = 1 / 128
+"""How quickly what is usual follows; faster at first."""
+
+EARLY = 8
+"""Of so many streams of a losing sort one is tried after an ordinary rest, the others after
+``LATE``: to take a stream up and end it costs as much as several attempts."""
+
+LATE = 64
+"""Steps before the first attempt in the other streams."""
+
+WORTH_BEGINNING = 32
+"""Tokens that must be left for a first attempt in a losing sort, for the same reason."""
 
 SORTS = 256
 """Sorts of streams that are told apart at a time."""
@@ -49,16 +55,22 @@ SORTS = 256
 
 @dataclass(slots=True, eq=False)
 class Mean:
-    """What drafting brings in streams of one sort."""
+    """What planned steps bring in streams of one sort."""
 
-    net_ms: float
-    """Running mean of what ``Pace.net_ms`` came to; below zero streams begin at rest."""
+    net: float = 0.0
+    """Share of a plain step that a planned one saves, on average; below zero it costs more."""
+    steps: int = 0
     streams: int = 0
 
-    def turn(self) -> int:
-        """Which stream of its sort the next one is."""
-        self.streams += 1
-        return self.streams - 1
+    def follow(self, net: float) -> None:
+        """A step was planned."""
+        self.steps += 1
+        self.net += (net - self.net) * max(FOLLOW, 1 / (EVIDENCE + self.steps))
+
+    @property
+    def losing(self) -> bool:
+        """Whether drafting is known to lose here."""
+        return self.net < LOSING and self.net * (EVIDENCE + self.steps) <= LOST
 
 
 class Usual:
@@ -66,56 +78,52 @@ class Usual:
     repository, its language and how freely it samples."""
 
     def __init__(self) -> None:
-        self._all = Mean(0.0)
         self._sorts: OrderedDict[tuple[str | None, str | None, int], Mean] = OrderedDict()
 
     def of(self, stream: StreamView) -> Mean:
-        """The mean of streams like this one; a new sort begins with that of all."""
+        """The mean of streams like this one."""
         sort = stream.repository, stream.language, min(round(4 * stream.temperature), 8)
         mean = self._sorts.get(sort)
         if mean is None:
-            mean = self._sorts[sort] = Mean(self._all.net_ms)
+            mean = self._sorts[sort] = Mean()
             if len(self._sorts) > SORTS:
                 self._sorts.popitem(last=False)
         return mean
 
-    def follow(self, mean: Mean, net_ms: float) -> None:
-        """A step was planned in a stream of this sort."""
-        for one in (mean, self._all):
-            one.net_ms += (net_ms - one.net_ms) / 64
-
 
 class Pace:
-    """The drafting of one stream. ``usual`` is what it brings in other streams, in milliseconds
-    a step; a new stream gets a few attempts whatever that is: at once, or where others have lost
-    after ``FIRST_REST`` if it is the ``turn`` of this one, their count, and else later."""
+    """The drafting of one stream, whose sort brings ``usual``."""
 
-    def __init__(self, usual: float, turn: int = 0) -> None:
-        self.net_ms = max(usual, 0.0)
-        """Running mean of milliseconds gained less milliseconds spent, per planned step."""
-        self._length = 1 if usual >= 0.0 else LATE if turn % EARLY else FIRST_REST
-        self._wait = self._length - 1
+    __slots__ = ("_losing", "_usual", "_wait", "net")
 
-    def due(self) -> bool:
-        """Whether to plan now; call once a step."""
+    def __init__(self, usual: Mean) -> None:
+        self._usual = usual
+        self.net = min(usual.net, CREDIT)
+        """Running mean of what planned steps save, as a share of a plain step."""
+        self._losing = usual.losing
+        self._wait = 0
+        if self._losing:
+            self._wait = LATE - 1 if usual.streams % EARLY else self._rest()
+        usual.streams += 1
+
+    def due(self, begun: bool, left: int) -> bool:
+        """Whether to plan now; call once a step. ``begun``: the drafters know of the stream;
+        ``left``: tokens that it may still come to."""
         if self._wait > 0:
             self._wait -= 1
             return False
-        return True
-
-    def limit(self, most: int) -> int:
-        """How many tokens to draft at most, where ``most`` can be of use."""
-        return min(most, PROBE) if self._length > 1 else most
+        return begun or not self._losing or left >= WORTH_BEGINNING
 
     def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
         what planning and learning took, ``plain_ms`` what a plain step takes."""
-        net = gained_ms - spent_ms
-        self.net_ms = min(self.net_ms, CREDIT * plain_ms)
-        self.net_ms += (net - self.net_ms) * (FAST if net > self.net_ms else SLOW)
-        if self.net_ms >= 0:
-            self._length, self._wait = 1, 0
-            return
-        enough = math.ceil(max(spent_ms, -net) / (BUDGET * max(plain_ms, 1e-6)))
-        self._length = min(2 * self._length, max(enough, 1), LONGEST_REST)
-        self._wait = self._length - 1
+        net = (gained_ms - spent_ms) / plain_ms
+        self._usual.follow(net)
+        mean = self.net + (net - self.net) * RATE
+        self.net = mean if mean < CREDIT else CREDIT
+        if mean < 0.0:
+            self._wait = self._rest()
+
+    def _rest(self) -> int:
+        """Steps between two attempts that keep what they lose within the budget."""
+        return min(LONGEST_REST, math.ceil(-self.net / BUDGET)) - 1

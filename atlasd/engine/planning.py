@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from atlasd.draft.controller import Controller
-from atlasd.draft.drafter import EMPTY, FirstChoices, VerifiedRows
+from atlasd.draft.drafter import EMPTY, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.plan import Record
 from atlasd.engine.batch import Part
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.deciding import Decided
-from atlasd.engine.pace import Mean, Pace, Usual
+from atlasd.engine.pace import Pace, Usual
 from atlasd.engine.streams import Stream
 from atlasd.models.decoder import Float32
 
@@ -32,10 +32,6 @@ KEPT_STREAMS, KEPT_STEPS = 32, 256
 
 COSTS_STAY = 512
 """Uses of looked-up step costs after which they are looked up again: they are being measured."""
-
-WORTH_BEGINNING = 16
-"""Tokens that must be left for a first attempt where others have lost: taking a stream up and
-ending it costs as much as a step."""
 
 PATIENCE = 3
 """After this many failures in a row drafting is switched off."""
@@ -52,8 +48,6 @@ class _Drafted:
     """What is kept of a running stream."""
 
     pace: Pace
-    usual: Mean
-    """Of streams like it."""
     records: deque[Record | None]
     told: int = 0
     """How many of its tokens the drafters know."""
@@ -82,26 +76,63 @@ class Planning:
         self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
 
+    # These two run in every step, with caches that the step before has emptied: few calls, so.
+
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
-        due = [part for part in parts if part.logits and part.stream.drafting and self._due(part)]
+        due: list[Part] = []
+        drafted: list[_Drafted] = []
+        for part in parts:
+            stream = part.stream
+            if part.logits and stream.drafting:
+                kept = self._drafted.get(stream.number) or self._first(stream)
+                if self._costs is None or kept.pace.due(stream.begun, stream.draft_limit):
+                    due.append(part)
+                    drafted.append(kept)
+                else:
+                    kept.records.append(None)
         if not due:
             return
         started = self._now()
         try:
-            for part in due:
-                self._begin(part.stream)
             # Those that take no draft take their rows; short prompts that join may fill a step.
             room = max(0, MAX_ROWS - sum([part.pending for part in parts]))
-            self._plan(due, room)
+            views: list[StreamView] = []
+            limits: list[int] = []
+            for part, kept in zip(due, drafted, strict=True):
+                stream = part.stream
+                view = stream.view
+                if not stream.begun:
+                    stream.begun = True
+                    kept.told = len(view.tokens)
+                    self._controller.begin(view)
+                    # Once in a stream: what it costs is not what the next steps will.
+                    began = self._now()
+                    stream.stats.draft_ms += (began - started) * 1e3
+                    started = began
+                elif kept.told < len(view.tokens):
+                    self._catch_up(stream)
+                part.planned = True
+                views.append(view)
+                limits.append(stream.draft_limit)
+            plan = self._controller.plan(views, room, limits)
+            record = plan.record
+            for index, draft in enumerate(plan.drafts):
+                if draft.tokens:
+                    part, limit = due[index], limits[index]
+                    if len(draft.tokens) > limit:
+                        draft = replace(draft, tokens=draft.tokens[: max(limit, 0)])
+                    part.give(draft)
+                    part.stream.stats.foreseen += record.foreseen(index, len(draft.tokens))
+                drafted[index].records.append(record)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
             return
         share = (self._now() - started) * 1e3 / len(due)
-        for part in due:
+        for part, kept in zip(due, drafted, strict=True):
             part.stream.stats.draft_ms += share
-            self._drafted[part.stream.number].spent_ms = share
+            kept.spent_ms = share
 
     def settle(
         self,
@@ -125,7 +156,10 @@ class Planning:
         learned_ms = (self._now() - started) * 1e3
         stream.stats.draft_ms += learned_ms
         if self._costs is not None:
-            self._keep_pace(kept, part, accepted, kept.spent_ms + learned_ms)
+            gained_ms, plain_ms = 0.0, self._ms(part.pending, stream.fed)
+            if part.draft.tokens:
+                gained_ms = (accepted + 1) * plain_ms - self._ms(part.rows, stream.fed)
+            kept.pace.settled(gained_ms, kept.spent_ms + learned_ms, plain_ms)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -143,48 +177,14 @@ class Planning:
         records = self._records.get(number, ())
         return [RESTING if record is None else record.explain(number) for record in records]
 
-    def _begin(self, stream: Stream) -> None:
-        if not stream.begun:
-            stream.begun = True
-            self._drafted[stream.number].told = len(stream.tokens)
-            self._controller.begin(stream.view)
-
-    def _due(self, part: Part) -> bool:
-        kept = self._drafted.get(part.stream.number)
-        if kept is None:
-            kept = self._drafted[part.stream.number] = self._first(part.stream)
-        if self._costs is None or (kept.pace.due() and self._worth_beginning(part.stream, kept)):
-            return True
-        kept.records.append(None)
-        return False
-
-    def _worth_beginning(self, stream: Stream, kept: _Drafted) -> bool:
-        return stream.begun or kept.usual.net_ms >= 0.0 or stream.draft_limit >= WORTH_BEGINNING
-
     def _first(self, stream: Stream) -> _Drafted:
         """A stream is met for the first time, or drafting was off and on again."""
-        usual = self._usual.of(stream.view)
         records = self._records[stream.number] = deque[Record | None](maxlen=KEPT_STEPS)
         if len(self._records) > KEPT_STREAMS:
             self._records.popitem(last=False)
-        return _Drafted(Pace(usual.net_ms, usual.turn()), usual, records)
-
-    def _plan(self, parts: list[Part], room: int) -> None:
-        for part in parts:
-            self._catch_up(part.stream)
-            part.planned = True
-        limits = [part.stream.draft_limit for part in parts]
-        if self._costs is not None:
-            paces = [self._drafted[part.stream.number].pace for part in parts]
-            limits = [pace.limit(most) for pace, most in zip(paces, limits, strict=True)]
-        plan = self._controller.plan([part.stream.view for part in parts], room, limits)
-        for index, (part, draft, limit) in enumerate(zip(parts, plan.drafts, limits, strict=True)):
-            if len(draft.tokens) > limit:
-                draft = replace(draft, tokens=draft.tokens[: max(limit, 0)])
-            if draft.tokens:
-                part.give(draft)
-                part.stream.stats.foreseen += plan.record.foreseen(index, len(draft.tokens))
-            self._drafted[part.stream.number].records.append(plan.record)
+        kept = _Drafted(Pace(self._usual.of(stream.view)), records)
+        self._drafted[stream.number] = kept
+        return kept
 
     def _catch_up(self, stream: Stream) -> None:
         """Tell the drafters of tokens that were decoded while they rested."""
@@ -193,14 +193,6 @@ class Planning:
             unknown = stream.view.tokens[kept.told :]
             kept.told = length
             self._controller.settle(stream.view, EMPTY, 0, unknown, None, 0.0)
-
-    def _keep_pace(self, kept: _Drafted, part: Part, accepted: int, spent_ms: float) -> None:
-        plain_ms = self._ms(part.pending, part.stream.fed)
-        gained_ms = 0.0
-        if part.draft.tokens:
-            gained_ms = (accepted + 1) * plain_ms - self._ms(part.rows, part.stream.fed)
-        kept.pace.settled(gained_ms, spent_ms, plain_ms)
-        self._usual.follow(kept.usual, kept.pace.net_ms)
 
     def _ms(self, rows: int, kv_tokens: int) -> float:
         """What a step costs; looked up now and then."""

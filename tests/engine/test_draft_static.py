@@ -50,6 +50,19 @@ def test_native_chains_are_what_rows_give(
     decoder.close()
 
 
+@needs_native
+def test_a_drafter_on_a_cpu_takes_a_quarter_of_its_targets_bytes(tmp_path: Path) -> None:
+    target = folder_model(tiny_checkpoint(tmp_path / "target"), name="bundled", source="bundled")
+    (tiny_checkpoint(tmp_path / "drafter") / "draft_head.json").write_text('{"token_ids": [1]}')
+    folders = paths({"ATLASD_HOME": str(tmp_path)})
+    drafter = static_or_none(target, "x", folders, slots=1)
+    assert drafter is not None
+    whole = load_decoder(target, LoadOptions(slots=1, slot_tokens=128, threads=1)).decoder
+    drafts, serves = (one.memory_bytes()["weights"] for one in (drafter.model, whole))
+    assert drafts < 0.55 * serves
+    whole.close()
+
+
 def test_a_bundled_drafter_is_found_beside_its_target(tmp_path: Path) -> None:
     target = folder_model(tiny_checkpoint(tmp_path / "target"), name="bundled")
     target = replace(target, source="bundled")

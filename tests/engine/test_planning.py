@@ -44,6 +44,13 @@ class Slow:
         return 1000.0
 
 
+class Quick:
+    """Step costs next to which planning costs a lot."""
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        return 0.01
+
+
 def test_step_costs_are_asked_for_again_since_they_are_being_measured():
     decoder, plain, outputs = HashDecoder(slots=1, chunk=8), Outputs(), Outputs()
     first = Engine(decoder, plain.take)
@@ -85,7 +92,7 @@ def test_streams_that_take_no_draft_leave_the_others_less_room():
 def test_where_drafting_loses_a_stream_that_is_nearly_over_is_not_taken_up():
     decoder, outputs = HashDecoder(slots=1, chunk=8), Outputs()
     oracle = OracleController({}, decoder.vocab_size, 0)  # it has nothing to say
-    engine = Engine(decoder, outputs.take, planning=Planning(oracle, Slow()))
+    engine = Engine(decoder, outputs.take, planning=Planning(oracle, Quick()))
     begun = []
     for length, numbers in ((200, range(1)), (12, range(1, 17)), (60, range(17, 33))):
         oracle.begun.clear()
