@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from atlasd.completion.budget import Budget
 from atlasd.completion.candidates import Spot
@@ -13,6 +13,7 @@ from atlasd.completion.ports import Repository, TextTokenizer, Workspace
 from atlasd.completion.request import CompletionRequest, Piece
 from atlasd.completion.templates import Prompt, Surroundings, Template
 from atlasd.completion.window import prefix_window, suffix_window
+from atlasd.workspace.never import never_directory, never_file
 
 LEAST_TOKENS = 64
 OVERHEAD = 32
@@ -31,8 +32,9 @@ class Built:
     repository: str | None
     """The root of the open repository, or whatever the client calls its repository."""
     trusted: bool
-    """Whether the request may be learned from: not if its repository is open and not trusted,
-    whatever the client says (those of APIs say nothing)."""
+    """Whether the request may be learned from and stored: not if its repository is open and not
+    trusted, whatever the client says (those of APIs say nothing), nor if its file is ignored or
+    one that is never read."""
 
 
 class PromptBuilder:
@@ -75,6 +77,7 @@ class PromptBuilder:
             pieces=pieces,
         )
         root = str(repository.root) if repository else request.repository
+        trusted = trusted and not _withheld(request, repository, path)
         return Built(self.template.prompt(around), language, root, trusted)
 
     def clear(self) -> None:
@@ -96,6 +99,9 @@ class PromptBuilder:
         if self._workspace is not None and path.is_absolute():
             repository = self._workspace.repository_of(str(path))
         root = str(repository.root) if repository else request.repository
+        if repository and not path.is_relative_to(repository.root):
+            # The editor's way to the folder leads over a symlink.
+            path = PurePosixPath(Path(path).parent.resolve() / path.name)
         if root and path.is_relative_to(root):
             return repository, str(path.relative_to(root))
         return repository, path.name if path.is_absolute() else str(path)
@@ -130,3 +136,15 @@ class PromptBuilder:
 
     def _length(self, piece: Piece) -> int:
         return len(self._tokenizer.encode(f"{piece.path}\n{piece.text}\n")) + 1
+
+
+def _withheld(request: CompletionRequest, repository: Repository | None, path: str | None) -> bool:
+    """Whether nothing may be kept of a file, though its editor asks for suggestions in it."""
+    if request.path is None:
+        return False
+    if repository is not None and path is not None:
+        return repository.withholds(path)
+    # What the repository lies in is nobody's choice of what to keep.
+    inside = path if request.repository and path else request.path
+    above, _, name = inside.rpartition("/")
+    return never_file(name) or any(never_directory(part, ()) for part in above.split("/"))

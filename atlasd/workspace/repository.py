@@ -17,7 +17,7 @@ from atlasd.workspace.kept import Kept
 from atlasd.workspace.language import language_of
 from atlasd.workspace.postings import Postings
 from atlasd.workspace.reading import read_bytes, readable_text
-from atlasd.workspace.scan import Found, allowed, find
+from atlasd.workspace.scan import Found, allowed, find, withheld
 
 __all__ = ["Definition", "Edit", "Entry", "Repository"]
 
@@ -86,6 +86,11 @@ class Repository:
 
     def __contains__(self, path: str) -> bool:
         return path in self._entries
+
+    def withholds(self, path: str) -> bool:
+        """Whether a file is ignored or never read, so that nothing of it may be kept even while
+        it is edited."""
+        return withheld(self.root, self.rules, path)
 
     def text(self, path: str) -> str | None:
         """The open buffer's text if it is newer than the file, else the file's; None if there is

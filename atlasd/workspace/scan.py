@@ -63,18 +63,18 @@ def scan(
 
 def allowed(root: Path, rules: IgnoreRules, path: str) -> bool:
     """Whether a file of this path may be read at all, be it there or not."""
+    if not _sayable(path) or language_of(path.rpartition("/")[2]) is None:
+        return False
+    return not withheld(root, rules, path) and not (root / path).is_symlink()
+
+
+def withheld(root: Path, rules: IgnoreRules, path: str) -> bool:
+    """Whether a file is ignored or never read, whatever language it is in: what is written in it
+    is the business of nobody but its editor."""
     above, _, name = path.rpartition("/")
-    if (
-        not _sayable(path)
-        or not name
-        or name == ".."
-        or language_of(name) is None
-        or never_file(name)
-    ):
-        return False
-    if above and not enterable(root, rules, above):
-        return False
-    return not rules.ignored(path) and not (root / path).is_symlink()
+    if name in ("", "..") or never_file(name):
+        return True
+    return bool(above and not enterable(root, rules, above)) or rules.ignored(path)
 
 
 def find(root: Path, rules: IgnoreRules, path: str) -> Found | None:

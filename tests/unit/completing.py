@@ -43,6 +43,9 @@ class Repository:
     trusted = True
     files = ("shapes.py",)
 
+    def withholds(self, path):
+        return False
+
     def text(self, path):
         return None
 

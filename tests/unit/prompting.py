@@ -61,6 +61,9 @@ class Repository:
         wanted = list(names)
         return [each for each in self.definitions if each.name in wanted][:limit]
 
+    def withholds(self, path):
+        return False
+
     def recent(self, limit=8):
         return self.edits[:limit]
 

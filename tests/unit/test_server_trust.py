@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from atlasd.engine.protocol import AddSegment
 from tests.served import House
 from tests.served import ask_on_socket as ask
 
@@ -55,6 +56,48 @@ async def test_what_infill_teaches_belongs_to_the_repository_and_is_purged_with_
     await infill(house, root, way, trusted=True)
     told = {(submit.learn, submit.repository, submit.language) for submit in house.engine.submitted}
     assert told == {(True, str(root), "python")}
+
+
+@pytest.mark.parametrize(
+    ("path", "opened"),
+    [
+        *((path, opened) for path in (".env", "deploy/id_rsa", ".aws/config") for opened in (0, 1)),
+        ("scratch.py", True),
+        ("private/notes.py", True),
+    ],
+)
+async def test_nothing_is_kept_of_what_is_written_in_a_file_that_is_never_read(
+    house: House, root: Path, path: str, opened: bool
+) -> None:
+    (root / ".gitignore").write_text("scratch.py\nprivate/\n")
+    if opened:
+        body = {"open": [{"root": str(root), "trusted": True}]}
+        assert (await ask(house, "/atlasd/v1/workspace", body))[0] == 200
+    cursor = {"prefix": "return ", "suffix": "\n", "path": str(root / path),
+              "repository": str(root), "trusted": True}  # fmt: skip
+    house.says("tiger\n")
+    _, found = await ask(house, "/atlasd/v1/complete", cursor)
+    assert found["items"][0]["text"] == "tiger"
+    await ask(house, "/atlasd/v1/fate", {"id": found["items"][0]["id"], "fate": "accepted"})
+    assert {submit.learn for submit in house.engine.submitted} == {False}
+    assert not any(isinstance(sent, AddSegment) for sent in house.engine.sent)
+    assert house.daemon.store is not None
+    assert (await house.daemon.store.summary(None))["completions"] == {}
+
+
+async def test_a_path_over_a_symlink_is_that_of_the_file(house: House, root: Path) -> None:
+    (root / "src").mkdir()
+    (root / ".gitignore").write_text("src/scratch.py\n")
+    link = root.with_name("link")
+    link.symlink_to(root)
+    body = {"open": [{"root": str(link), "trusted": True}]}
+    assert (await ask(house, "/atlasd/v1/workspace", body))[0] == 200
+    for name, learn in (("scratch.py", False), ("kept.py", True)):
+        house.says("x + y\n")
+        cursor = {"prefix": f"# {name}\nreturn ", "suffix": "\n", "repository": str(link),
+                  "path": str(link / "src" / name), "trusted": True}  # fmt: skip
+        assert (await ask(house, "/atlasd/v1/complete", cursor))[0] == 200
+        assert (house.engine.submitted[-1].learn, f"src/{name}" in house.prompt()) == (learn, True)
 
 
 SECRET = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
