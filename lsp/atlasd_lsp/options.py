@@ -35,12 +35,15 @@ class Options:
     editor: str = field(default="", metadata={"help": "The client's name, for the statistics."})
 
 
-def parse_options(raw: object) -> tuple[Options, list[str]]:
-    """The options and, for each value that cannot be used, a sentence; its default then holds."""
+def parse_options(raw: object, before: Options | None = None) -> tuple[Options, list[str]]:
+    """The options and, for each value that cannot be used, a sentence. Keys that are not there
+    stay what they were ``before``; so does a value that cannot be used, but trust is withdrawn:
+    who wrote anything there meant to say something."""
+    before = before or Options()
     if raw is None:
-        return Options(), []
+        return before, []
     if not isinstance(raw, dict):
-        return Options(), ["initializationOptions must be an object; the defaults are used."]
+        return before, ["initializationOptions must be an object; the defaults are used."]
     values: dict[str, Any] = {}
     complaints: list[str] = []
     for one in dataclasses.fields(Options):
@@ -58,5 +61,10 @@ def parse_options(raw: object) -> tuple[Options, list[str]]:
             values[one.name] = value
         else:
             wanted = type(one.default).__name__
-            complaints.append(f"{key} must be a {wanted}, not {value!r}; its default is used.")
-    return Options(**values), complaints
+            stays = (
+                "the workspace is not trusted" if one.name == "trusted" else "it is left as it was"
+            )
+            complaints.append(f"{key} must be a {wanted}, not {value!r}; {stays}.")
+            if one.name == "trusted":
+                values[one.name] = False
+    return dataclasses.replace(before, **values), complaints

@@ -56,9 +56,7 @@ def _register_session(server: AtlasdServer) -> None:
         if bridge.options.popup and not has_inline:
             _register_popup(server)
         for complaint in complaints:
-            server.window_show_message(
-                types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {complaint}")
-            )
+            _warn(server, complaint)
 
     @server.feature(types.INITIALIZED)
     def initialized(_: types.InitializedParams) -> None:
@@ -78,7 +76,9 @@ def _register_session(server: AtlasdServer) -> None:
     async def configured(params: types.DidChangeConfigurationParams) -> None:
         settings = params.settings
         if isinstance(settings, dict) and isinstance(settings.get("atlasd"), dict):
-            bridge.options, _ = parse_options(settings["atlasd"])
+            bridge.options, complaints = parse_options(settings["atlasd"], bridge.options)
+            for complaint in complaints:
+                _warn(server, complaint)
             await bridge.open_roots(bridge.roots)
 
     @server.feature(types.SHUTDOWN)
@@ -95,9 +95,13 @@ async def _connect_or_say_why(server: AtlasdServer) -> None:
     """Without this somebody whose daemon cannot start would wait for suggestions that never come.
     Told once: what fails later is in the status."""
     if not await server.bridge.connect():
-        server.window_show_message(
-            types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {server.bridge.problem}")
-        )
+        _warn(server, str(server.bridge.problem))
+
+
+def _warn(server: AtlasdServer, text: str) -> None:
+    server.window_show_message(
+        types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {text}")
+    )
 
 
 def _register_documents(server: AtlasdServer) -> None:

@@ -35,6 +35,8 @@ class Shown:
 
     def show(self, uri: str, source: str, suggestions: list[Pending]) -> list[Told]:
         """New suggestions replace a document's old ones, which are superseded."""
+        for one in suggestions:
+            one.start -= source.count("\r\n", 0, one.start)
         before = self._documents.pop(uri, None)
         old = [one for one in before.suggestions if not one.over] if before else []
         kept = [self._continued(one, old) or one for one in suggestions]
@@ -83,12 +85,12 @@ class Shown:
         edits = []
         for change in changes:
             edit = _edit(screen.source, change, codec)
+            edits.append(_with_plain_line_ends(edit, screen.source))
             screen.source = (
                 screen.source[: edit.start]
                 + edit.inserted
                 + screen.source[edit.start + edit.removed :]
             )
-            edits.append(edit)
         told = [one for pending in screen.suggestions for one in follow(pending, edits)]
         decided = [one for one in told if one.fate != "dismissed"]
         if decided:
@@ -131,6 +133,17 @@ def _edit(source: str, change: types.TextDocumentContentChangeEvent, codec: Posi
     start = _offset(lines, within.start.line, within.start.character)
     end = _offset(lines, within.end.line, within.end.character)
     return Edit(start, end - start, change.text)
+
+
+def _with_plain_line_ends(edit: Edit, source: str) -> Edit:
+    """The edit as it were if lines ended in one character: suggestions come that way, and an
+    editor inserts them as the document has its line ends."""
+    start, end = edit.start, edit.start + edit.removed
+    return Edit(
+        start - source.count("\r\n", 0, start),
+        edit.removed - source.count("\r\n", start, end),
+        edit.inserted.replace("\r\n", "\n"),
+    )
 
 
 def _offset(lines: list[str], line: int, character: int) -> int:

@@ -186,6 +186,24 @@ async def test_fates_are_inferred_from_edits_where_the_client_cannot_tell(
         ]
 
 
+async def test_a_suggestion_is_accepted_also_where_lines_end_in_two_characters(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("total = 0\nfor x in y:\n    pass")
+    async with editor(tmp_path) as session:
+        session.open("a\r\nb\r\n\r\nc\r\n")
+        await session.complete(2, 0)
+        session.change((0, 1), (1, 0), "")
+        session.type(1, 0, "total = 0")
+        session.type(1, 9, "\r\nfor x in y:\r\n    pass")
+        fates = await until(daemon, FATE, 3)
+        assert [(one["fate"], one.get("accepted_length")) for one in fates] == [
+            ("shown", None),
+            ("accepted_line", 9),
+            ("accepted", 30),
+        ]
+
+
 async def test_copilots_partial_accept_notification_counts_utf16_units(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:
@@ -294,6 +312,22 @@ async def test_an_untrusted_workspace_is_said_to_be_one_and_its_buffers_stay_her
         await asyncio.sleep(EDIT_PAUSE_S + 0.3)
         assert daemon.bodies(COMPLETE)[0]["trusted"] is False
         assert daemon.bodies("/atlasd/v1/edited") == []
+
+
+async def test_other_settings_that_change_make_no_workspace_a_trusted_one(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path, options={"trusted": False}) as session:
+        await until(daemon, "/atlasd/v1/workspace")
+        session.client.workspace_did_change_configuration(
+            types.DidChangeConfigurationParams({"atlasd": {"maxTokens": 9}})
+        )
+        opened = await until(daemon, "/atlasd/v1/workspace", 2)
+        assert [one["open"][0]["trusted"] for one in opened] == [False, False]
+        session.open("a\n")
+        await session.complete(0, 1)
+        (asked,) = daemon.bodies(COMPLETE)
+        assert (asked["trusted"], asked["max_tokens"]) == (False, 9)
 
 
 async def test_folders_come_and_go_and_those_elsewhere_are_passed_over(

@@ -27,17 +27,24 @@ def test_the_bridge_looks_where_the_daemon_listens(environ: dict[str, str]) -> N
     assert socket_path(environ) == paths(environ).socket
 
 
-def test_options_that_cannot_be_used_are_named_and_their_defaults_hold() -> None:
+def test_options_that_cannot_be_used_are_named_and_no_trust_is_taken_from_them() -> None:
     options, complaints = parse_options({"trusted": "yes", "maxTokens": 12, "daemonCommand": [1]})
-    assert options == Options(max_tokens=12)
+    assert options == Options(max_tokens=12, trusted=False)
     assert complaints == [
-        "trusted must be a bool, not 'yes'; its default is used.",
+        "trusted must be a bool, not 'yes'; the workspace is not trusted.",
         "daemonCommand must be a list of strings, not [1].",
     ]
     assert parse_options(None) == (Options(), [])
     assert parse_options([1])[1] == [
         "initializationOptions must be an object; the defaults are used."
     ]
+
+
+def test_what_a_change_of_settings_does_not_name_stays_as_it_was() -> None:
+    before, _ = parse_options({"trusted": False, "editor": "helix", "startDaemon": False})
+    after, complaints = parse_options({"maxTokens": 12, "startDaemon": "no"}, before)
+    assert after == Options(trusted=False, editor="helix", start_daemon=False, max_tokens=12)
+    assert complaints == ["startDaemon must be a bool, not 'no'; it is left as it was."]
 
 
 def test_the_bridge_imports_neither_torch_nor_atlasd_nor_aiohttp_at_start() -> None:
