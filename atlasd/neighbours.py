@@ -98,7 +98,7 @@ class Neighbours:
             for one in opened
         ]
 
-    def note_edit(self, path: str, text: str) -> None:
+    def note_edit(self, path: str, text: str | None) -> None:
         if self.workspace is not None:
             self.workspace.note_edit(path, text)
 

@@ -71,7 +71,8 @@ class WorkspaceRequest(msgspec.Struct):
 
 class EditedRequest(msgspec.Struct):
     path: str
-    text: str
+    text: str | None
+    """None: the buffer was closed."""
     repository: str | None = None
 
 
@@ -160,7 +161,7 @@ def _root(text: str) -> Path:
 
 
 async def edited(request: web.Request) -> web.Response:
-    """An open buffer changed and has not been saved."""
+    """An open buffer changed and has not been saved, or was closed."""
     asked = await read(request, EditedRequest)
     path = Path(sound_path(asked.path, "path"))
     if not path.is_absolute() and asked.repository:

@@ -152,7 +152,10 @@ class Indexer:
             wanted = self._wanted
         self._adopt(wanted)
         for path, text in noted:
-            self._contents.note(task, path, text)
+            if text is not None:
+                self._contents.note(task, path, text)
+            elif task.repository.close_buffer(path):
+                task.changed(path)
         if through:
             self._contents.open_cache(task)
             task.work = [look_through(task, again, lambda: self._delivery.progress(task))]

@@ -217,6 +217,20 @@ class Repository:
             before = self.text(path)
             self._edits.note(path, text, before)
 
+    def close_buffer(self, path: str) -> bool:
+        """A buffer is not open any more; True if it held what was never saved. What was saved of
+        it stays a recent edit."""
+        with self._lock:
+            buffer = self._edits.text(path, 0.0)
+        if buffer is None:
+            return False
+        data = read_bytes(self.root, path)
+        if data is not None and readable_text(data) == buffer:
+            return False
+        with self._lock:
+            self._edits.forget(path)
+        return True
+
     def note_saved(self, path: str, text: str, before: Hashes, after: Hashes, at: float) -> None:
         """A single file was changed on disk, not by a branch switch."""
         with self._lock:

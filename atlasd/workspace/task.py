@@ -50,7 +50,8 @@ Work = Iterator[Look | Gone | None]
 
 @dataclass
 class Edited:
-    text: str
+    text: str | None
+    """None: closed."""
     at: float
     noted: bool = False
 
@@ -129,7 +130,7 @@ class Task:
             self._again = self._again or again
             self._condition.notify_all()
 
-    def edited(self, path: str, text: str) -> None:
+    def edited(self, path: str, text: str | None) -> None:
         with self._condition:
             self._edits[path] = Edited(text, time.monotonic())
             self._condition.notify_all()
@@ -152,17 +153,22 @@ class Task:
         """Nothing to do now or soon, looking again from time to time left aside."""
         return not (self.work or self._rescan or self._edits or self._dirty)
 
-    def take_unnoted(self) -> list[tuple[str, str]]:
-        """Buffers that changed since they were last noted."""
+    def take_unnoted(self) -> list[tuple[str, str | None]]:
+        """Buffers that changed, or were closed, since they were last noted."""
         found = [(path, edit.text) for path, edit in self._edits.items() if not edit.noted]
-        for path, _ in found:
-            self._edits[path].noted = True
+        for path, text in found:
+            if text is None:
+                del self._edits[path]
+            else:
+                self._edits[path].noted = True
         return found
 
     def take_rested(self, now: float) -> list[tuple[str, str]]:
         """Buffers in which typing rests."""
         found = [
-            (path, edit.text) for path, edit in self._edits.items() if edit.at + EDIT_QUIET_S <= now
+            (path, edit.text)
+            for path, edit in self._edits.items()
+            if edit.text is not None and edit.at + EDIT_QUIET_S <= now
         ]
         for path, _ in found:
             del self._edits[path]

@@ -98,8 +98,9 @@ class Workspace:
         found = self._holding(path)
         return found[0] if found else None
 
-    def note_edit(self, path: str | Path, text: str) -> None:
-        """An open buffer changed: ``text`` is all of it, saved or not."""
+    def note_edit(self, path: str | Path, text: str | None) -> None:
+        """An open buffer changed: ``text`` is all of it, saved or not. None: it was closed, and
+        what is on disk counts again."""
         _, task, relative = self._holding(path) or (None, None, "")
         if task:
             task.idle.clear()

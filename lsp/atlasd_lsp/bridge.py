@@ -44,6 +44,8 @@ class Bridge:
         self._connecting: asyncio.Task[bool] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._edits: dict[str, asyncio.TimerHandle] = {}
+        self._passed_on: set[str] = set()
+        """Paths of the buffers whose text the daemon was told."""
         self._telling = asyncio.Lock()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -148,8 +150,18 @@ class Bridge:
             EDIT_PAUSE_S, self._send_edit, path, body
         )
 
+    def closed(self, path: str, repository: str | None) -> None:
+        """A buffer is gone, and with it what was never saved of it."""
+        if handle := self._edits.pop(path, None):
+            handle.cancel()
+        if path in self._passed_on:
+            self._passed_on.discard(path)
+            body = {"path": path, "repository": repository, "text": None}
+            self.spawn(self.quietly("/atlasd/v1/edited", body))
+
     def _send_edit(self, path: str, body: dict[str, Any]) -> None:
         self._edits.pop(path, None)
+        self._passed_on.add(path)
         self.spawn(self.quietly("/atlasd/v1/edited", body))
 
     async def close(self) -> None:

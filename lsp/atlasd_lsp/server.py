@@ -122,7 +122,10 @@ def _register_documents(server: AtlasdServer) -> None:
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
     def closed(params: types.DidCloseTextDocumentParams) -> None:
-        bridge.tell(bridge.shown.close(params.text_document.uri))
+        uri = params.text_document.uri
+        bridge.tell(bridge.shown.close(uri))
+        if (path := file_path(uri)) is not None:
+            bridge.closed(path, owning_root(path, bridge.roots))
 
 
 def _register_suggestions(server: AtlasdServer) -> None:

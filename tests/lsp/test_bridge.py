@@ -364,6 +364,24 @@ async def test_an_unsaved_buffer_is_passed_on_once_typing_pauses(
         assert body["path"] == str(tmp_path / "repository" / "main.py")
 
 
+async def test_a_buffer_that_is_closed_is_told_if_its_text_was(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        session.open("a\n")
+        session.type(0, 1, "b")
+        await until(daemon, "/atlasd/v1/edited")
+        closing = types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(session.uri))
+        session.client.text_document_did_close(closing)
+        told = await until(daemon, "/atlasd/v1/edited", 2)
+        assert [one["text"] for one in told] == ["ab\n", None]
+        session.open("a\n")
+        session.type(0, 1, "c")
+        session.client.text_document_did_close(closing)
+        await asyncio.sleep(EDIT_PAUSE_S + 0.3)
+        assert len(daemon.bodies("/atlasd/v1/edited")) == 2
+
+
 async def test_loading_is_shown_as_progress_and_again_for_another_daemon(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:

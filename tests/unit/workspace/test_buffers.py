@@ -31,6 +31,38 @@ async def test_an_open_buffer_is_the_text_and_becomes_the_segment(
     await until(lambda: repository.text("a.py") == "other = 1\n")
 
 
+async def test_what_was_never_saved_is_forgotten_when_its_buffer_is_closed(
+    workspace: Workspace, sink: Sink, root: Path
+) -> None:
+    write(root, "a.py", "kept = 1\n")
+    await workspace.index(root)
+    [repository] = workspace.repositories
+    for path in ("a.py", "never_there.py"):
+        workspace.note_edit(root / path, "thrown_away = 2\n")
+    await until(lambda: sink.of(root) == dict.fromkeys(["a.py", "never_there.py"],
+                                                       "thrown_away = 2\n"))  # fmt: skip
+    for path in ("a.py", "never_there.py"):
+        workspace.note_edit(root / path, None)
+    await until(lambda: sink.of(root) == {"a.py": "kept = 1\n"})
+    assert (repository.text("a.py"), repository.text("never_there.py")) == ("kept = 1\n", None)
+    assert "thrown_away" not in str(repository.recent())
+    assert repository.files == ["a.py"]
+
+
+async def test_closing_a_saved_buffer_leaves_its_edit_a_recent_one(
+    workspace: Workspace, sink: Sink, root: Path
+) -> None:
+    write(root, "a.py", "x = 1\n")
+    await workspace.index(root)
+    [repository] = workspace.repositories
+    workspace.note_edit(root / "a.py", "x = 22\n")
+    await until(lambda: sink.of(root)["a.py"] == "x = 22\n")
+    write(root, "a.py", "x = 22\n")
+    workspace.note_edit(root / "a.py", None)
+    await asyncio.sleep(0.4)
+    assert [(edit.path, edit.text) for edit in repository.recent()] == [("a.py", "x = 22\n")]
+
+
 async def test_buffers_of_ignored_and_secret_files_are_not_kept(
     workspace: Workspace, sink: Sink, root: Path
 ) -> None:
