@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -16,6 +16,9 @@ from atlasd.server.chat_request import ChatMessage
 from atlasd.server.constraints import ToolField, offered
 from atlasd.server.errors import HTTPError, invalid
 from atlasd.server.services import Serving, services
+
+if TYPE_CHECKING:
+    from atlasd.models.tokenizer import Tokenizer
 
 
 class TokenizeRequest(msgspec.Struct):
@@ -85,9 +88,12 @@ async def tokenize(request: web.Request) -> web.Response:
         tokens = [*tokenizer.prefix_ids, *tokens]
     if not asked.with_pieces:
         return answer({"tokens": tokens})
-    return answer(
-        {"tokens": [{"id": id, "piece": _piece(tokenizer.token_bytes(id))} for id in tokens]}
-    )
+    return answer({"tokens": [{"id": id, "piece": _piece(_bytes(tokenizer, id))} for id in tokens]})
+
+
+def _bytes(tokenizer: Tokenizer, id: int) -> bytes:
+    """What a token stands for; a control token is spelled out, as llama.cpp does it."""
+    return tokenizer.token_bytes(id) or (tokenizer.token_text(id) or "").encode()
 
 
 def _piece(data: bytes) -> str | list[int]:
@@ -104,7 +110,8 @@ async def detokenize(request: web.Request) -> web.Response:
     tokenizer = _known(request).tokenizer
     if wrong := [token for token in asked.tokens if not 0 <= token < tokenizer.vocab_size]:
         raise invalid(f"tokens: {wrong[0]} is not in the vocabulary.", "tokens")
-    return answer({"content": tokenizer.decode(asked.tokens)})
+    data = b"".join(_bytes(tokenizer, token) for token in asked.tokens)
+    return answer({"content": data.decode("utf-8", "replace")})
 
 
 async def apply_template(request: web.Request) -> web.Response:

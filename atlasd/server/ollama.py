@@ -41,9 +41,8 @@ class Options(SamplingFields, kw_only=True):
 
     @property
     def wanted(self) -> int | None:
-        """Tokens asked for; None: as many as fit."""
-        limit = self.num_predict
-        return None if limit is None or limit < 0 else max(1, limit)
+        """Tokens asked for; None, as Ollama takes 0 and less: as many as fit."""
+        return self.num_predict if self.num_predict and self.num_predict > 0 else None
 
 
 class _Asked(msgspec.Struct, kw_only=True):

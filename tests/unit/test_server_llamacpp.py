@@ -29,8 +29,11 @@ async def test_text_becomes_tokens_and_text_again(house: House) -> None:
     assert len(parsed["tokens"]) == len("héllo ".encode()) + 1
     _, pieces = await ask(house, "/tokenize", {"content": "é!", "with_pieces": True})
     assert [one["piece"] for one in pieces["tokens"]] == [[0xC3], [0xA9], "!"]
-    _, back = await ask(house, "/detokenize", {"tokens": plain["tokens"]})
-    assert back == {"content": text}
+    _, pieces = await ask(house, "/tokenize", {"content": "<|im_end|>", "with_pieces": True})
+    assert [one["piece"] for one in pieces["tokens"]] == ["<|im_end|>"]
+    for tokens in (plain["tokens"], parsed["tokens"]):
+        _, back = await ask(house, "/detokenize", {"tokens": tokens})
+        assert back == {"content": text}
     status, wrong = await ask(house, "/detokenize", {"tokens": [99999]})
     assert (status, wrong["error"]["code"]) == (400, 400)
 

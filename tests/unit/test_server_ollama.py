@@ -76,6 +76,15 @@ async def test_no_repeat_penalty_is_said_with_zero(house: House, client: Any) ->
     assert house.engine.submitted[0].sampling.repetition_penalty == 1.0
 
 
+@pytest.mark.parametrize("unbounded", [0, -1, -2])
+async def test_as_many_tokens_as_fit_are_asked_for_with_zero_or_less(
+    house: House, client: Any, unbounded: int
+) -> None:
+    house.says("z")
+    await client.generate("tiny", "hey", raw=True, options={"num_predict": unbounded})
+    assert house.engine.submitted[0].max_tokens == 4096 - 3
+
+
 async def test_asking_for_nothing_loads_the_model(house: House, client: Any) -> None:
     loaded = await client.generate("tiny")
     assert (loaded.done, loaded.done_reason, loaded.response) == (True, "load", "")
