@@ -11,6 +11,7 @@ import pytest
 from atlasd_kernels.cpu import CpuDecoder
 
 from tests.kernels.conftest import FORMATS, checkpoint
+from tests.kernels.rounding import rounded
 
 
 class Refusing(dict[str, Any]):
@@ -89,3 +90,30 @@ def test_wrong_input_is_refused_in_words(tmp_path: Path) -> None:
     decoder.close()
     with pytest.raises(RuntimeError, match="closed"):
         decoder.forward(row, row, row, row)
+
+
+def plainly_rounded(matrix: np.ndarray) -> np.ndarray:
+    """Four bits a weight, groups of 32, the best of the same scales: what INT4 usually is."""
+    groups = matrix.reshape(-1, 32)
+    peak = -groups[np.arange(len(groups)), np.abs(groups).argmax(1)]
+    best, smallest = np.zeros_like(groups), np.full(len(groups), np.inf)
+    for step in range(-6, 5):
+        scale = (peak / (8 + 0.1 * step))[:, None]
+        values = np.clip(np.rint(groups / scale), -8, 7) * scale
+        error = ((values - groups) ** 2).sum(1)
+        best[error < smallest] = values[error < smallest]
+        smallest = np.minimum(smallest, error)
+    return best.reshape(matrix.shape)
+
+
+def test_whole_bytes_as_weights_cost_no_precision() -> None:
+    matrix = np.random.default_rng(4).standard_normal((64, 640)).astype(np.float32)
+    error = np.mean((rounded(matrix, "int4") - matrix) ** 2)
+    assert error < 1.02 * np.mean((plainly_rounded(matrix) - matrix) ** 2)
+    assert np.mean((rounded(matrix, "int8") - matrix) ** 2) < error / 100
+
+
+def test_zeros_stay_zeros_in_four_bits() -> None:
+    matrix = np.random.default_rng(4).standard_normal((32, 64)).astype(np.float32)
+    matrix[:, 8:24] = 0
+    assert not rounded(matrix, "int4")[:, 8:24].any()

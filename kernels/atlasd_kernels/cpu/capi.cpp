@@ -1,6 +1,8 @@
 // The C interface that ctypes loads. Errors come back as text, valid until the thread's next call.
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <string>
 
 #include "decoder.h"
@@ -28,7 +30,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 3; }
+ATLASD_API int32_t atlasd_version() { return 4; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
@@ -65,13 +67,19 @@ ATLASD_API const char* atlasd_forward(Decoder* decoder, const int32_t* tokens,
   });
 }
 
-// chose: null, or the target's state that chose the last row's token. correction: null, or the one to draft with; then `before` is the token before the last row's.
+// tokens: [rows], which go to `position` of `slot` on. chose: null, or the target's state that chose
+// the last of them. correction: null, or the one to draft with; then `before` is the token before
+// the last.
 ATLASD_API const char* atlasd_draft(Decoder* decoder, const Correction* correction, int32_t before,
-                                    const int32_t* tokens, const int32_t* slots,
-                                    const int32_t* positions, int64_t rows, const float* chose,
-                                    int64_t limit, float stop, const Noise* noise, int32_t reduced,
-                                    int32_t* drafted, float* probabilities, int64_t* count) {
+                                    const int32_t* tokens, int64_t rows, int32_t slot,
+                                    int32_t position, const float* chose, int64_t limit, float stop,
+                                    const Noise* noise, int32_t reduced, int32_t* drafted,
+                                    float* probabilities, int64_t* count) {
   return guarded([&]() -> const char* {
+    if (rows < 1 || rows > kStepRows) return "a draft begins with 1 to 256 rows";
+    int32_t slots[kStepRows], positions[kStepRows];
+    std::fill_n(slots, rows, slot);
+    std::iota(positions, positions + rows, position);
     const RowBatch batch{tokens, slots, positions, rows};
     if (const char* problem = decoder->check_chain(batch, correction ? &before : nullptr))
       return problem;

@@ -8,7 +8,8 @@
 
 namespace atlasd {
 
-Correction::Correction(const CorrectionWeights& w, const Matrix& full, long hidden)
+Correction::Correction(const CorrectionWeights& w, const Matrix& full, Format format,
+                       long hidden)
     : hidden_(hidden),
       rank_(w.rank),
       codes_(w.codes),
@@ -18,13 +19,7 @@ Correction::Correction(const CorrectionWeights& w, const Matrix& full, long hidd
       last_(w.last, w.last + w.codes * w.rank),
       before_(w.before, w.before + w.codes * w.rank),
       bias_(w.bias, w.bias + w.count),
-      head_(full) {
-  head_.panels = padded(w.count, kPanel) / kPanel;
-  memory_ = Memory(head_.panels * full.panel_bytes);
-  head_.data = memory_.as<uint8_t>();
-  for (long i = 0; i < w.count; i++)
-    copy_column(full.format, full.data, w.tokens[i], memory_.as<uint8_t>(), i, full.k);
-}
+      head_(gather_columns(full, w.tokens, w.count, format, memory_)) {}
 
 void Correction::correct(float* state, int32_t last, int32_t before) const {
   float z[kMaxRank];
@@ -48,7 +43,7 @@ void Correction::add_bias(float* logits) const {
 }
 
 Correction* Decoder::make_correction(const CorrectionWeights& weights) const {
-  return new Correction(weights, head_, config_.hidden);
+  return new Correction(weights, head_, draft_format(), config_.hidden);
 }
 
 const char* Decoder::check_correction(const CorrectionWeights& w) const {

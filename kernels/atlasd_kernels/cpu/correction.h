@@ -26,8 +26,8 @@ struct CorrectionWeights {
 
 class Correction {
  public:
-  // full: the drafter's head; its columns of the tokens are copied
-  Correction(const CorrectionWeights& weights, const Matrix& full, long hidden);
+  // full: the drafter's head; its columns of the tokens are copied, in this format
+  Correction(const CorrectionWeights& weights, const Matrix& full, Format format, long hidden);
 
   void correct(float* state, int32_t last, int32_t before) const;
   void add_bias(float* logits) const;

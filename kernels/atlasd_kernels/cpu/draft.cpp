@@ -8,19 +8,10 @@ namespace atlasd {
 
 void Decoder::reduce_head(const int32_t* tokens, long count) {
   reduced_tokens_.assign(tokens, tokens + count);
-  const long panels = padded(count, kPanel) / kPanel;
-  reduced_memory_ = Memory(panels * head_.panel_bytes);
-  reduced_head_ = head_;
-  reduced_head_.panels = panels;
-  reduced_head_.data = reduced_memory_.as<uint8_t>();
-  for (long i = 0; i < count; i++)
-    copy_column(head_.format, head_.data, tokens[i], reduced_memory_.as<uint8_t>(), i, head_.k);
+  reduced_head_ = gather_columns(head_, tokens, count, draft_format(), reduced_memory_);
 }
 
 const char* Decoder::check_chain(const RowBatch& rows, const int32_t* before) const {
-  if (rows.count < 1 || rows.count > kStepRows) return "a draft begins with 1 to 256 rows";
-  for (long r = 1; r < rows.count; r++)
-    if (rows.slots[r] != rows.slots[0]) return "the rows of a draft are of one slot";
   if (before && (*before < 0 || *before >= config_.vocab)) return "token out of range";
   return check(rows, nullptr, 0);
 }

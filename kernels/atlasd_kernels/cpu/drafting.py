@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,39 @@ from atlasd_kernels.cpu.library import Noise, check, native
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+MOST_ROWS = 256
 
 
-@dataclass(frozen=True)
-class DraftedChain:
+class DraftedChain(NamedTuple):
     """Tokens of one lookahead and the drafter's own probability of each (at temperature 1)."""
 
     tokens: Int32
     probabilities: Float32
+
+
+class _Buffers:
+    """What a decoder's drafts are asked and answered in, whose addresses are asked for once: asking
+    for all of them took as long as drafting a token."""
+
+    def __init__(self, hidden: int) -> None:
+        self.read = np.empty(MOST_ROWS, np.int32)
+        self.chose = np.empty((1, hidden), np.float32)
+        self.drafted, self.probabilities = np.empty(0, np.int32), np.empty(0, np.float32)
+        self.noise, self.count = Noise(), ctypes.c_int64()
+        self.by_reference = ctypes.byref(self.noise), ctypes.byref(self.count)
+        self.addresses = self.read.ctypes.data, self.chose.ctypes.data
+        self.answers = 0, 0
+
+    def make_room(self, limit: int) -> None:
+        if limit > len(self.drafted):
+            self.drafted, self.probabilities = (
+                np.empty(limit, np.int32),
+                np.empty(limit, np.float32),
+            )
+            self.answers = self.drafted.ctypes.data, self.probabilities.ctypes.data
+
+
+_buffers: WeakKeyDictionary[CpuDecoder, _Buffers] = WeakKeyDictionary()
 
 
 def draft_chain(
@@ -54,30 +80,42 @@ def draft_chain(
     """
     if head_tokens is not None:
         decoder.reduce_head(head_tokens)
-    read = np.ascontiguousarray(tokens, np.int32)
-    chose = chosen_by(decoder, chose, 1)
-    slots = np.full(len(read), slot, np.int32)
-    positions = np.arange(position, position + len(read), dtype=np.int32)
-    drafted = np.empty(limit, np.int32)
-    probabilities = np.empty(limit, np.float32)
-    count = ctypes.c_int64()
+    rows = len(tokens)
+    if not 1 <= rows <= MOST_ROWS:
+        raise ValueError("a draft begins with 1 to 256 rows")
+    buffers = _buffers.get(decoder)
+    if buffers is None:
+        buffers = _buffers[decoder] = _Buffers(decoder.spec.hidden_size)
+    buffers.make_room(limit)
+    buffers.read[:rows] = tokens
+    read, chosen = buffers.addresses
+    if chose is None:
+        chosen = 0
+    else:
+        buffers.chose[:] = chosen_by(decoder, chose, 1)
+    noise = buffers.noise
+    noise.temperature, noise.seed = temperature, seed
+    noise.choice, noise.output_index = choice, output_index
+    noise_reference, count = buffers.by_reference
+    drafted, probabilities = buffers.answers
     check(
         native().draft(
             decoder.handle,
             None if correction is None else correction.handle,
             before,
-            read.ctypes.data,
-            slots.ctypes.data,
-            positions.ctypes.data,
-            len(read),
-            None if chose is None else chose.ctypes.data,
+            read,
+            rows,
+            slot,
+            position,
+            chosen,
             limit,
             stop_probability,
-            ctypes.byref(Noise(temperature, seed, choice, output_index)),
-            int(head_tokens is not None),
-            drafted.ctypes.data,
-            probabilities.ctypes.data,
-            ctypes.byref(count),
+            noise_reference,
+            head_tokens is not None,
+            drafted,
+            probabilities,
+            count,
         )
     )
-    return DraftedChain(drafted[: count.value], probabilities[: count.value])
+    made = buffers.count.value
+    return DraftedChain(buffers.drafted[:made].copy(), buffers.probabilities[:made].copy())

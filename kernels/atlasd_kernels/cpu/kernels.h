@@ -28,7 +28,7 @@ struct Rows {
   long ld;
   const int8_t* quantised;   // [rows, ld]
   const float* scales;       // [rows, groups]
-  const int32_t* offsets;    // [rows, groups]: minus the weights' zero point times the sum
+  const int32_t* offsets;    // [rows, groups]: minus the weights' zero points times the values
   long groups;
   const uint16_t* halves;    // [rows, ld]
 };
@@ -71,9 +71,10 @@ struct Kernels {
   const char* name;
   void (*matmul)(const Matrix&, const Rows&, long rows, long panel_begin, long panel_end,
                  const Output&);
-  // One row: int8 values, a scale and an offset per group; k is a multiple of group.
-  void (*quantise)(const float* x, long k, int group, int zero_point, int8_t* values,
-                   float* scales, int32_t* offsets);
+  // One row for weights in such groups: int8 values, a scale and an offset per group; k is a
+  // multiple of group.
+  void (*quantise)(const float* x, long k, int group, int8_t* values, float* scales,
+                   int32_t* offsets);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
   void (*rope)(float* head, const float* cos, const float* sin, int half, float scale);
   void (*cache)(const float* k, const float* v, int head_dim, int place, bool half, void* keys,

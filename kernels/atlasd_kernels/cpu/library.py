@@ -22,7 +22,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of the C interface and of the packed weights' layout."""
 
 
@@ -116,8 +116,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "draft": (
         c_char_p,
         [
-            *[c_void_p, c_void_p, c_int32, Array, Array, Array, c_int64, Array, c_int64, c_float],
-            *[POINTER(Noise), c_int32, Array, Array, POINTER(c_int64)],
+            *[c_void_p, c_void_p, c_int32, Array, c_int64, c_int32, c_int32, Array, c_int64],
+            *[c_float, POINTER(Noise), c_int32, Array, Array, POINTER(c_int64)],
         ],
     ),
     "set_carry": (None, [c_void_p, Array]),

@@ -12,9 +12,14 @@ struct Int8 {
   static constexpr int loads = group / 4;
   static constexpr int quads = 1;   // activation quads that one load of weights meets
   static I unpack(I weights, int) { return weights; }
+  static int chain(int load, int) { return load % 2; }
+  static I bytes_of(I weights, int) { return weights; }
+  static I join(I first, I second) { return first + second; }
 };
 
-// Two quads share a byte: low nibbles hold the first, high nibbles the second.
+// Two quads share a byte. The first one's weights are its low nibbles, in units of 16; the second
+// one's are the whole bytes, which were rounded with the low nibbles in place (pack.cpp): nothing
+// has to be masked or shifted for them. The scales are of a unit.
 struct Int4 {
   static constexpr int group = 32;
   static constexpr long bytes = kPanel * group / 2 + 2 * kPanel;
@@ -22,8 +27,13 @@ struct Int4 {
   static constexpr int loads = group / 8;
   static constexpr int quads = 2;
   static I unpack(I weights, int quad) {
-    return (quad ? shift_right<4>(weights) : weights) & iset1(0x0F0F0F0F);
+    return quad ? weights : shift_left<4>(bytes_of(weights, 0));
   }
+  static int chain(int, int quad) { return quad; }
+  static I bytes_of(I weights, int quad) {
+    return quad ? weights : weights & iset1(0x0F0F0F0F);
+  }
+  static I join(I first, I second) { return shift_left<4>(first) + second; }
 };
 
 inline int32_t load_quad(const int8_t* p) {
@@ -39,9 +49,36 @@ inline void add_scaled(I a, I b, V sa, V sb, float scale, V& low, V& high) {
   high = fma(to_float(b), sb * xs, high);
 }
 
+// One group of one panel for one row, in two chains that are joined at the end: a single row is
+// bound by the latency of its sums, and INT4 saves the shift. Exact, hence the same in any order.
+template <class Weights>
+inline void single_group(const uint8_t* w, const Rows& x, long row, long g, V& low, V& high) {
+  const int8_t* q = x.quantised + row * x.ld + g * Weights::group;
+  const long at = row * x.groups + g;
+  I a[2] = {iset1(0), iset1(x.offsets[at])}, b[2] = {a[0], a[1]};
+#pragma GCC unroll 16
+  for (int i = 0; i < Weights::loads; i++) {
+    const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
+    prefetch(w + i * 128 + kAhead);
+    prefetch(w + i * 128 + 64 + kAhead);
+#pragma GCC unroll 2
+    for (int quad = 0; quad < Weights::quads; quad++) {
+      const int32_t xr = load_quad(q + 4 * (i * Weights::quads + quad));
+      const int c = Weights::chain(i, quad);
+      a[c] = dot4(a[c], Weights::bytes_of(first, quad), xr);
+      b[c] = dot4(b[c], Weights::bytes_of(second, quad), xr);
+    }
+  }
+  prefetch(w + Weights::scales + kAhead);
+  V sa, sb;
+  load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
+  add_scaled(Weights::join(a[0], a[1]), Weights::join(b[0], b[1]), sa, sb, x.scales[at], low, high);
+}
+
 // One group of one panel: R rows' exact sums, scaled and added to what is there.
 template <class Weights, int R>
 inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* low, V* high) {
+  if constexpr (R == 1) return single_group<Weights>(w, x, row, g, *low, *high);
   const int8_t* q = x.quantised + row * x.ld + g * Weights::group;
   I a[R], b[R];
 #pragma GCC unroll 8
@@ -189,10 +226,14 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
     }
 }
 
-// x = scale * values + rounding, per group; offset = -zero_point * sum of the group's values.
+// x = scale * values + rounding, per group; offset = minus the sum of the group's values times the
+// zero points of the bytes they meet: 128, or 136 of INT4's whole bytes, in every second quad.
 // Sixteen groups at a time, so that their scales are divided out together.
-[[maybe_unused]] void quantise_row(const float* x, long k, int group, int zero_point,
-                                   int8_t* values, float* scales, int32_t* offsets) {
+[[maybe_unused]] void quantise_row(const float* x, long k, int group, int8_t* values,
+                                   float* scales, int32_t* offsets) {
+  alignas(64) static const int32_t second_quads[16] = {0, 0, 0, 0, -1, -1, -1, -1,
+                                                       0, 0, 0, 0, -1, -1, -1, -1};
+  const I whole_bytes = group == Int4::group ? iload(second_quads) : iset1(0);
   for (long left = k / group; left > 0; left -= 16, scales += 16, offsets += 16) {
     const int count = left < 16 ? static_cast<int>(left) : 16;
     alignas(64) float largest[16] = {}, inverse[16], scale[16];
@@ -212,7 +253,7 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
         sum = sum + rounded;
       }
       scales[g] = scale[g];
-      offsets[g] = -zero_point * sum_lanes(sum);
+      offsets[g] = -sum_lanes(shift_left<7>(sum) + shift_left<3>(sum & whole_bytes));
     }
   }
 }

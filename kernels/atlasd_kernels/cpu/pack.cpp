@@ -40,7 +40,7 @@ long float_offset(Format f, long k, long column) {
   return f == Format::fp32 ? k * kPanel + column : k / 2 * 2 * kPanel + 2 * column + k % 2;
 }
 
-// The byte that holds (k, column); for int4 the low nibble if (k / 4) is even.
+// The byte that holds (k, column); for int4 its low nibble if (k / 4) is even.
 long value_offset(Format f, long k, long column) {
   const long group = group_of(f), g = k / group, i = k % group;
   if (f == Format::int8) return g * (kPanel * 64 + 64) + (i / 4) * 128 + column * 4 + i % 4;
@@ -89,7 +89,8 @@ void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column)
     const long n = std::min<long>(group, k - first);
     memcpy(values, x + first, n * 4);
     std::fill(values + n, values + group, 0.0f);
-    const uint16_t scale = to_bf16(kernels->quantise_group(values, group, levels, codes));
+    const float step = kernels->quantise_group(values, group, levels, codes);
+    const uint16_t scale = to_bf16(f == Format::int4 ? step / 16 : step);
     memcpy(panel + scale_offset(f, first / group, column), &scale, 2);
     if (f == Format::int8) {
       for (int i = 0; i < group; i += 4)
@@ -117,8 +118,8 @@ void unpack_group(Format f, const uint8_t* panel, long first, long column, float
   } else {
     for (int i = 0; i < 32; i += 8, p += 128)
       for (int j = 0; j < 4; j++) {
-        values[i + j] = static_cast<float>((p[j] & 15) - 8) * scale;
-        values[i + 4 + j] = static_cast<float>((p[j] >> 4) - 8) * scale;
+        values[i + j] = static_cast<float>((p[j] & 15) * 16 - 128) * scale;
+        values[i + 4 + j] = static_cast<float>(p[j] - 136) * scale;
       }
   }
 }
@@ -191,6 +192,24 @@ void unpack_column(Format f, const uint8_t* data, long k, long c, long count, fl
       memcpy(out + first, values, std::min<long>(group_of(f), count - first) * sizeof(float));
     }
   }
+}
+
+Matrix gather_columns(const Matrix& from, const int32_t* columns, long count, Format format,
+                      Memory& memory) {
+  Matrix to{format, nullptr, padded(count, kPanel) / kPanel, from.k, panel_bytes(format, from.k)};
+  memory = Memory(to.panels * to.panel_bytes + 4096);   // kernels prefetch a little behind the end
+  uint8_t* data = memory.as<uint8_t>();
+  to.data = data;
+  std::vector<float> values(from.k);
+  for (long i = 0; i < count; i++) {
+    if (format == from.format) {
+      copy_column(format, from.data, columns[i], data, i, from.k);
+      continue;
+    }
+    unpack_column(from.format, from.data, from.k, columns[i], from.k, values.data());
+    pack_rows({format, Source::fp32, values.data(), 1, from.k, data, i, 0}, 0, 1);
+  }
+  return to;
 }
 
 void copy_column(Format f, const uint8_t* from, long from_column, uint8_t* to, long to_column,

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "memory.h"
 
 namespace atlasd {
 
@@ -34,6 +35,10 @@ void pack_rows(const Packing& packing, long begin, long end);
 // One column of a packed matrix as floats: the embedding of a token from a tied head.
 void unpack_column(Format format, const uint8_t* data, long k, long column, long count,
                    float* out);
+
+// Columns of a matrix as one of their own, in this format; `memory` holds it.
+Matrix gather_columns(const Matrix& from, const int32_t* columns, long count, Format format,
+                      Memory& memory);
 
 // Moves one column between packed matrices of the same format and k.
 void copy_column(Format format, const uint8_t* from, long from_column, uint8_t* to,

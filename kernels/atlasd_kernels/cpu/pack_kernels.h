@@ -14,13 +14,31 @@ inline float round_bf16(float x) {
   return x;
 }
 
+// A code, and what it stands for in steps. Four bits lie in pairs (matmul_integer.h): the second
+// quad's weights are whole bytes, which add a sixteenth of the code four lanes before, so they are
+// rounded with that in place. Code 0 after code 0 stands for 0.
+struct Rounded {
+  V code, value;
+};
+
+inline Rounded round_codes(V x, int levels) {
+  const V code = clamp(to_float(to_int(x)), -levels, levels - 1);
+  if (levels > 8) return {code, code};
+  constexpr float s = 1.0f / 16;
+  alignas(64) static const float shares[16] = {0, 0, 0, 0, s, s, s, s, 0, 0, 0, 0, s, s, s, s};
+  alignas(64) float lanes[32] = {};
+  store(lanes + 4, code);
+  const V low = load(lanes) * load(shares);
+  const V high = clamp(to_float(to_int(x - low)), -levels, levels - 1);
+  return {high, high + low};
+}
+
 inline float group_error(const float* x, int n, int levels, float scale) {
   const V inverse = set1(1.0f / scale);
   V sum = zero();
   for (int i = 0; i < n; i += 16) {
     const V v = load(x + i);
-    const V q = clamp(to_float(to_int(v * inverse)), -levels, levels - 1);
-    const V error = q * set1(scale) - v;
+    const V error = round_codes(v * inverse, levels).value * set1(scale) - v;
     sum = sum + error * error;
   }
   return sum_lanes(sum);
@@ -56,7 +74,7 @@ float quantise_group(const float* x, int n, int levels, uint8_t* codes) {
   const float scale = group_scale(x, n, levels);
   const V inverse = set1(scale == 0.0f ? 0.0f : 1.0f / scale);
   for (int i = 0; i < n; i += 16) {
-    const V q = clamp(to_float(to_int(load(x + i) * inverse)), -levels, levels - 1);
+    const V q = round_codes(load(x + i) * inverse, levels).code;
     alignas(64) int32_t lane[16];
     istore(lane, to_int(q) + iset1(levels));
     for (int j = 0; j < 16; j++) codes[i + j] = static_cast<uint8_t>(lane[j]);

@@ -36,7 +36,6 @@ class Timer {
 };
 
 constexpr int group_of(Format f) { return f == Format::int8 ? 64 : f == Format::int4 ? 32 : 0; }
-constexpr int zero_point_of(Format f) { return f == Format::int8 ? 128 : 8; }
 
 }  // namespace
 
@@ -111,7 +110,7 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
                            Format format, Scratch& s) {
   const Timer timer(profile_.other, profiling_);
   const long width = padded(k, kGroupPadding);
-  const int group = group_of(format), zero_point = zero_point_of(format);
+  const int group = group_of(format);
   const bool rounded = format == Format::bf16 && kernels_->round;
   const float* values = norm ? s.normed : x;
   uint16_t* halves = reinterpret_cast<uint16_t*>(s.quantised);
@@ -122,7 +121,7 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
     if (norm) kernels_->rms_norm(x + r * ld, norm, config_.rms_eps, k, s.normed + r * ld);
     if (rounded) kernels_->round(values + r * ld, width, halves + r * ld);
     if (group)
-      kernels_->quantise(values + r * ld, width, group, zero_point, s.quantised + r * ld,
+      kernels_->quantise(values + r * ld, width, group, s.quantised + r * ld,
                          s.scales + r * groups, s.offsets + r * groups);
   });
 }
