@@ -34,6 +34,9 @@ END_OF_TURN = (
 )
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
+LONG = 1 << 14
+"""Characters that take several milliseconds to tokenise."""
+
 
 class Tokenizer:
     """A model's tokenizer. Thread-safe; encoding releases the GIL."""
@@ -91,7 +94,7 @@ class Tokenizer:
         if not special:
             return self._plain(text)
         if self._splits is None:
-            return self._parser.encode(text, add_special_tokens=False).ids
+            return _tokens_of(self._parser, text)
         ids: list[int] = []
         for part in self._splits.split(text):
             known = self._controls.get(part)
@@ -99,7 +102,7 @@ class Tokenizer:
         return ids
 
     def _plain(self, text: str) -> list[int]:
-        return self._inner.encode(text, add_special_tokens=False).ids
+        return _tokens_of(self._inner, text)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of many texts, on the library's own threads. Nothing special is recognised."""
@@ -240,6 +243,13 @@ def _guard(inner: tokenizers.Tokenizer) -> None:
                 for added in unmarked
             ]
         )
+
+
+def _tokens_of(inner: tokenizers.Tokenizer, text: str) -> list[int]:
+    if len(text) > LONG:
+        # Only by the batch does the library let other threads run meanwhile.
+        return inner.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return inner.encode(text, add_special_tokens=False).ids
 
 
 def _chat_template(settings: dict[str, Any]) -> str | None:

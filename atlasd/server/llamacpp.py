@@ -110,7 +110,9 @@ async def detokenize(request: web.Request) -> web.Response:
     tokenizer = _known(request).tokenizer
     if wrong := [token for token in asked.tokens if not 0 <= token < tokenizer.vocab_size]:
         raise invalid(f"tokens: {wrong[0]} is not in the vocabulary.", "tokens")
-    data = b"".join(_bytes(tokenizer, token) for token in asked.tokens)
+    data = await aside(
+        request, lambda: b"".join(_bytes(tokenizer, token) for token in asked.tokens)
+    )
     return answer({"content": data.decode("utf-8", "replace")})
 
 

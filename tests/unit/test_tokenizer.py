@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 
 from atlasd.errors import ModelError
 from atlasd.models.detokenize import Detokenizer
-from atlasd.models.locate import ModelFiles
+from atlasd.models.locate import ModelFiles, bundled_model
 from atlasd.models.tokenizer import Tokenizer
 
 CORPUS = [
@@ -86,6 +88,20 @@ def test_control_tokens_in_a_text_are_text(tokenizer: Tokenizer) -> None:
 
 def test_a_batch_is_what_its_texts_are(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode_batch(ODD) == [tokenizer.encode(text) for text in ODD]
+
+
+def test_a_long_text_is_tokenised_as_a_short_one_and_lets_other_threads_run() -> None:
+    tokenizer = Tokenizer.load(bundled_model())
+    text = "x = 1\n" * 20_000 + "é漢\t\tdef f():\n"
+    lines = tokenizer.encode("x = 1\n") * 20_000 + tokenizer.encode("é漢\t\tdef f():\n")
+    began, longest, last, found = time.monotonic(), 0.0, time.monotonic(), []
+    thread = threading.Thread(target=lambda: found.extend(tokenizer.encode(text)))
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    assert found == lines
+    assert longest < (time.monotonic() - began) / 2
 
 
 def test_what_a_model_says_about_itself(folder: Path, tokenizer: Tokenizer) -> None:
