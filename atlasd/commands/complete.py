@@ -85,7 +85,7 @@ def locate(place: str) -> Cursor:
         raise RequestError(f"{place!r} is not FILE:LINE:COL.", "Such as: src/main.py:12:5")
     path = Path(found["file"]).expanduser().absolute()
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # no editor counts its mark as a column
     except FileNotFoundError:
         raise RequestError(f"There is no file {path}.") from None
     except OSError as error:

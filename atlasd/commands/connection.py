@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.errors import AtlasdError, NotRunningError, RequestError
 from atlasd.listeners import check_socket_path
 from atlasd.paths import Paths, paths
 
@@ -84,7 +84,7 @@ class Connection:
         self, connection: _SocketHTTP, method: str, path: str, body: Any
     ) -> http.client.HTTPResponse:
         """The answer's head; a refusal is raised."""
-        payload = None if body is None else json.dumps(body).encode()
+        payload = None if body is None else _encoded(body)
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request(method, path, payload, headers)
@@ -104,6 +104,15 @@ class Connection:
                 _raise_for(json.loads(response.read()))
             raise AtlasdError(f"The daemon answered {response.status}.")
         return response
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        # What a terminal or a folder holds need not be text.
+        part = error.object[max(0, error.start - 20) : error.end + 20]
+        raise RequestError(f"This is not text in UTF-8: {part!r}.") from None
 
 
 def _value(raw: bytes) -> Any:

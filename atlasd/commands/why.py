@@ -69,7 +69,10 @@ def _heading(found: dict[str, Any]) -> list[str]:
     if "id" in found:
         lines.append(f"{found['total_ms']:.0f} ms, id {found['id']}")
     if found.get("trusted") is False:
-        lines.append("The workspace is not trusted: no other file was read, nothing is kept.")
+        lines.append(
+            "Nothing of it is kept: the workspace is not trusted, or the file is one that is "
+            "ignored or never read."
+        )
     return lines
 
 

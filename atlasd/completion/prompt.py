@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -76,7 +77,7 @@ class PromptBuilder:
             repository=repository.name if repository else None,
             pieces=pieces,
         )
-        root = str(repository.root) if repository else request.repository
+        root = str(repository.root) if repository else _real(request.repository)
         trusted = trusted and not _withheld(request, repository, path)
         return Built(self.template.prompt(around), language, root, trusted)
 
@@ -136,6 +137,11 @@ class PromptBuilder:
 
     def _length(self, piece: Piece) -> int:
         return len(self._tokenizer.encode(f"{piece.path}\n{piece.text}\n")) + 1
+
+
+def _real(root: str | None) -> str | None:
+    """A root by its real path, by which it is purged; the client may know it by a symlink."""
+    return os.path.realpath(root) if root and os.path.isabs(root) else root
 
 
 def _withheld(request: CompletionRequest, repository: Repository | None, path: str | None) -> bool:

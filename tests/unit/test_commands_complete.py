@@ -32,6 +32,27 @@ async def test_a_suggestion_and_none_are_both_answers(
     assert "Nothing to suggest here" in capsys.readouterr().out
 
 
+async def test_a_byte_order_mark_is_no_column_and_no_text(
+    house: House, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "add.py").write_text("x = 1\n", "utf-8-sig")
+    house.says("0\n")
+    assert await asyncio.to_thread(cli.main, ["complete", place.replace(":2", ":1:6")]) == 0
+    assert "\ufeff" not in house.prompt(0)
+    assert "x = 1" in house.prompt(0)
+
+
+async def test_what_is_no_text_is_told_to_be_none(
+    house: House, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["chat", "hi \udcff"], ["complete", f"{tmp_path}/b\udcff.py:1"]):
+        (tmp_path / "b\udcff.py").touch()
+        assert await asyncio.to_thread(cli.main, words) == 1
+        _, err = capsys.readouterr()
+        assert "not text in UTF-8" in err
+        assert "udcff" in err
+
+
 async def test_paused_is_no_answer(
     house: House, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

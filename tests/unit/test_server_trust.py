@@ -100,6 +100,21 @@ async def test_a_path_over_a_symlink_is_that_of_the_file(house: House, root: Pat
         assert (house.engine.submitted[-1].learn, f"src/{name}" in house.prompt()) == (learn, True)
 
 
+async def test_what_was_suggested_in_a_folder_that_is_not_open_is_purged_with_it(
+    house: House, root: Path
+) -> None:
+    link = root.with_name("link")
+    link.symlink_to(root)
+    house.says("x + y\n")
+    cursor = {"prefix": "return ", "suffix": "\n", "repository": f"{link}/",
+              "path": str(link / "a.py"), "trusted": True}  # fmt: skip
+    _, found = await ask(house, "/atlasd/v1/complete", cursor)
+    await ask(house, "/atlasd/v1/fate", {"id": found["items"][0]["id"], "fate": "shown"})
+    assert house.daemon.store is not None
+    summary = await house.daemon.store.summary(str(root))  # as the command line names it
+    assert summary["completions"] == {"shown": 1}
+
+
 SECRET = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 
 
