@@ -16,6 +16,9 @@ KV_TOKENS = (0, 512, 2048, 8192, 32768, 131072)
 SLOW, FAST = 0.02, 0.1
 """How quickly the table's shape and the machine's present speed follow what is observed."""
 
+MEASURED = 50
+"""Observations that a measurement of its own is worth."""
+
 OUTLIER = 1.5
 """An observation counts as at most this factor off, so that a hiccup cannot spoil the table."""
 
@@ -68,12 +71,15 @@ class StepCosts:
     def observe(self, rows: int, kv_tokens: int, ms: float) -> None:
         """A step took this long."""
         row, kv = _nearest(ROWS, self._bucket(rows)), _nearest(KV_TOKENS, kv_tokens)
-        if not self._seen[row][kv]:
-            self._cells[row][kv] = ms / self._speed
+        seen = self._seen[row][kv]
+        if not seen:
+            # What its neighbours say, not what came first, which may have been a hiccup.
+            expected = self.ms(ROWS[row], KV_TOKENS[kv]) if self._known() else ms
+            self._cells[row][kv] = expected / self._speed
             self._stale = True
         ratio = min(max(ms / max(self.ms(rows, kv_tokens), 1e-9), 1 / OUTLIER), OUTLIER)
         self._speed *= 1 + FAST * (ratio - 1)
-        self._cells[row][kv] *= 1 + SLOW * (ratio - 1)
+        self._cells[row][kv] *= 1 + max(SLOW, 1 / (3 + seen)) * (ratio - 1)
         self._seen[row][kv] += 1
         self._observed += 1
         if self._observed % REBUILD_EVERY == 0:
@@ -83,7 +89,7 @@ class StepCosts:
         """A step was run only to be measured: take its time as it is."""
         row, kv = _nearest(ROWS, self._bucket(rows)), _nearest(KV_TOKENS, kv_tokens)
         self._cells[row][kv] = ms / self._speed
-        self._seen[row][kv] += 1
+        self._seen[row][kv] += MEASURED
         self._stale = True
 
     def compare(self, rows: int, kv_tokens: int, ratio: float) -> None:

@@ -20,8 +20,9 @@ LOOK_MS = 20.0
 """A request that arrives during a look waits at most about this long. Where steps are slower than
 that, hiccups are small beside them."""
 
-LONG = 2048
-"""KV tokens of the measurement that shows how costs grow with them."""
+LONG, LONG_ROWS = 2048, (1, 16, 4, 8)
+"""KV tokens of the measurement that shows how costs grow with them, and its row counts: where a row
+of weights is cheap, attention is what more rows cost."""
 
 
 def measure_costs(
@@ -40,7 +41,7 @@ def measure_costs(
     long = min(LONG, decoder.slot_tokens - max(ROWS))
     points = [(rows, 0) for rows in ORDER if rows <= decoder.slot_tokens]
     if long > 0:
-        points += [(1, long), (16, long)]
+        points += [(rows, long) for rows in LONG_ROWS]
     clock = clock or StepClock()
     deadline = perf_counter() + budget_s
     step_ms(decoder, clock, 1, 0, 0)  # the first call pays for pages and buffers

@@ -33,7 +33,7 @@ LOSING = -0.02
 EVIDENCE = 32
 """So many steps that bring nothing are put before the first of a sort, lest chance decides."""
 
-LOST = -1.0
+LOST = -8.0
 """Plain steps that a sort must have lost altogether to be losing."""
 
 FOLLOW = 1 / 128

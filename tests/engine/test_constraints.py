@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from llguidance import LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.constraint import Constraint
@@ -21,6 +21,7 @@ from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.steps import Engine
+from atlasd.errors import RequestError
 from bench.identity_cases import GRAMMARS
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
@@ -195,3 +196,12 @@ def test_a_step_that_fails_ends_nothing_that_can_go_on() -> None:
     run(engine)
     assert failed
     assert outputs[1].tokens == plain("json", 0).tokens
+
+
+def test_what_went_wrong_is_told_without_the_schema() -> None:
+    """The log must not hold what somebody works on."""
+    grammar = LLMatcher.grammar_from_json_schema('{"$ref": "#", "description": "zebrafish"}')
+    with pytest.raises(RequestError, match="cannot be") as refused:
+        Constraint(vocabulary(), grammar).allowed()
+    assert "zebrafish" not in str(refused.value)
+    assert "\n" not in refused.value.message

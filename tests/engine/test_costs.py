@@ -101,6 +101,17 @@ def test_costs_follow_a_lasting_change_but_not_a_hiccup():
     assert 3.5 < costs.ms(16, 0) < 7
 
 
+def test_a_size_that_is_first_met_in_a_hiccup_is_soon_known_all_the_same():
+    costs = StepCosts(lambda rows: rows)
+    for rows, ms in ((1, 1.0), (4, 1.2), (8, 1.4)):
+        costs.measure(rows, 0, ms)
+    costs.observe(4, 700, 20.0)
+    for _ in range(8):
+        costs.observe(1, 700, 1.1)
+        costs.observe(4, 700, 1.3)
+    assert costs.ms(4, 700) / costs.ms(1, 700) == pytest.approx(1.3 / 1.1, rel=0.1)
+
+
 @pytest.mark.parametrize("payload", [b"", b"nonsense", b"\x80", b"\xc0"])
 def test_a_payload_that_does_not_fit_is_ignored(payload):
     assert not StepCosts(lambda rows: rows).restore(payload)

@@ -84,8 +84,8 @@ def test_a_stream_begins_with_what_is_usual():
 
 
 def test_a_sort_that_lost_by_chance_is_not_losing():
-    assert not after(-0.1, 5).losing
-    assert after(-0.1, EVIDENCE).losing
+    assert not after(-0.1, EVIDENCE).losing
+    assert after(-0.1, 4 * EVIDENCE).losing
     assert not after(-0.01).losing
 
 
