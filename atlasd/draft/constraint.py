@@ -27,7 +27,7 @@ class Constraint:
         ``LLMatcher.grammar_from_…`` gave. Raises RequestError if it cannot be used."""
         matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise RequestError(f"The constraint cannot be used: {matcher.get_error()}")
+            raise RequestError(f"The constraint cannot be used: {_why(matcher)}")
         self._start(tokenizer, matcher)
 
     def _start(self, tokenizer: llguidance.LLTokenizer, matcher: llguidance.LLMatcher) -> None:
@@ -62,7 +62,7 @@ class Constraint:
             taken += 1
         if self._matcher.is_error():
             raise RequestError(
-                f"The constraint cannot be followed further: {self._matcher.get_error()}",
+                f"The constraint cannot be followed further: {_why(self._matcher)}",
                 "A simpler schema or grammar may work.",
             )
         if taken:
@@ -102,3 +102,9 @@ class Constraint:
             masks.fill_next_token_bitmask(self._matcher, self._bits, 0)
             bits = self._bits[0].view(np.uint8)
             row[:] = np.unpackbits(bits, bitorder="little", count=self.vocab_size)
+
+
+def _why(matcher: llguidance.LLMatcher) -> str:
+    """What is wrong, without what the library says below it: the schema and the text so far, which
+    are nobody's business in a log."""
+    return str(matcher.get_error()).partition("\n")[0]

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +15,9 @@ from atlasd.completion.ports import TextTokenizer
 from atlasd.completion.tools import Calling, Tool, calling_of, grammar
 from atlasd.server.errors import invalid
 from atlasd.server.sampling import SamplingFields
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 WHITE_SPACE = r"( |\n[ \t]{0,32})?"
 """Between the parts of a JSON text: models that may write white space forever sometimes do."""
@@ -184,7 +188,10 @@ def _spaced(schema: Schema, *, lenient: bool = False) -> dict[str, Any]:
     """The schema with what llguidance is to know beside it; ``lenient`` lets keywords pass that
     it cannot enforce."""
     options = {"whitespace_pattern": WHITE_SPACE} | ({"lenient": True} if lenient else {})
-    return {**schema, "x-guidance": options | dict(schema.get("x-guidance") or {})}
+    given = schema.get("x-guidance") or {}
+    if not isinstance(given, Mapping):
+        raise invalid("x-guidance must be an object.", "x-guidance", "invalid_schema")
+    return {**schema, "x-guidance": options | dict(given)}
 
 
 def _checked(compiled: str, param: str) -> str:
@@ -193,4 +200,17 @@ def _checked(compiled: str, param: str) -> str:
     failed, said = LLMatcher.validate_grammar_with_warnings(compiled)
     if failed:
         raise invalid(f"{param}: {said[0].strip()}", param, "invalid_schema")
+    # What refers to nothing but itself is sound, and only following it shows that it has no text.
+    matcher = LLMatcher(_bytes(), compiled, log_level=0)
+    # What needs control tokens cannot be followed here; the engine will say if it is wrong.
+    if not matcher.is_error() and matcher.compute_bitmask() and matcher.is_error():
+        raise invalid(f"{param}: there is no text that it allows.", param, "invalid_schema")
     return compiled
+
+
+@cache
+def _bytes() -> LLTokenizer:
+    """A vocabulary of single bytes: what has no text in it has none in any."""
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")

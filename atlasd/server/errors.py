@@ -50,6 +50,8 @@ def from_exception(error: BaseException) -> HTTPError:
         return HTTPError(500, error.message, error.hint)
     if isinstance(error, web.HTTPException):
         return _from_aiohttp(error)
+    if isinstance(error, web.RequestPayloadError):
+        return HTTPError(400, "The body is not what its headers say it is.", code="bad_body")
     return HTTPError(500, "Internal error; the log has the details.", code="internal_error")
 
 

@@ -65,6 +65,29 @@ async def test_bodies_that_are_not_json_are_refused(house: House) -> None:
                 assert (await answer.json())["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [({"$ref": "#"}, "there is no text"), ({"type": "object", "x-guidance": "x"}, "an object")],
+)
+async def test_a_schema_that_nothing_fits_is_refused(
+    house: House, schema: dict[str, Any], says: str
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    body = {"messages": [{"role": "user", "content": "x"}], "response_format": form}
+    status, answer = await ask(house, "/v1/chat/completions", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid_schema")
+    assert says in answer["error"]["message"]
+    assert not house.engine.submitted
+
+
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused(house: House) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with house.tcp() as client:
+        plain = client.post("/v1/completions", data=b'{"prompt": "x"}', headers=headers)
+        async with plain as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_body")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_cancels_its_stream(house: House, stream: bool) -> None:
     house.says("abc", hold=True)
