@@ -107,7 +107,7 @@ def _request(asked: InfillRequest, limit: int, sampling: Sampling) -> Completion
         trim=asked.trim is not False,
         max_ms=asked.t_max_predict_ms or 0.0,
         client="infill",
-        trusted=True,
+        trusted=asked.learned,
         drafting=asked.drafting,
     )
 

@@ -65,6 +65,7 @@ def _start(serving: Serving, asked: CompletionBody, prompt: list[int]) -> Genera
         stop=stops(asked.stop),
         priority=Priority.CHAT,
         drafting=asked.drafting,
+        learn=asked.learned,
         grammar=asked.held(),
     )
 

@@ -48,7 +48,7 @@ async def fim_completions(request: web.Request) -> web.StreamResponse:
             stop=stops(asked.stop),
             trim=False,
             client="fim",
-            trusted=True,
+            trusted=asked.learned,
             drafting=asked.drafting,
         )
         async with Choices([middle_generation(serving, cursor)], daemon.meter) as told:

@@ -128,6 +128,7 @@ def _after(serving: Serving, asked: _Asked, talk: Conversation) -> Generation:
         stop=(*stops(options.stop), *serving.chat.stop),
         priority=Priority.CHAT,
         drafting=options.drafting,
+        learn=options.learned,
         grammar=talk.grammar,
     )
 
@@ -143,7 +144,7 @@ def _in_the_middle(serving: Serving, asked: GenerateRequest, default: int) -> Ge
         stop=stops(options.stop),
         trim=False,
         client="ollama",
-        trusted=True,
+        trusted=options.learned,
         drafting=options.drafting,
     )
     return middle_generation(serving, cursor)

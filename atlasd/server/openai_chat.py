@@ -62,6 +62,7 @@ def start(
                 prediction=prediction,
                 logprobs=alternatives,
                 drafting=asked.drafting,
+                learn=asked.learned,
                 grammar=talk.grammar,
             )
             for sampling in asked.sampling(serving.tokenizer.vocab_size, count)

@@ -165,6 +165,7 @@ def _after(
             prediction=prediction,
             logprobs=asked.alternatives,
             drafting=asked.drafting,
+            learn=asked.learned,
             grammar=grammar,
         )
         for prompt, limit in zip(prompts, limits, strict=True)
@@ -187,7 +188,7 @@ def _in_the_middle(
             stop=stops(asked.stop),
             trim=False,
             client="completions",
-            trusted=True,
+            trusted=asked.learned,
             drafting=asked.drafting,
         )
         for sampling in asked.sampling(serving.tokenizer.vocab_size, count)

@@ -45,9 +45,17 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     """llama.cpp's ``speculative.n_max``. Lookahead is the controller's business, so only 0 is
     heeded: it switches drafting off for this request."""
 
+    learn: bool | None = None
+    """atlasd's own: false keeps nothing of the request and its answer."""
+
     @property
     def drafting(self) -> bool:
         return self.lookahead != 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether it may be learned from and stored."""
+        return self.learn is not False
 
     def sampling(self, vocab_size: int, choices: int = 1) -> list[Sampling]:
         """One way of sampling per choice. Greedy unless a temperature is given, because that is

@@ -98,7 +98,7 @@ async def completions(request: web.Request) -> web.Response:
             max_tokens=daemon.config.completion.max_tokens,
             sampling=asked.sampling(serving.tokenizer.vocab_size)[0],
             client="tabby",
-            trusted=True,
+            trusted=asked.learned,
             drafting=asked.drafting,
         )
         done = await serving.completer.complete(cursor)

@@ -47,9 +47,12 @@ async def why(bridge: Bridge, id: str | None = None) -> dict[str, Any]:
     return await bridge.call(f"/atlasd/v1/why{query}")
 
 
-def chat_body(prompt: str, selection: str | None, language: str | None) -> dict[str, Any]:
-    """A chat request about a selection. The selection is also given as ``prediction``: an edit
-    of it repeats most of it, and is then drafted from it."""
+def chat_body(
+    prompt: str, selection: str | None, language: str | None, trusted: bool
+) -> dict[str, Any]:
+    """A chat request about a selection, of a workspace that is ``trusted`` or not. The selection
+    is also given as ``prediction``: an edit of it repeats most of it, and is then drafted from
+    it."""
     content = prompt
     if selection:
         content = f"{prompt}\n\n```{language or ''}\n{selection}\n```"
@@ -57,6 +60,7 @@ def chat_body(prompt: str, selection: str | None, language: str | None) -> dict[
         "model": "atlasd",
         "messages": [{"role": "user", "content": content}],
         "stream": True,
+        "learn": trusted,
     }
     if selection:
         body["prediction"] = {"type": "content", "content": selection}
@@ -74,7 +78,7 @@ async def chat(
     await bridge.connect()
     pieces: list[str] = []
     async for event in bridge.connection.events(
-        "/v1/chat/completions", chat_body(prompt, selection, language)
+        "/v1/chat/completions", chat_body(prompt, selection, language, bridge.options.trusted)
     ):
         if "error" in event:
             raise DaemonRefused(json.dumps(event["error"]))

@@ -280,6 +280,7 @@ async def test_commands_reach_the_daemon(daemon: ScriptedDaemon, tmp_path: Path)
         assert "/atlasd/v1/resume" in called
         (chat,) = daemon.bodies("/v1/chat/completions")
         assert chat["prediction"]["content"] == "x = 1"
+        assert chat["learn"] is True
 
 
 async def test_the_session_survives_a_daemon_restart_and_opens_its_folders_again(
@@ -309,8 +310,10 @@ async def test_an_untrusted_workspace_is_said_to_be_one_and_its_buffers_stay_her
         session.open("a\n")
         session.type(0, 1, "b")
         await session.complete(0, 2)
+        await session.execute("atlasd.chat", "explain", "x = 1", "python")
         await asyncio.sleep(EDIT_PAUSE_S + 0.3)
         assert daemon.bodies(COMPLETE)[0]["trusted"] is False
+        assert daemon.bodies("/v1/chat/completions")[0]["learn"] is False
         assert daemon.bodies("/atlasd/v1/edited") == []
 
 

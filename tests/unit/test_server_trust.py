@@ -139,6 +139,37 @@ async def test_what_is_written_beside_a_secret_may_repeat_it_and_is_not_learned(
     assert (learned[0], learned[-1]) == (False, True)
 
 
+CHAT = {"messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/completions", {"prompt": "x", "suffix": "y"}),
+        ("/v1/completions", {"segments": {"prefix": "return ", "suffix": "\n"}}),
+        ("/v1/fim/completions", {"prompt": "x"}),
+        ("/infill", {"input_prefix": "return ", "input_suffix": "\n"}),
+        ("/completion", {"prompt": "x"}),
+        ("/api/generate", {"prompt": "x", "stream": False}),
+        ("/api/generate", {"prompt": "x", "suffix": "y", "stream": False}),
+        ("/api/chat", {**CHAT, "stream": False}),
+    ],
+)
+async def test_a_request_may_ask_for_nothing_to_be_kept_of_it(
+    house: House, path: str, body: dict[str, Any]
+) -> None:
+    asked = {"options": {"learn": False}} if path.startswith("/api/") else {"learn": False}
+    for more, learn in ((asked, False), ({}, True)):
+        assert house.daemon.serving is not None
+        house.daemon.serving.completer.clear()  # what is remembered needs no stream
+        house.engine.submitted.clear()
+        house.says("x + y\n")
+        assert (await ask(house, path, body | more))[0] == 200
+        assert {submit.learn for submit in house.engine.submitted} == {learn}
+
+
 async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(house: House) -> None:
     house.says("x + y\n")
     cursor = {"prefix": "return ", "suffix": "\n", "path": "/r/a.py", "repository": "/r"}
