@@ -129,9 +129,8 @@ def _edit(source: str, change: types.TextDocumentContentChangeEvent, codec: Posi
     if not isinstance(change, types.TextDocumentContentChangePartial):
         return _whole_change(source, change.text)
     lines = lines_of(source)
-    within = codec.range_from_client_units(lines, change.range)
-    start = _offset(lines, within.start.line, within.start.character)
-    end = _offset(lines, within.end.line, within.end.character)
+    start = _offset(lines, change.range.start, codec)
+    end = _offset(lines, change.range.end, codec)
     return Edit(start, end - start, change.text)
 
 
@@ -146,8 +145,12 @@ def _with_plain_line_ends(edit: Edit, source: str) -> Edit:
     )
 
 
-def _offset(lines: list[str], line: int, character: int) -> int:
-    return sum(map(len, lines[:line])) + (character if line < len(lines) else 0)
+def _offset(lines: list[str], position: types.Position, codec: PositionCodec) -> int:
+    before = sum(map(len, lines[: position.line]))
+    # Behind the last line's end pygls says where that is in units of the client.
+    if position.line >= len(lines):
+        return before
+    return before + codec.position_from_client_units(lines, position).character
 
 
 def _whole_change(before: str, after: str) -> Edit:

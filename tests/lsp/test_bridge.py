@@ -204,6 +204,18 @@ async def test_a_suggestion_is_accepted_also_where_lines_end_in_two_characters(
         ]
 
 
+async def test_an_edit_at_the_end_of_a_document_is_read_in_its_encoding(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("total = 0")
+    async with editor(tmp_path) as session:
+        session.open("# 😀😀\n")
+        await session.complete(1, 0)
+        session.type(1, 0, "total")
+        fates = await until(daemon, FATE, 2)
+        assert [one["fate"] for one in fates] == ["shown", "accepted_word"]
+
+
 async def test_copilots_partial_accept_notification_counts_utf16_units(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:
