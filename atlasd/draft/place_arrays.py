@@ -24,6 +24,8 @@ class PlaceArrays:
                 *("segment_kind", "segment_repository", "segment_updated"),
             )
         }
+        # Single entries are read and written several times faster through these.
+        self._views = {name: values.data for name, values in self.arrays.items()}
         self.segments: list[Segment | None] = []
         self.pieces: dict[int, list[int]] = {}
         self._free_pieces: list[int] = []
@@ -48,18 +50,21 @@ class PlaceArrays:
 
     def placed(self, run: Run) -> None:
         self._room("run", run.number)
-        self.arrays["run_start"][run.number] = run.start
-        self.arrays["run_piece"][run.number] = -1
+        self._views["run_start"][run.number] = run.start
+        self._views["run_piece"][run.number] = -1
 
     def changed(self, segment: Segment) -> None:
-        a = self.arrays
         if segment.number >= 0:
             old = self.pieces.pop(segment.number)
-            a["piece_segment"][old] = -1
+            of_piece = self._views["piece_segment"]
+            for at in old:
+                of_piece[at] = -1
             self._free_pieces += old
         elif not segment.pieces:
             return
-        a["run_piece"][[run.number for run in segment.runs]] = -1
+        of_run = self._views["run_piece"]
+        for run in segment.runs:
+            of_run[run.number] = -1
         if not segment.pieces:
             self.segments[segment.number] = None
             self._free_segments.append(segment.number)
@@ -68,22 +73,25 @@ class PlaceArrays:
         if segment.number < 0:
             self._number(segment)
         number = segment.number
-        a["segment_kind"][number] = KINDS.index(segment.kind)
-        a["segment_repository"][number] = self.repository(segment.repository)
-        a["segment_updated"][number] = segment.updated
-        ids: list[int] = []
-        for piece in segment.pieces:
-            at = self._free_pieces.pop() if self._free_pieces else self._new_piece()
-            a["piece_start"][at] = piece.start
-            a["piece_stop"][at] = piece.stop
-            a["piece_segment"][at] = number
-            run = int(self.index.run_of[piece.start])
-            a["piece_sibling"][at] = a["run_piece"][run]
-            a["run_piece"][run] = at
-            a["piece_next"][at] = -1
-            if ids:
-                a["piece_next"][ids[-1]] = at
-            ids.append(at)
+        views = self._views
+        views["segment_kind"][number] = KINDS.index(segment.kind)
+        views["segment_repository"][number] = self.repository(segment.repository)
+        views["segment_updated"][number] = segment.updated
+        # All places first: finding one may replace an array.
+        ids = [
+            self._free_pieces.pop() if self._free_pieces else self._new_piece()
+            for _ in segment.pieces
+        ]
+        begin, end = views["piece_start"], views["piece_stop"]
+        after, sibling, of_piece = (
+            views[f"piece_{name}"] for name in ("next", "sibling", "segment")
+        )
+        for at, following, piece in zip(ids, [*ids[1:], -1], segment.pieces, strict=True):
+            begin[at], end[at] = piece.start, piece.stop
+            of_piece[at], after[at] = number, following
+            run_number = self.index.run_at(piece.start)
+            sibling[at] = of_run[run_number]
+            of_run[run_number] = at
         self.pieces[number] = ids
 
     def _number(self, segment: Segment) -> None:
@@ -104,5 +112,6 @@ class PlaceArrays:
         """Make all arrays of this prefix hold ``number``."""
         for name, values in self.arrays.items():
             if name.startswith(prefix) and number >= len(values):
-                self.arrays[name] = np.concatenate([values, np.full(len(values), -1, np.int32)])
+                longer = np.concatenate([values, np.full(len(values), -1, np.int32)])
+                self.arrays[name], self._views[name] = longer, longer.data
                 self.grown = True

@@ -60,9 +60,9 @@ class Positions:
         self.rules = Rules()
 
     def begin(self, stream: StreamView, tokens: Int32 | None = None) -> None:
-        """``tokens`` are ``stream.since(0)``, where the caller has them as an array."""
+        """``tokens`` are ``stream.text()``, where the caller has them as an array."""
         if tokens is None:
-            tokens = np.array(stream.since(0), np.int32)
+            tokens = stream.text()
         segment = self._prompt_segment(stream, tokens)
         if stream.prediction is not None and len(stream.prediction):
             # Behind the prompt's end, so that the first look-up already finds its beginning.
@@ -138,7 +138,9 @@ class Positions:
         else:
             name = f"stream {self._serial}"
             self._serial += 1
-        return self.index.put(name, stream.repository, "stream", tokens, stream.language)
+        return self.index.put(
+            name, stream.repository, "stream", tokens, stream.language, grows=True
+        )
 
     def _find(
         self, stream: StreamView, context: Context, pointers: list[Pointer], limit: int

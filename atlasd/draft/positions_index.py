@@ -59,8 +59,11 @@ class PositionIndex(PositionLookup):
         kind: str,
         tokens: Int32,
         language: str | None = None,
+        *,
+        grows: bool = False,
     ) -> Segment:
-        """Add a segment or replace its text; only the changed window is written."""
+        """Add a segment or replace its text; only the changed window is written. One that
+        ``grows`` has room for that behind the window, where that is its end, until ``close``."""
         key = (repository, name)
         segment = self.segments.get(key)
         if segment is None:
@@ -68,11 +71,12 @@ class PositionIndex(PositionLookup):
         if len(tokens) > self.arena.capacity // 4:
             tokens = tokens[: self.arena.capacity // 4]
         self.clock += 1
+        room = _TAIL if grows else 0
         if segment.pieces:
-            self._edit(segment, tokens)
+            self._edit(segment, tokens, room)
         else:
             segment.updated = self.clock
-            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens)))
+            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens), room))
         return segment
 
     def put_in_pieces(
@@ -107,10 +111,7 @@ class PositionIndex(PositionLookup):
         which the new tokens' are appended."""
         for token in tokens:
             extend_prefix_hashes(prefix, (token,))
-            piece = segment.pieces[-1] if segment.pieces else None
-            run = segment.runs[-1] if segment.runs else None
-            if piece is None or run is None or not run.start <= piece.stop < run.stop:
-                piece = self.grow(segment)
+            piece = segment.pieces[-1] if segment.grows else self.grow(segment)
             position = piece.stop
             self._token_view[position] = token
             piece.stop += 1
@@ -123,11 +124,10 @@ class PositionIndex(PositionLookup):
 
     def close(self, segment: Segment) -> None:
         """The segment will not grow any more: hand back what was reserved for that."""
-        if segment.pieces and segment.runs:
+        if segment.grows:
             run, piece = segment.runs[-1], segment.pieces[-1]
-            if run.start <= piece.stop < run.stop:
-                self.arena.give(piece.stop, run.stop)
-                run.stop = piece.stop
+            self.arena.give(piece.stop, run.stop)
+            run.stop = piece.stop
 
     def release(self, segment: Segment) -> None:
         """Free what a segment holds, whether or not it is still known by its name."""
@@ -156,7 +156,7 @@ class PositionIndex(PositionLookup):
         self.arena.clear()
         self._stale.clear()
 
-    def _edit(self, segment: Segment, tokens: Int32) -> None:
+    def _edit(self, segment: Segment, tokens: Int32, room: int) -> None:
         old = self.read(segment)
         prefix = common_prefix(old, tokens)
         shorter = min(len(old), len(tokens)) - prefix
@@ -171,25 +171,29 @@ class PositionIndex(PositionLookup):
         held = sum(run.stop - run.start for run in segment.runs)
         if len(segment.pieces) > _MAX_PIECES or held > 2 * len(tokens) + 4096:
             self._clear(segment)
-            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens)))
+            self._set_pieces(segment, self._write(segment, tokens, 0, len(tokens), room))
             return
         before = segment.clip(0, prefix)
         after = segment.clip(len(old) - kept, len(old))
-        window = self._write(segment, tokens, prefix, len(tokens) - kept)
+        end = len(tokens) - kept
+        window = self._write(segment, tokens, prefix, end, 0 if kept else room)
         self._set_pieces(segment, before + window + after)
 
-    def _write(self, segment: Segment, text: Int32, begin: int, end: int) -> list[Piece]:
-        """Write text[begin:end], preceded by what stood before it, and index it."""
+    def _write(
+        self, segment: Segment, text: Int32, begin: int, end: int, room: int = 0
+    ) -> list[Piece]:
+        """Write text[begin:end], preceded by what stood before it and with ``room`` behind it, and
+        index it."""
         if begin >= end:
             return []
         context = min(begin, MAX_MATCH)
         size = context + end - begin
-        start = self._take(size, segment)
+        start = self._take(size + room, segment)
         if start is None:
             middle = (begin + end) // 2
             left = self._write(segment, text, begin, middle)
-            return left + self._write(segment, text, middle, end)
-        self._new_run(segment, start, start + size)
+            return left + self._write(segment, text, middle, end, room)
+        self._new_run(segment, start, start + size + room)
         self.tokens[start : start + size] = text[begin - context : end]
         for table in self.tables:
             table.reserve(self.arena.used)

@@ -72,6 +72,10 @@ class PositionLookup:
         """Whether the segment is still known by its name."""
         return self.segments.get((segment.repository, segment.name)) is segment
 
+    def run_at(self, position: int) -> int:
+        """The number of the run that an arena position belongs to."""
+        return int(self._run_view[position])
+
     def read(self, segment: Segment) -> Int32:
         """The segment's text."""
         parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]

@@ -52,6 +52,14 @@ class Segment:
         self._starts = [pieces[i].start for i in by_start]
         self._order = by_start
 
+    @property
+    def grows(self) -> bool:
+        """Whether there is room behind the text's end."""
+        if not self.pieces or not self.runs:
+            return False
+        run = self.runs[-1]
+        return run.start <= self.pieces[-1].stop < run.stop
+
     def piece_at(self, position: int) -> int:
         """Index of the piece that covers an arena position, or -1 where none does."""
         at = bisect_right(self._starts, position) - 1

@@ -185,6 +185,7 @@ def new_stream(
         choice=sampling.choice,
         constraint=constraint,
         prefix_end=submit.prefix_end,
+        prompt=array,
     )
     return Stream(
         number=submit.stream,
