@@ -18,7 +18,7 @@ PATIENCE = 8
 HOLD = 1.5
 """A piece shown before beats a new one up to this much better: changing costs a prefill."""
 
-_CALLED = re.compile(r"([A-Za-z_]\w{2,})\s*[(.{<]")
+_CALLED = re.compile(r"\b([A-Za-z_]\w{2,})\s*[(.{<]")
 
 
 @dataclass

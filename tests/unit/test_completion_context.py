@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from atlasd.completion.candidates import Spot
 from atlasd.completion.context import Context
 from atlasd.completion.languages import PYTHON
@@ -43,6 +45,12 @@ def test_a_name_called_on_the_line_brings_its_definition_at_once() -> None:
     assert gather(context, repository, "x = load_shapes") == []
     assert gather(context, repository, "x = load_shapes(") == ["io.py"]
     assert gather(context, repository, "x = load_shapes(pa") == ["io.py"]
+
+
+def test_a_line_of_data_makes_nobody_wait() -> None:
+    began = time.thread_time()
+    gather(Context(), a_repository(), 'data = "' + "deadbeef" * 20_000)
+    assert time.thread_time() - began < 1
 
 
 def test_what_nobody_calls_for_any_more_is_let_go_in_the_end() -> None:

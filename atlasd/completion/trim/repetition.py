@@ -16,6 +16,8 @@ does not depend on how the text arrived."""
 def ends_in_repetition(place: Place, lines: list[str]) -> int | None:
     """Ends where a line or a block of lines comes again: a line the third time, a block of three
     lines or more the second time, and lines that nearly agree the fifth time."""
+    if not lines[-1].strip():
+        return None  # nothing was said since the line before was looked at
     spoken = [index for index, line in enumerate(lines) if line.strip()]
     texts = [lines[index] for index in spoken]
     if texts:
