@@ -15,7 +15,7 @@ from atlasd.completion.calls import CallReader, Said
 from atlasd.completion.generate import Generation, generate
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import answer, aside, read
+from atlasd.server.body import answer, aside, explain, read
 from atlasd.server.chat_message import Message
 from atlasd.server.chat_request import ChatMessage, ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
@@ -29,6 +29,8 @@ from atlasd.server.services import Serving, services
 
 LOADED = {"done": True, "done_reason": "load"}
 """Clients load a model by asking it for nothing."""
+
+WHOLE = ("num_predict", "top_k", "seed")
 
 Format = Literal["", "json"] | dict[str, Any]
 
@@ -51,11 +53,20 @@ class _Asked(msgspec.Struct, kw_only=True):
     model: str | None = None
     stream: bool | None = None
     format: Format | None = None
-    options: Options | None = None
+    options: dict[str, Any] | None = None
 
     @property
     def chosen(self) -> Options:
-        return self.options or Options()
+        """The options; whole numbers may be written with a point, as Ollama reads them."""
+        given = {
+            name: int(value) if name in WHOLE and isinstance(value, float) else value
+            for name, value in (self.options or {}).items()
+        }
+        try:
+            return msgspec.convert(given, Options, str_keys=True)
+        except msgspec.ValidationError as error:
+            message, param = explain(str(error))
+            raise invalid(f"options.{message}", f"options.{param}") from None
 
     def held(self) -> ChatRequest:
         """The format as the other APIs have it, in a request without anything else."""

@@ -76,6 +76,19 @@ async def test_no_repeat_penalty_is_said_with_zero(house: House, client: Any) ->
     assert house.engine.submitted[0].sampling.repetition_penalty == 1.0
 
 
+async def test_whole_numbers_may_have_a_point(house: House) -> None:
+    house.says("z")
+    options = {"num_predict": 7.0, "seed": 3.0, "top_k": 5.0, "temperature": 1, "num_ctx": 4e3,
+               "logit_bias": {"5": 1}}  # fmt: skip
+    body = {"prompt": "hey", "stream": False, "options": options}
+    assert (await ask(house, "/api/generate", body))[0] == 200
+    submit = house.engine.submitted[0]
+    assert (submit.max_tokens, submit.sampling.seed, submit.sampling.top_k) == (7, 3, 5)
+    assert submit.sampling.logit_bias == {5: 1.0}
+    status, answer = await ask(house, "/api/generate", {**body, "options": {"seed": "three"}})
+    assert (status, answer["error"]) == (400, "options.seed: Expected int | null, got str.")
+
+
 @pytest.mark.parametrize("unbounded", [0, -1, -2])
 async def test_as_many_tokens_as_fit_are_asked_for_with_zero_or_less(
     house: House, client: Any, unbounded: int
