@@ -85,7 +85,9 @@ class Learner:
     def end(self, stream: StreamView) -> None:
         if stream.learn and len(stream.tokens) > stream.prompt_length:
             one = self.repositories.of(stream.repository)
-            one.end(of_stream(stream.tokens, stream.prompt_length, stream.states))
+            passages = of_stream(stream.tokens, stream.prompt_length, stream.states)
+            # One draw says little of what the target would have said: it is asked.
+            one.end(passages, stream.temperature > 0.0 and self._can_read)
 
     def wish(
         self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
@@ -150,7 +152,7 @@ class Learner:
 
     def _reading(self, one: Adapted) -> Iterator[None] | None:
         """Have the target read what waits; None if nothing does, or it cannot now."""
-        if self.target is None or not self.target.rows:
+        if self.target is None or not self._can_read:
             return None
         if one.again:
             return self._read_again(one, self.target)
@@ -164,14 +166,15 @@ class Learner:
         yield
 
     def _read_again(self, one: Adapted, target: Target) -> Iterator[None]:
-        """What the target, which has changed, says now about a passage that is known already."""
+        """What the target says now about a passage that it said something else of before, or of
+        which only a draw is known."""
         passage, unseen = one.again.popleft()
         found = yield from read(target, Block(passage.tokens, passage.first))
         if not found:
             one.again.append((passage, unseen))
         self._tell(found)
         for now in found:
-            if unseen:
+            if unseen is not False:
                 yield from self.promotion.judge(one, now)
             one.file(now, unseen)
         yield
@@ -217,7 +220,12 @@ class Learner:
         if identity is not None:
             self.repositories.belong_to(identity)
         for one in self.repositories:
-            one.target_changed(reads=self.target is not None and self.target.rows > 0)
+            one.target_changed(reads=self._can_read)
+
+    @property
+    def _can_read(self) -> bool:
+        """Whether the target can be asked about texts in idle moments."""
+        return self.target is not None and self.target.rows > 0
 
     def _give_up(self) -> None:
         """Do not finish what is being worked on: it may belong to what is gone."""

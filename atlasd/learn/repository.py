@@ -28,8 +28,9 @@ FRESH = 128
 ENDED = 16
 """Streams that may wait to be cut into passages; each keeps up to half a megabyte of states."""
 
-AGAIN = 48
-"""Passages that a changed target reads again: enough to judge by, and three of four to train on."""
+AGAIN = 192
+"""Passages that a changed target reads again, or that wait for what it says of them: a second or
+two of a small model. Of 48 no adapter learned anything that it had not known."""
 
 STEPS_PER_PASSAGE = 10.0
 """Training steps that a new passage is worth; when they are done, training rests."""
@@ -46,13 +47,14 @@ class Adapted:
     versions: Versions = field(default_factory=Versions)
     replay: Replay = field(default_factory=Replay)
     warmup: WarmUp = field(default_factory=WarmUp)
-    ended: deque[Iterable[Passage]] = field(default_factory=deque)
-    """Streams that are over, not yet cut into passages: the next one wants that time."""
+    ended: deque[tuple[Iterable[Passage], bool]] = field(default_factory=deque)
+    """Streams that are over, not yet cut into passages: the next one wants that time. With each
+    whether its passages are to be read first (``again``)."""
     fresh: deque[Passage] = field(default_factory=lambda: deque(maxlen=FRESH))
     """Passages nobody has looked at yet."""
-    again: deque[tuple[Passage, bool]] = field(default_factory=deque)
-    """Passages that the target has not read since it changed, and whether they are set apart for
-    judging; the newest first."""
+    again: deque[tuple[Passage, bool | None]] = field(default_factory=deque)
+    """Passages of which it is not known what the target, as it is now, says there, and whether they
+    are set apart for judging; None: their turn will say."""
     watch: Watch = field(default_factory=Watch)
     trainer: Trainer | None = None
     owed: float = 0.0
@@ -65,15 +67,21 @@ class Adapted:
     hits: WeakKeyDictionary[Passage, dict[int, Bools]] = field(default_factory=WeakKeyDictionary)
     """Where a version (0: the static drafter) says what the target chose, by passage."""
 
-    def end(self, passages: Iterable[Passage]) -> None:
-        """A stream is over; its ``passages`` are made when they are first looked at."""
-        self.ended.append(passages)
+    def end(self, passages: Iterable[Passage], drawn: bool = False) -> None:
+        """A stream is over; its ``passages`` are made when they are first looked at. ``drawn``: its
+        tokens were drawn at random, and the target can be asked what it holds likely there."""
+        self.ended.append((passages, drawn))
         if len(self.ended) > ENDED:
             self.cut()
 
     def cut(self) -> None:
         """Cut the stream that ended first."""
-        self.fresh.extend(self.ended.popleft())
+        passages, drawn = self.ended.popleft()
+        for passage in passages:
+            if drawn and len(self.again) < AGAIN:
+                self.again.append((passage, None))
+            else:
+                self.fresh.append(passage)
 
     def file(self, passage: Passage, unseen: bool | None = None) -> None:
         """A passage was looked at: keep it, and train for it. ``unseen``: whether it is set apart
@@ -113,6 +121,8 @@ class Adapted:
         versions = (self.versions.live, self.versions.good)
         return (
             self.replay.nbytes
+            + sum(passage.nbytes for passage in self.fresh)
+            + sum(passage.nbytes for passage, _ in self.again)
             + sum(version.adapter.nbytes for version in versions if version)
             + (self.trainer.nbytes if self.trainer else 0)
         )

@@ -16,7 +16,7 @@ from atlasd.draft.drafter import Float32, Int32
 from atlasd.learn.adapter import Adapter
 from atlasd.learn.loss import Wanted, loss_and_gradient
 
-RATE, CODE_RATE = 0.003, 0.005
+RATE, CODE_RATE = 0.00075, 0.00125
 DECAY = 0.05
 """Share of a weight that a unit of learning rate pulls back towards the static drafter."""
 

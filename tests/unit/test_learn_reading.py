@@ -55,7 +55,7 @@ def test_a_changed_target_is_followed(taught: Path) -> None:
 def test_a_changed_target_is_asked_again_about_what_it_said_before() -> None:
     target = Reading(SUCCESSOR)
     one = learner(target=target)
-    for first in range(0, 120, 40):
+    for first in range(0, 240, 40):
         serve(one, texts(SUCCESSOR, 40, first))
         work(one)
     assert right(one, SUCCESSOR) > 0.6
@@ -69,3 +69,27 @@ def test_a_changed_target_is_asked_again_about_what_it_said_before() -> None:
     assert not known.again
     assert len(known.replay.unseen) == AGAIN // 4
     assert all((p.top[:, 0] == OTHER[p.read_by[0]]).all() for p in known.replay.unseen)
+
+
+def test_of_what_was_drawn_at_random_the_target_is_asked_what_it_holds_likely() -> None:
+    target = Reading(SUCCESSOR)
+    one = learner(target=target)
+    known = one.repositories.of("/r")
+    target.interrupt_at = 5
+    serve(one, texts(OTHER, 40), temperature=0.8)
+    work(one)
+    assert not known.again
+    held = [*known.replay.recent, *known.replay.unseen]
+    assert len(held) == 40
+    assert all((p.top[:, 0] == SUCCESSOR[p.read_by[0]]).all() for p in held)
+    read = target.read_tokens
+    serve(one, texts(SUCCESSOR, 4))
+    work(one)
+    assert target.read_tokens == read
+
+
+def test_what_was_drawn_is_learned_from_as_it_is_where_the_target_cannot_be_asked() -> None:
+    one = learner()
+    serve(one, texts(SUCCESSOR, 40), temperature=0.8)
+    work(one)
+    assert one.repositories.of("/r").replay.rows > 0
