@@ -3,6 +3,10 @@
 It drafts from what a stream has so far, as in the engine, and begins with the state that chose the
 last token where it carries states: the bundled target reads the recorded text teacher-forced,
 once. What the target would have said instead is not asked.
+
+Which price? What a step of one row costs on a GPU is reading weights. A drafter of one layer with
+a head of 32,000 tokens beside an 8B Llama reads 0.37 of 7.5 billion: a twentieth, 0.6 ms of a step
+of 12 ms. A model of 0.5B beside one of 7B reads a fifteenth in many small layers: a tenth, 1.2 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from time import thread_time
 import numpy as np
 
 from atlasd.draft.drafter import Float32, Int32, StreamView
-from atlasd.draft.lookahead import Chain, ChainModel, Lookahead
+from atlasd.draft.lookahead import Chain, ChainModel, Chains, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.states import States
 from atlasd.draft.static import CARRY_FILE, chain_model, head_tokens, load_carry
@@ -87,11 +91,16 @@ class Priced:
         self.took_s += thread_time() - began
 
     def chain(self, ask: Lookahead) -> Chain:
-        """The chain, a token dearer than it is long: the one that ends it is not returned."""
+        """The chain, paid by ``pay``."""
+        return self.pay(self.model, ask)
+
+    def pay(self, chains: Chains, ask: Lookahead) -> Chain:
+        """A chain by the model or a correction of it. One that ends before its limit is a token
+        dearer than it is long: the token that ends it is not returned."""
         began = thread_time()
-        drafted = self.model.chain(ask)
+        drafted = chains.chain(ask)
         self.took_s += thread_time() - began
-        self.spent_ms += self.token_ms * (len(drafted[0]) + 1)
+        self.spent_ms += self.token_ms * min(len(drafted[0]) + 1, ask.limit)
         return drafted
 
     def memory_bytes(self) -> dict[str, int]:

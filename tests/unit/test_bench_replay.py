@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from atlasd.draft.lookahead import Chain, Lookahead
+from atlasd.draft.lookahead import Chain, Lookahead, Noise
 from atlasd.draft.registry import Drafting
 from bench.replay.baselines import LastOccurrence, Plain, SuffixTree
 from bench.replay.costs import GPU
@@ -114,6 +114,16 @@ def test_every_rule_gets_through_the_text_and_pays_for_its_static_drafter() -> N
         outcome = run_rule(work, build(model), GPU, static=Static(model))
         assert outcome.tokens == len(text)
         assert outcome.target_ms >= outcome.steps * GPU.ms(1, 0) + model.spent_ms
+
+
+def test_a_chain_is_paid_for_by_the_tokens_that_were_computed() -> None:
+    model = Priced(Foreseeing([7] * 20), 1.0)
+    noise = Noise(0.0, 0, 0, 0)
+    assert len(model.chain(Lookahead([1], 0, 0, 0, 2, 0.0, noise))[0]) == 2
+    assert model.spent_ms == 2.0
+    # The token after the third was computed to see that the chain ends there.
+    assert len(model.chain(Lookahead([1], 0, 0, 0, 8, 0.0, noise))[0]) == 3
+    assert model.spent_ms == 6.0
 
 
 def test_a_drafter_that_carries_states_is_given_the_one_that_chose_the_last_token() -> None:
