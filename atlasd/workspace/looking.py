@@ -59,7 +59,7 @@ def look_through(task: Task, again: bool, tell: Callable[[], None]) -> Work:
         task.counts.path = found.path
         yield Look(found, again=again)
     if task.cache:
-        task.cache.keep_only(present)
+        task.cache.keep_only(present, repository.root)
     # Looking through a large root takes long; it must not become all there is to do.
     wait = max(POLL_S, 20 * (time.monotonic() - started))
     task.poll_at = time.monotonic() + wait if task.unwatched or task.missing else 0.0

@@ -13,6 +13,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,15 @@ class TokenCache:
         self._place(found.path, self._end, len(record))
         self._end += len(record)
 
-    def keep_only(self, paths: set[str]) -> None:
-        """Forget files that are gone; their records go at the next compaction."""
-        for path in self._places.keys() - paths:
+    def keep_only(self, paths: set[str], root: Path) -> None:
+        """Forget files that are gone; their records go at the next compaction. It comes at once
+        where one is still there: it must not be read any more, so nothing of it may stay."""
+        gone = self._places.keys() - paths
+        for path in gone:
             self._live -= self._places.pop(path)[1]
+        if any(os.path.lexists(root / path) for path in gone):
+            with suppress(OSError):
+                self._compact()
 
     def close(self) -> None:
         if self._file >= 0:

@@ -55,6 +55,28 @@ async def test_a_restart_reads_the_kept_tokens_and_nothing_else(
     assert await run() == expected(root)
 
 
+async def test_nothing_of_a_file_is_kept_once_it_is_ignored(
+    tmp_path: Path, sink: Sink, root: Path
+) -> None:
+    write(root, "a.py", "x = 1\n")
+    write(root, "notes/private.py", "zebrafish = 1\n")
+    write(root, "notes/private.py", "zebrafish = 22\n")
+
+    async def run() -> bytes:
+        workspace = Workspace(send=sink.send, cache=tmp_path / "cache")
+        workspace.use_tokenizer(tokenize, "characters")
+        await workspace.index(root)
+        await workspace.stop()
+        return b"".join(path.read_bytes() for path in (tmp_path / "cache" / "tokens").iterdir())
+
+    tokens = "zebrafish".encode("utf-32-le")
+    assert tokens in await run()
+    write(root, ".atlasdignore", "notes/\n")
+    kept = await run()
+    assert tokens not in kept
+    assert "x = 1".encode("utf-32-le") in kept
+
+
 async def test_an_engine_that_comes_back_gets_every_segment_again(
     workspace: Workspace, sink: Sink, root: Path
 ) -> None:
