@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from atlasd.engine.protocol import StreamStats
 from tests.served import House, eventually, served
 
+VSCODE = Path(__file__).parents[2] / "editor-extensions" / "vscode"
 CURSOR = {"prefix": "def add(x, y):\n    return ", "suffix": "\n", "repository": "/r"}
 
 
@@ -50,6 +52,17 @@ async def test_nobody_cancelled_what_was_decoded_ahead_in_vain(tmp_path: Path) -
         assert (await client.post("/atlasd/v1/complete", json=elsewhere)).status == 200
         await eventually(lambda: bool(house.engine.cancelled))
         assert house.daemon.meter.cancelled == 0
+
+
+async def test_the_status_holds_what_the_status_bar_of_vs_code_reads(tmp_path: Path) -> None:
+    source = (VSCODE / "src" / "status.ts").read_text()
+    read = re.search(r"served\?: \{ (.*?) \};", source)
+    assert read is not None
+    names = re.findall(r"(\w+): number", read[1])
+    async with served(tmp_path) as house:
+        told = await counted(house)
+    assert len(names) == 2
+    assert set(names) <= set(told)
 
 
 @pytest.mark.parametrize("repository", ["/r", None])

@@ -7,7 +7,7 @@ export interface DaemonStatus {
   error?: string | null;
   version?: string;
   model?: { model?: string; backend?: string; dtype?: string } | null;
-  engine?: { counters?: Record<string, number> } | null;
+  served?: { output_tokens: number; decode_s: number };
   repositories?: { root: string; files?: number; tokens?: number; state?: string }[];
 }
 
@@ -19,14 +19,14 @@ export interface StatusText {
 
 /** Decode speed since the last look, in tokens per second; undefined while nothing was decoded. */
 export function speed(before: DaemonStatus | undefined, now: DaemonStatus): number | undefined {
-  const old = before?.engine?.counters;
-  const counters = now.engine?.counters;
-  if (!counters || !old) {
+  const old = before?.served;
+  const served = now.served;
+  if (!served || !old) {
     return undefined;
   }
-  const tokens = (counters["output_tokens"] ?? 0) - (old["output_tokens"] ?? 0);
-  const ms = (counters["decode_ms"] ?? 0) - (old["decode_ms"] ?? 0);
-  return tokens > 0 && ms > 0 ? (1000 * tokens) / ms : undefined;
+  const tokens = served.output_tokens - old.output_tokens;
+  const seconds = served.decode_s - old.decode_s;
+  return tokens > 0 && seconds > 0 ? tokens / seconds : undefined;
 }
 
 /** One line for the status bar and what stands in its tooltip. */

@@ -37,11 +37,12 @@ test("switched off is shown as off whatever the daemon does", () => {
 });
 
 test("speed counts what was decoded between two looks", () => {
-  const at = (output_tokens: number, decode_ms: number): DaemonStatus => ({
+  const at = (output_tokens: number, decode_s: number): DaemonStatus => ({
     ...ready,
-    engine: { counters: { output_tokens, decode_ms } },
+    served: { output_tokens, decode_s },
   });
-  assert.equal(speed(at(100, 1000), at(200, 1500)), 200);
-  assert.equal(speed(at(100, 1000), at(100, 1000)), undefined);
+  assert.equal(speed(at(100, 1), at(200, 1.5)), 200);
+  assert.equal(speed(at(100, 1), at(100, 1)), undefined);
+  assert.equal(speed(at(100, 1), at(7, 0.1)), undefined);
   assert.equal(speed(undefined, at(5, 5)), undefined);
 });
