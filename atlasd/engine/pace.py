@@ -20,6 +20,10 @@ BUDGET = 0.01
 RATE = 1 / 24
 """How quickly the mean of a stream follows its steps."""
 
+WORST = -1.0
+"""What one step can be said to have lost: what is done once in a stream, like reading its prompt to
+the static drafter, says nothing of the steps behind it."""
+
 CREDIT = 0.5
 """What the mean of a stream may come to at most: text that was easy says little of the text behind
 it, and buys two dozen attempts there, not a hundred."""
@@ -27,14 +31,14 @@ it, and buys two dozen attempts there, not a hundred."""
 LONGEST_REST = 16
 """Steps; text changes its nature within a few dozen tokens."""
 
-LOSING = -0.02
-"""Streams of a sort that has brought less than this begin at rest."""
-
 EVIDENCE = 32
 """So many steps that bring nothing are put before the first of a sort, lest chance decides."""
 
 LOST = -8.0
-"""Plain steps that a sort must have lost altogether to be losing."""
+"""Plain steps that a sort must have lost altogether for its streams to begin at rest."""
+
+FORGET = 1 / 64
+"""Share of what a sort has saved or lost that each of its streams makes forgotten."""
 
 FOLLOW = 1 / 128
 """How quickly what is usual follows; faster at first."""
@@ -59,6 +63,8 @@ class Mean:
 
     net: float = 0.0
     """Share of a plain step that a planned one saves, on average; below zero it costs more."""
+    balance: float = 0.0
+    """Plain steps that its streams have saved altogether, taking them up and ending them paid."""
     steps: int = 0
     streams: int = 0
 
@@ -67,10 +73,14 @@ class Mean:
         self.steps += 1
         self.net += (net - self.net) * max(FOLLOW, 1 / (EVIDENCE + self.steps))
 
+    def ended(self, saved: float) -> None:
+        """A stream is over that was drafted for."""
+        self.balance += saved - self.balance * FORGET
+
     @property
     def losing(self) -> bool:
         """Whether drafting is known to lose here."""
-        return self.net < LOSING and self.net * (EVIDENCE + self.steps) <= LOST
+        return self.balance <= LOST
 
 
 class Usual:
@@ -94,16 +104,17 @@ class Usual:
 class Pace:
     """The drafting of one stream, whose sort brings ``usual``."""
 
-    __slots__ = ("_losing", "_usual", "_wait", "net")
+    __slots__ = ("_losing", "_saved", "_usual", "_wait", "net")
 
     def __init__(self, usual: Mean) -> None:
         self._usual = usual
         self.net = min(usual.net, CREDIT)
         """Running mean of what planned steps save, as a share of a plain step."""
+        self._saved = 0.0
         self._losing = usual.losing
         self._wait = 0
         if self._losing:
-            self._wait = LATE - 1 if usual.streams % EARLY else self._rest()
+            self._wait = LATE - 1 if usual.streams % EARLY else max(0, self._rest())
         usual.streams += 1
 
     def due(self, begun: bool, left: int) -> bool:
@@ -117,12 +128,21 @@ class Pace:
     def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
         what planning and learning took, ``plain_ms`` what a plain step takes."""
-        net = (gained_ms - spent_ms) / plain_ms
+        net = max((gained_ms - spent_ms) / plain_ms, WORST)
         self._usual.follow(net)
+        self._saved += net
         mean = self.net + (net - self.net) * RATE
         self.net = mean if mean < CREDIT else CREDIT
         if mean < 0.0:
             self._wait = self._rest()
+
+    def took(self, spent_ms: float, plain_ms: float) -> None:
+        """To take the stream up, or to end it, took so long."""
+        self._saved -= spent_ms / plain_ms
+
+    def ended(self) -> None:
+        """The stream, which was drafted for, is over."""
+        self._usual.ended(self._saved)
 
     def _rest(self) -> int:
         """Steps between two attempts that keep what they lose within the budget."""

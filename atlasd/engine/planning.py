@@ -108,7 +108,7 @@ class Planning:
                     self._controller.begin(view)
                     # Once in a stream: what it costs is not what the next steps will.
                     began = self._now()
-                    stream.stats.draft_ms += (began - started) * 1e3
+                    self._took(stream, kept, (began - started) * 1e3)
                     started = began
                 elif kept.told < len(view.tokens):
                     self._catch_up(stream)
@@ -163,13 +163,17 @@ class Planning:
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
-        if stream.begun:
+        kept = self._drafted.get(stream.number)
+        if stream.begun and kept is not None:
             stream.begun = False
+            started = self._now()
             try:
                 self._catch_up(stream)
                 self._controller.end(stream.view)
             except Exception:
                 self._failed("ending a stream")
+            self._took(stream, kept, (self._now() - started) * 1e3)
+            kept.pace.ended()
         self._drafted.pop(stream.number, None)
 
     def explain(self, number: int) -> list[dict[str, object]]:
@@ -185,6 +189,12 @@ class Planning:
         kept = _Drafted(Pace(self._usual.of(stream.view)), records)
         self._drafted[stream.number] = kept
         return kept
+
+    def _took(self, stream: Stream, kept: _Drafted, spent_ms: float) -> None:
+        """Taking a stream up or ending it took so long."""
+        stream.stats.draft_ms += spent_ms
+        if self._costs is not None:
+            kept.pace.took(spent_ms, self._ms(1, stream.fed))
 
     def _catch_up(self, stream: Stream) -> None:
         """Tell the drafters of tokens that were decoded while they rested."""

@@ -8,7 +8,6 @@ from atlasd.engine.pace import (
     BUDGET,
     EARLY,
     EVIDENCE,
-    FOLLOW,
     LATE,
     LONGEST_REST,
     SORTS,
@@ -37,6 +36,7 @@ def after(net: float, steps: int = 1000) -> Mean:
     mean = Mean()
     for _ in range(steps):
         mean.follow(net)
+    mean.ended(net * steps)
     return mean
 
 
@@ -86,7 +86,21 @@ def test_a_stream_begins_with_what_is_usual():
 def test_a_sort_that_lost_by_chance_is_not_losing():
     assert not after(-0.1, EVIDENCE).losing
     assert after(-0.1, 4 * EVIDENCE).losing
-    assert not after(-0.01).losing
+
+
+def test_a_sort_is_losing_where_taking_streams_up_costs_more_than_drafts_bring():
+    mean = Mean()
+    streams = 0
+    while not mean.losing:
+        pace = Pace(mean)
+        pace.took(0.4, 0.5)
+        for _ in range(8):
+            pace.settled(0.08, 0.05, 0.5)
+        pace.took(0.2, 0.5)
+        pace.ended()
+        streams += 1
+        assert streams < 30
+    assert mean.net > 0
 
 
 def test_where_others_lost_few_streams_are_tried_early():
@@ -108,10 +122,18 @@ def test_where_others_lost_a_stream_that_is_nearly_over_is_not_taken_up():
     assert Pace(after(-0.1, 1)).due(False, 1)
 
 
+def test_one_step_that_took_long_makes_no_sort_losing_and_no_stream_rest_for_long():
+    mean = Mean()
+    pace = Pace(mean)
+    pace.settled(0.0, 20.0, 0.5)
+    assert not mean.losing
+    assert [pace.due(True, PLENTY) for _ in range(5)][-1]
+
+
 def test_a_losing_sort_recovers_when_its_streams_gain():
     mean = after(-0.1)
-    for _ in range(round(1 / FOLLOW)):
-        mean.follow(0.2)
+    for _ in range(10):
+        mean.ended(12.0)
     assert not mean.losing
 
 
