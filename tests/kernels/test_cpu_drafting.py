@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, top_k
 from atlasd_kernels.cpu.correction import last_states
 
-from tests.kernels.conftest import FORMATS, checkpoint
+from tests.kernels.conftest import FORMATS, ISAS, checkpoint
 from tests.kernels.head import head_rows
 from tests.kernels.rounding import rounded
 
@@ -56,6 +57,26 @@ def test_a_reduced_head_has_the_layers_format(make_decoder: Callable[..., CpuDec
         share = shares[HEAD.tolist().index(drafted)]
         assert share > 0.97 * shares.max()
         assert chain.probabilities[i] == pytest.approx(share, rel=0.03)
+        token = drafted
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_reduced_heads_noise_is_that_of_its_tokens(
+    isa: str, make_decoder: Callable[..., CpuDecoder]
+) -> None:
+    """In any order of ids, whole vectors of them and a rest."""
+    decoder = make_decoder("llama", weight_format="fp32", isa=isa)
+    ids = np.random.default_rng(8).permutation(301)[:53].astype(np.int32)
+    noise: dict[str, Any] = {"temperature": 1.5, "seed": 3, "choice": 2}
+    chain = draft_chain(decoder, [5], 0, 0, 24, output_index=6, head_tokens=ids, **noise)
+    assert len(set(chain.tokens.tolist())) > 8
+    token = 5
+    for i, drafted in enumerate(chain.tokens.tolist()):
+        row = np.array([i], np.int32)
+        logits = decoder.forward(np.array([token], np.int32), row * 0 + 1, row, row * 0)
+        only = np.full_like(logits, -np.inf)
+        only[:, ids] = logits[:, ids]
+        assert drafted == int(choose(only, output_index=6 + i, **noise)[0])
         token = drafted
 
 

@@ -98,7 +98,7 @@ def plainly_rounded(matrix: np.ndarray) -> np.ndarray:
     peak = -groups[np.arange(len(groups)), np.abs(groups).argmax(1)]
     best, smallest = np.zeros_like(groups), np.full(len(groups), np.inf)
     for step in range(-6, 5):
-        scale = (peak / (8 + 0.1 * step))[:, None]
+        scale = (peak / (8 + 0.2 * step))[:, None]
         values = np.clip(np.rint(groups / scale), -8, 7) * scale
         error = ((values - groups) ** 2).sum(1)
         best[error < smallest] = values[error < smallest]

@@ -153,7 +153,7 @@ class Decoder {
   long scratch_rows_ = 0;
   std::vector<QueryRange> ranges_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
-  std::vector<float> draft_logits_, draft_full_;
+  std::vector<float> draft_logits_;
   Profile profile_{};
   bool profiling_ = false;
 };

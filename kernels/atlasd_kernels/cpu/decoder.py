@@ -101,6 +101,7 @@ class CpuDecoder:
             offsets=offsets.ctypes.data,
         )
         check(native().create(ctypes.byref(config), ctypes.byref(self._handle)))
+        self._forward = native().forward
         self._logits_ld: int = native().logits_ld(self._handle)
         self._make_logits(0)
         self._make_rows(64)
@@ -126,36 +127,43 @@ class CpuDecoder:
         so a row sees the earlier rows of its slot in the same call. The array is valid until the
         next call. ``prefill`` changes nothing here: the bits are the same either way.
         """
-        count, inverse = len(tokens), None
+        # A step empties the caches: what runs here runs cold, at several times its cost.
+        count, asked, inverse = len(tokens), len(wanted), None
         if not len(slots) == len(positions) == count:
             raise ValueError("tokens, slots and positions must be of one length")
-        if len(wanted) > 1 and not (wanted[1:] > wanted[:-1]).all():
+        if asked > 1 and not (wanted[1:] > wanted[:-1]).all():
             wanted, inverse = np.unique(wanted, return_inverse=True)
-        if max(count, len(wanted)) > self._rows.shape[1]:
-            self._make_rows(max(count, len(wanted)))
-        if len(self._logits) < len(wanted):
-            self._make_logits(len(wanted))
+            asked = len(wanted)
+        if count > self._room or asked > self._room:
+            self._make_rows(max(count, asked))
+        if asked > self._logits_room:
+            self._make_logits(asked)
             self._place_states()
-        rows = self._rows
+        rows, at = self._rows, self._addresses
         rows[0, :count], rows[1, :count], rows[2, :count] = tokens, slots, positions
-        rows[3, : len(wanted)] = wanted
-        first, second, third, fourth = self._addresses
-        call = (first, second, third, count, fourth, len(wanted), self._logits_address)
-        check(native().forward(self.handle, *call))
-        logits = self._logits[: len(wanted), : self.vocab_size]
+        rows[3, :asked] = wanted
+        handle = self._handle or self.handle
+        error = self._forward(
+            handle, at[0], at[1], at[2], count, at[3], asked, self._logits_address
+        )
+        if error is not None:
+            check(error)
+        logits = self._logits[:asked, : self.vocab_size]
         if self._states is not None:
-            states = self._states[: len(wanted)]
+            states = self._states[:asked]
             self.states = states if inverse is None else states[inverse]
         return logits if inverse is None else logits[inverse]
 
     def _make_rows(self, count: int) -> None:
         """Arrays for tokens, slots, positions and wanted rows, whose addresses are asked for once:
         asking costs as much as a small layer."""
+        self._room = count
         self._rows = np.empty((4, count), np.int32)
         first = self._rows.ctypes.data
         self._addresses = tuple(first + 4 * count * number for number in range(4))
 
     def _make_logits(self, rows: int) -> None:
+        self._logits_room = rows
         self._logits = np.empty((rows, self._logits_ld), np.float32)
         self._logits_address = self._logits.ctypes.data
 

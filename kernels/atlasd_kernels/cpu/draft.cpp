@@ -26,7 +26,6 @@ long Decoder::draft(const RowBatch& rows, const float* chose, long limit, float 
   const long count = reduced ? static_cast<long>(ids.size()) : config_.vocab;
   draft_logits_.resize(width);
   carried_.resize(config_.hidden);
-  if (reduced) draft_full_.assign(config_.vocab, -INFINITY);
   const Pool::Series series(*pool_);
   int32_t token = rows.tokens[rows.count - 1], slot = rows.slots[rows.count - 1];
   int32_t position = rows.positions[rows.count - 1];
@@ -49,17 +48,11 @@ long Decoder::draft(const RowBatch& rows, const float* chose, long limit, float 
     Noise here = noise;
     here.output_index += static_cast<uint32_t>(drafted);
     const float* logits = draft_logits_.data();
-    if (reduced && noise.temperature > 0) {
-      // noise is keyed by the token's own id, so the few logits go to their places
-      for (long i = 0; i < count; i++) draft_full_[ids[i]] = logits[i];
-      token = kernels_->choose(draft_full_.data(), config_.vocab, here);
-      logits = draft_full_.data();
-      probabilities[drafted] = std::exp(logits[token] - total);
-    } else {
-      const int32_t best = kernels_->choose(logits, count, here);
-      probabilities[drafted] = std::exp(logits[best] - total);
-      token = reduced ? ids[best] : best;
-    }
+    // noise is keyed by the token's own id
+    const int32_t best = reduced ? kernels_->choose_among(logits, ids.data(), count, here)
+                                 : kernels_->choose(logits, count, here);
+    probabilities[drafted] = std::exp(logits[best] - total);
+    token = reduced ? ids[best] : best;
     reach *= probabilities[drafted];
     if (reach < stop) break;
     tokens[drafted] = token;

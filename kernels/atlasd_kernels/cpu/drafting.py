@@ -31,6 +31,7 @@ class _Buffers:
     for all of them took as long as drafting a token."""
 
     def __init__(self, hidden: int) -> None:
+        self.draft = native().draft
         self.read = np.empty(MOST_ROWS, np.int32)
         self.chose = np.empty((1, hidden), np.float32)
         self.drafted, self.probabilities = np.empty(0, np.int32), np.empty(0, np.float32)
@@ -98,24 +99,24 @@ def draft_chain(
     noise.choice, noise.output_index = choice, output_index
     noise_reference, count = buffers.by_reference
     drafted, probabilities = buffers.answers
-    check(
-        native().draft(
-            decoder.handle,
-            None if correction is None else correction.handle,
-            before,
-            read,
-            rows,
-            slot,
-            position,
-            chosen,
-            limit,
-            stop_probability,
-            noise_reference,
-            head_tokens is not None,
-            drafted,
-            probabilities,
-            count,
-        )
+    error = buffers.draft(
+        decoder.handle,
+        None if correction is None else correction.handle,
+        before,
+        read,
+        rows,
+        slot,
+        position,
+        chosen,
+        limit,
+        stop_probability,
+        noise_reference,
+        head_tokens is not None,
+        drafted,
+        probabilities,
+        count,
     )
+    if error is not None:
+        check(error)
     made = buffers.count.value
     return DraftedChain(buffers.drafted[:made].copy(), buffers.probabilities[:made].copy())

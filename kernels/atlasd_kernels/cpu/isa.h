@@ -25,7 +25,8 @@ void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
 
 constexpr Kernels make_kernels(const char* name) {
   return {name,       matmul_any, quantise_row, rms_norm_row,    rope_head, cache_row,
-          kQueries,   attend_all, choose_row,   log_sum_exp_row, top_k_row, quantise_group};
+          kQueries,   attend_all, choose_row,   choose_among_row, log_sum_exp_row,
+          top_k_row,  quantise_group};
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ inline float group_scale(const float* x, int n, int levels) {
   if (levels > 8) return round_bf16((peak < 0 ? -peak : peak) / static_cast<float>(levels - 1));
   float best = 0.0f, smallest = __builtin_inff();
   for (int step = -6; step <= 4; step++) {
-    const float scale = round_bf16(peak / (static_cast<float>(levels) + 0.1f * step));
+    const float scale = round_bf16(peak / (static_cast<float>(levels) + 0.2f * step));
     if (scale == 0.0f) continue;
     const float error = group_error(x, n, levels, scale);
     if (error < smallest) {

@@ -115,6 +115,44 @@ int32_t choose_row(const float* logits, long n, const Noise& noise) {
   return noise.temperature > 0.0f ? sample_row(logits, n, noise) : argmax_row(logits, n);
 }
 
+// The noise word of every token by itself, where sample_row makes those of four neighbours at once.
+int32_t sample_among(const float* logits, const int32_t* ids, long n, const Noise& noise) {
+  const V inverse = set1(1.0f / noise.temperature);
+  alignas(64) int32_t tail[16] = {};
+  alignas(64) float lane[16];
+  store(lane, set1(largest(logits, n)) * inverse);
+  const V bar = set1(lane[0] - kNoiseRange);
+  float best = kLowest;
+  long place = 0;
+  for (long i = 0; i < n; i += 16) {
+    const V scaled = load_part(logits, i, n) * inverse;
+    if (!any_greater(scaled, bar)) continue;
+    if (i + 16 > n) __builtin_memcpy(tail, ids + i, (n - i) * 4);
+    const I id = iload(i + 16 > n ? tail : ids + i);
+    I word[4], random = iset1(0);
+    philox(shift_right<2>(id), noise, word);
+    for (int j = 0; j < 4; j++) {
+      // all ones where the token is the block's j-th: only nothing less one is negative
+      const I other = (id & iset1(3)) ^ iset1(j);
+      const I chosen = iset1(0) - shift_right<31>(other - iset1(1));
+      random = random | (word[j] & chosen);
+    }
+    const V noisy = scaled + gumbel(random);
+    if (!any_greater(noisy, set1(best))) continue;
+    store(lane, noisy);
+    for (int k = 0; k < 16; k++)
+      if (lane[k] > best) {
+        best = lane[k];
+        place = i + k;
+      }
+  }
+  return static_cast<int32_t>(place);
+}
+
+int32_t choose_among_row(const float* logits, const int32_t* ids, long n, const Noise& noise) {
+  return noise.temperature > 0.0f ? sample_among(logits, ids, n, noise) : argmax_row(logits, n);
+}
+
 // Insertion into a sorted list of k; a vector without a candidate is skipped at once.
 void top_k_row(const float* logits, long n, int k, int32_t* ids, float* values) {
   for (int j = 0; j < k; j++) {
