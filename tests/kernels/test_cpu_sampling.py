@@ -34,6 +34,18 @@ def test_sampling_is_argmax_of_logits_and_keyed_noise(vocab: int) -> None:
         assert np.isfinite(logits[row, token])
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.3, 4.0, 15.0])
+def test_no_winner_is_passed_over_however_far_below_it_lies(spread: float) -> None:
+    """Tokens whose noise cannot lift them are skipped before that noise is made of its bits."""
+    draw = np.random.default_rng(1)
+    logits = (draw.normal(size=(400, 1000)) * spread).astype(np.float32)
+    indices = np.arange(400, dtype=np.int32)
+    found = choose(logits, temperature=1.0, seed=5, choice=1, output_index=indices)
+    for row, token in enumerate(found):
+        noisy = logits[row] + gumbel_row(5, 1, row, 1000)
+        assert noisy[token] >= noisy.max() - 1e-4
+
+
 def test_sampling_follows_the_distribution() -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.2]], np.float32)).repeat(20_000, axis=0)
     tokens = choose(logits, temperature=1.0, seed=3, output_index=np.arange(20_000, dtype=np.int32))

@@ -66,24 +66,34 @@ inline void philox(I block, const Noise& noise, I word[4]) {
   }
 }
 
-inline V gumbel(I random) {
-  const V u = fma(to_float(shift_right<9>(random)), set1(0x1p-23f), set1(0x1p-24f));
-  return set1(0.0f) - log(set1(0.0f) - log(u));
+inline V uniform(I random) {
+  return fma(to_float(shift_right<9>(random)), set1(0x1p-23f), set1(0x1p-24f));
+}
+
+inline V gumbel(V u) { return set1(0.0f) - log(set1(0.0f) - log(u)); }
+
+// Whether noise made of u may lift a logit above `bound`: it is more than g only where
+// -log(u) < exp(-g), and -log(u) is at least 1 - u. Rounding loses far less than the margin.
+inline bool may_win(V scaled, V u, float bound) {
+  const V most = exp(scaled - set1(bound - 0.01f));
+  return any_greater(most, set1(1.0f) - u);
 }
 
 // Noise lies between -2.82 and 16.64 (u between 2^-24 and 1 - 2^-24): a token so far below the
 // largest logit cannot win, and needs none.
 constexpr float kNoiseRange = 20.0f;
+constexpr float kLeastNoise = -2.83f;
 
 int32_t sample_row(const float* logits, long n, const Noise& noise) {
   const V inverse = set1(1.0f / noise.temperature);
-  alignas(64) int32_t counter[16], random[4][16], ordered[64];
-  alignas(64) float lane[16];
+  alignas(64) int32_t counter[16];
+  alignas(64) float random[4][16], ordered[64], lane[16];
   float best = kLowest;
   int32_t token = 0;
   // scaled as the tokens below are, so that the bar and they round alike
   store(lane, set1(largest(logits, n)) * inverse);
   const V bar = set1(lane[0] - kNoiseRange);
+  float bound = lane[0] + kLeastNoise;   // which the winner reaches
   for (long i = 0; i < n; i += 64) {
     bool worth = false;
     V scaled[4];
@@ -95,10 +105,14 @@ int32_t sample_row(const float* logits, long n, const Noise& noise) {
     for (int j = 0; j < 16; j++) counter[j] = static_cast<int32_t>(i / 4) + j;
     I word[4];
     philox(iload(counter), noise, word);
-    for (int j = 0; j < 4; j++) istore(random[j], word[j]);
+    const V u[4] = {uniform(word[0]), uniform(word[1]), uniform(word[2]), uniform(word[3])};
+    // all 64 at once, since their noise still lies in another order
+    const V most = max(max(scaled[0], scaled[1]), max(scaled[2], scaled[3]));
+    if (!may_win(set1(max_lanes(most)), max(max(u[0], u[1]), max(u[2], u[3])), bound)) continue;
+    for (int j = 0; j < 4; j++) store(random[j], u[j]);
     for (int j = 0; j < 64; j++) ordered[j] = random[j % 4][j / 4];
     for (int j = 0; j < 4; j++) {
-      const V noisy = scaled[j] + gumbel(iload(ordered + 16 * j));
+      const V noisy = scaled[j] + gumbel(load(ordered + 16 * j));
       if (!any_greater(noisy, set1(best))) continue;
       store(lane, noisy);
       for (int k = 0; k < 16; k++)
@@ -106,6 +120,7 @@ int32_t sample_row(const float* logits, long n, const Noise& noise) {
           best = lane[k];
           token = static_cast<int32_t>(i + 16 * j + k);
         }
+      bound = best > bound ? best : bound;
     }
   }
   return token;
@@ -122,7 +137,7 @@ int32_t sample_among(const float* logits, const int32_t* ids, long n, const Nois
   alignas(64) float lane[16];
   store(lane, set1(largest(logits, n)) * inverse);
   const V bar = set1(lane[0] - kNoiseRange);
-  float best = kLowest;
+  float best = kLowest, bound = lane[0] + kLeastNoise;
   long place = 0;
   for (long i = 0; i < n; i += 16) {
     const V scaled = load_part(logits, i, n) * inverse;
@@ -137,7 +152,9 @@ int32_t sample_among(const float* logits, const int32_t* ids, long n, const Nois
       const I chosen = iset1(0) - shift_right<31>(other - iset1(1));
       random = random | (word[j] & chosen);
     }
-    const V noisy = scaled + gumbel(random);
+    const V u = uniform(random);
+    if (!may_win(scaled, u, bound)) continue;
+    const V noisy = scaled + gumbel(u);
     if (!any_greater(noisy, set1(best))) continue;
     store(lane, noisy);
     for (int k = 0; k < 16; k++)
@@ -145,6 +162,7 @@ int32_t sample_among(const float* logits, const int32_t* ids, long n, const Nois
         best = lane[k];
         place = i + k;
       }
+    bound = best > bound ? best : bound;
   }
   return static_cast<int32_t>(place);
 }
