@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.neovim import VERSIONS, open_neovim
+from tests.e2e.neovim import PLUGIN, VERSIONS, open_neovim
 from tests.e2e.terminal import Terminal
 from tests.lsp.scripted_daemon import ScriptedDaemon
 
@@ -269,13 +270,20 @@ def test_a_dismissed_suggestion_goes_and_is_told_of(editing: Editing) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: Path) -> None:
-    line = """vim.o.statusline = "%f %{v:lua.require'atlasd'.status()}" """
+    said = re.search(r"set statusline\+=(.*)", (PLUGIN / "doc" / "atlasd.txt").read_text())
+    assert said is not None
+    line = f'vim.o.statusline = "%f {said[1]} "'
     session = Editing(version, tmp_path, before=line)
     try:
         wait_attached(session)
         session.terminal.send("i")
         session.terminal.until("● atlasd")
         session.terminal.send(ESCAPE)
+        loading = 's.last, s.asked = {state = "loading", fraction = 0.42}, vim.uv.now() + 1e9'
+        session.terminal.type(
+            f':lua local s = require("atlasd.status"); {loading}\r:redrawstatus\r'
+        )
+        session.terminal.until(lambda shown: "◌ atlasd 42%" in shown and "%%" not in shown)
         session.terminal.type(":helptags ALL | help atlasd-keys\r")
         session.terminal.until("accept a word")
     finally:

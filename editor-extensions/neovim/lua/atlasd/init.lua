@@ -131,7 +131,7 @@ function M.toggle()
   vim.notify("atlasd: " .. (M.enabled and "on" or "off"))
 end
 
---- For a statusline: `%{v:lua.require'atlasd'.status()}`.
+--- For a statusline: `%{%v:lua.require'atlasd'.status()%}`.
 ---@return string
 function M.status()
   return require("atlasd.status").text()
