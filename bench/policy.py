@@ -7,8 +7,10 @@ update its weights are replaced in place and a batch of prompts is sampled twice
 that go on learning, with some idle time after the update, once with the same drafters as they were
 before the first update. Both give the same text; counted are accepted tokens per step, and of
 drafted ones. Step costs are a fixed profile (verifying 16 / 32 / 64 rows = 1.05 / 1.10 / 1.25 of
-one). ``--together`` prompts are decoded at a time: many of them leave each a row or two, and what a
-drafter could have said beyond that is not seen.
+one), and so is the price of the static drafter (a twentieth of a step, ``bench.replay.static``), so
+that what is drafted does not depend on the machine. ``--together`` prompts are decoded at a time:
+many of them leave each a row or two, and they draft from each other while they run, in the frozen
+system as well.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atlasd.draft.registry import Drafting
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.inprocess import Output
 from atlasd.engine.protocol import Sampling
@@ -31,6 +35,7 @@ from atlasd.models.locate import find_model
 from atlasd.models.tokenizer import Tokenizer
 from atlasd.paths import paths
 from bench.adapter import BUNDLED, SUFFIX, Accepted, held_out, prompts_in
+from bench.replay.static import Paid, Priced
 from bench.report import table
 from training.export import load, write
 from training.model import Decoder
@@ -38,6 +43,7 @@ from training.model import Decoder
 OUTPUT = 64
 PROFILE = ((1, 1.0), (2, 1.005), (4, 1.01), (8, 1.03), (16, 1.05), (32, 1.10), (64, 1.25))
 STEP_MS = 8.0
+DRAFT_MS = STEP_MS / 20
 
 
 def profile() -> StepCosts:
@@ -46,6 +52,31 @@ def profile() -> StepCosts:
     for rows, factor in PROFILE:
         costs.measure(rows, 0, STEP_MS * factor)
     return costs
+
+
+def price(drafting: Drafting) -> None:
+    """Have a token of the static drafter take ``DRAFT_MS``, whatever it takes here."""
+    neural = drafting.neural
+    if neural is None:
+        return
+    model, correction_of = Priced(neural.model, DRAFT_MS), neural.correction_of
+
+    def paid(repository: str | None) -> Paid | None:
+        corrected = correction_of(repository)
+        return None if corrected is None else Paid(model, corrected)
+
+    neural.model, neural.correction_of = model, paid
+    neural._now = lambda: model.spent_ms / 1e3
+    neural.token_ms, neural.read_ms = DRAFT_MS, 0.0
+
+
+def by_source(outputs: list[Output]) -> str:
+    """Accepted tokens a step of each source, the best first."""
+    found: Counter[str] = Counter()
+    for output in outputs:
+        found.update(output.stats.accepted)
+    steps = sum(output.stats.steps for output in outputs)
+    return ", ".join(f"{name} {count / steps:.2f}" for name, count in found.most_common() if count)
 
 
 def counted(outputs: list[Output]) -> Accepted:
@@ -108,6 +139,8 @@ def measure(options: argparse.Namespace) -> str:
         Rollouts(costs=profile(), threads=options.threads) as adaptive,
         Rollouts(costs=profile(), threads=options.threads) as frozen,
     ):
+        for arm in (adaptive, frozen):
+            price(arm.drafting)
 
         def sample(seed: int, arms: tuple[Rollouts, ...], learn: bool) -> list[list[Output]]:
             found: list[list[Output]] = []
@@ -155,6 +188,8 @@ def measure(options: argparse.Namespace) -> str:
                     f"{other.per_step:.3f}",
                     f"{ratio:.2f}",
                     f"{one.share:.2f} / {other.share:.2f}",
+                    by_source(ours),
+                    by_source(theirs),
                 ]
             )
     title = (
@@ -163,7 +198,7 @@ def measure(options: argparse.Namespace) -> str:
         f"{time.process_time() - began:.0f} s of processor; at the end {ratio:.2f} (goal 1.2)"
     )
     header = ["update", "KL from the start", "loss", "accepted per step", "frozen", "ratio"]
-    header += ["accepted of drafted, both"]
+    header += ["accepted of drafted, both", "per step by source", "frozen, by source"]
     return table(title, header, rows)
 
 

@@ -12,6 +12,7 @@ of 12 ms. A model of 0.5B beside one of 7B reads a fifteenth in many small layer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from time import thread_time
 
@@ -106,6 +107,18 @@ class Priced:
     def memory_bytes(self) -> dict[str, int]:
         """As the model says."""
         return self.model.memory_bytes()
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Chains of a corrected model, at the model's price."""
+
+    model: Priced
+    chains: Chains
+
+    def chain(self, ask: Lookahead) -> Chain:
+        """The chain, paid by the model."""
+        return self.model.pay(self.chains, ask)
 
 
 class Static:
