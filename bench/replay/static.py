@@ -145,7 +145,9 @@ class Static:
 class Eager(Neural):
     """Asked at every step, whatever it costs: for measuring its confidence."""
 
-    def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
+    def gain(
+        self, stream: StreamView, reach: float, tokens_per_ms: float, known: float = 0.0
+    ) -> float:
         """Always worth it."""
         return float("inf")
 
