@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from atlasd.draft.drafter import Draft, Drafter, StreamView
-from atlasd.draft.neural import Neural
+from atlasd.draft.drafter import Draft, Drafter
 
 
 class Chain:
@@ -51,15 +50,13 @@ class Chain:
                 size -= parts[-1][1]
         return Draft(parts[0][0], self.tokens[:count], credit=self, parts=tuple(parts))
 
-    def settle(self, stream: StreamView, verified: int, accepted: int) -> None:
+    def settle(self, verified: int, accepted: int) -> None:
         """Of the first ``verified`` tokens, which went to the target, ``accepted`` were right: tell
         each drafter about its part."""
         for drafter, draft, size in self.parts:
             size = min(size, verified)
             right = max(0, min(accepted, size))
             drafter.settle(draft, right)
-            if isinstance(drafter, Neural):
-                drafter.note(stream, right if accepted >= 0 else None)
             verified -= size
             accepted -= size
             if verified <= 0:

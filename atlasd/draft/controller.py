@@ -52,7 +52,9 @@ class Controller:
         self._native: NativePlanner | None = None
         self._trim: Trim | None = None
         self._tokens_per_ms = 0.0
-        """What is being achieved, per stream: the worth of a drafter's time."""
+        """What is being achieved, per stream."""
+        self._worth_per_ms = 0.0
+        """Of a drafter's time, in tokens: all streams of a step wait while one asks."""
         self.confidence = confidence
         self.costs = CostTable(costs)
         self.tallies: dict[str, Tally] = {}
@@ -111,6 +113,7 @@ class Controller:
         the longest draft that still makes sense (tokens left to generate minus one, slot space).
         """
         started = perf_counter()
+        self._worth_per_ms = self._tokens_per_ms * len(streams)
         price = self.costs.for_step(
             len(streams), room, sum([len(stream.tokens) for stream in streams])
         )
@@ -159,21 +162,18 @@ class Controller:
 
     def _terms(self, stream: StreamView, first: bool) -> tuple[float, float]:
         for paid in self._paid:
-            return paid.terms(stream, first, self._tokens_per_ms)
+            return paid.terms(stream, first, self._worth_per_ms)
         return -1.0, 0.0
 
     def _ask_paid(
         self, stream: StreamView, after: list[int], reach: float, limit: int, least: float
     ) -> tuple[str, list[int], list[float]]:
         paid = self._paid[0]
-        paid.aim(reach, self._tokens_per_ms)
+        paid.aim(reach, self._worth_per_ms)
         draft = paid.propose(stream, after, limit)
-        if not draft.tokens:
-            return paid.name, [], []
-        return draft.source, draft.tokens, self._predict(stream, after, draft, least / reach)
-
-    def _heard(self, stream: StreamView, accepted: int | None) -> None:
-        self._paid[0].note(stream, accepted)
+        found = self._predict(stream, after, draft, least / reach) if draft.tokens else []
+        paid.foretold(stream, found)
+        return draft.source if found else paid.name, draft.tokens, found
 
     def settle(
         self,
@@ -193,7 +193,7 @@ class Controller:
         if draft.tokens:
             self._count(draft, accepted)
             if isinstance(draft.credit, Chain):
-                draft.credit.settle(stream, len(draft.tokens), accepted)
+                draft.credit.settle(len(draft.tokens), accepted)
         if step_ms > 0.0:
             achieved = len(tokens) / step_ms
             weight = 0.05 if self._tokens_per_ms else 1.0
@@ -205,7 +205,7 @@ class Controller:
             opened.settle(tokens, self.confidence, self.tallies)
         if self._native is not None and (not draft.tokens or draft.credit is NATIVE):
             best = _best_of(rows)
-            self._native.settle(stream, len(draft.tokens), accepted, tokens, best, self._heard)
+            self._native.settle(stream, len(draft.tokens), accepted, tokens, best)
             for listener in self._listeners:
                 listener.observe(stream, tokens, rows)
             return
@@ -249,8 +249,9 @@ class Controller:
                 best = self._ask(drafter, stream, chain, limit, price, considered, best)
             reach = chain.reach[-1] if chain.reach else 1.0
             for paid in self._paid:
-                expected = best[0] * reach if best is not None else 0.0
-                if paid.gain(stream, reach, self._tokens_per_ms) > expected:
+                known = best[0] if best is not None else 0.0
+                if paid.gain(stream, reach, self._worth_per_ms, known) > 0.0:
+                    paid.aim(reach, self._worth_per_ms)
                     best = self._ask(paid, stream, chain, limit, price, considered, best)
             if best is None:
                 break
@@ -279,12 +280,16 @@ class Controller:
         """The better of ``best`` and what a drafter proposes behind ``chain``."""
         draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
         if not draft.tokens:
+            if isinstance(drafter, Neural):
+                drafter.foretold(stream, [])
             return best
         probabilities = draft.probabilities
         if probabilities is None:
             reach = chain.reach[-1] if chain.reach else 1.0
             least = price.least_reach / reach
             probabilities = self._predict(stream, list(chain.tokens), draft, least)
+        if isinstance(drafter, Neural):
+            drafter.foretold(stream, probabilities)
         considered.append(
             Candidate(draft.source, draft.tokens[: len(probabilities)], probabilities)
         )

@@ -18,9 +18,10 @@ from time import perf_counter
 import numpy as np
 from atlasd_kernels.noise import gumbel_row
 
+from atlasd.draft.asktime import AskTime
 from atlasd.draft.drafter import EMPTY, Draft, Float32, StreamView, VerifiedRows
 from atlasd.draft.lookahead import ChainModel, Chains, Lookahead, Noise
-from atlasd.draft.worth import Record, Worth
+from atlasd.draft.worth import Record, Worth, added
 
 ADAPTER = "adapter"
 """Source of the tokens that were drafted with an adapter's correction."""
@@ -28,7 +29,9 @@ ADAPTER = "adapter"
 _TOGETHER = 32
 """Tokens that are read in one call with the chain; what comes before them is read ahead of it."""
 
-_CONTEXT = 384
+CONTEXT = 384
+"""Tokens of a stream that a drafter reads."""
+
 _LONGEST = 16
 _FIRST_ASK = 4
 """Tokens of an ask in length of time, before any was timed."""
@@ -54,13 +57,20 @@ class Neural:
     name = "neural"
     free = False
 
-    def __init__(self, model: ChainModel, now: Callable[[], float] = perf_counter) -> None:
-        """``now``: seconds on the clock its cost is measured by."""
+    def __init__(
+        self,
+        model: ChainModel,
+        now: Callable[[], float] = perf_counter,
+        context: int = CONTEXT,
+    ) -> None:
+        """``now``: seconds on the clock its cost is measured by; ``context``: tokens of a stream
+        that it reads."""
         self.model = model
+        self._context = context
         self._now = now
         self.least = 0.05
         """A chain ends where its own reach falls below this; set by whoever asks."""
-        self.token_ms = 1.0
+        self.asking = AskTime(1.0)
         self.read_ms = 0.05
         self.worth = Worth()
         self.correction_of: Callable[[str | None], Chains | None] = lambda repository: None
@@ -68,6 +78,15 @@ class Neural:
         self._streams: dict[int, _State] = {}
         self._owners: dict[int, int] = {}
         self._clock = 0
+
+    @property
+    def token_ms(self) -> float:
+        """Milliseconds that a chain takes for one token more."""
+        return self.asking.token_ms
+
+    @token_ms.setter
+    def token_ms(self, milliseconds: float) -> None:
+        self.asking = AskTime(milliseconds)
 
     def measure(self) -> None:
         """Time the model before any stream asks; what slot 0 holds is lost."""
@@ -84,22 +103,23 @@ class Neural:
     def begin(self, stream: StreamView) -> None:
         self._streams[stream.stream] = _State(self.worth.begin())
 
-    def gain(self, stream: StreamView, reach: float, tokens_per_ms: float) -> float:
-        """What asking now is expected to bring (``Worth.gain``); chains end where their next token
-        would cost more than it brings."""
-        self.aim(reach, tokens_per_ms)
+    def gain(
+        self, stream: StreamView, reach: float, tokens_per_ms: float, known: float = 0.0
+    ) -> float:
+        """Tokens that asking now is expected to add, less those its time is worth, behind a chain
+        of this ``reach`` where others are expected to bring ``known`` (``Worth``)."""
         brought, cost = self.terms(stream, reach == 1.0, tokens_per_ms)
-        return reach * brought - cost
+        return reach * added(brought, known) - cost
 
     def aim(self, reach: float, tokens_per_ms: float) -> None:
         """End the next chain where its next token would cost more than it brings."""
-        self.least = max(0.02, min(0.9, self.token_ms * tokens_per_ms / reach))
+        self.least = max(0.02, min(0.9, self.asking.token_ms * tokens_per_ms / reach))
 
     def terms(self, stream: StreamView, first: bool, tokens_per_ms: float) -> tuple[float, float]:
         """The two terms of ``gain`` where nothing was drafted yet (``Worth.terms``)."""
         state = self._streams[stream.stream]
-        behind = min(len(stream.tokens) - state.offset - state.good, _CONTEXT)
-        ask_ms, read_ms = _FIRST_ASK * self.token_ms, behind * self.read_ms
+        behind = min(len(stream.tokens) - state.offset - state.good, self._context)
+        ask_ms, read_ms = self.asking.of(_FIRST_ASK), behind * self.read_ms
         return self.worth.terms(state.record, first, tokens_per_ms, ask_ms, read_ms)
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
@@ -126,7 +146,7 @@ class Neural:
         started = self._now()
         tokens, probabilities = (corrected or self.model).chain(ask)
         spent = (self._now() - started) * 1e3 - self.read_ms * (len(ask.tokens) - 1)
-        self.token_ms = _steady(self.token_ms, max(spent, 0.0) / (len(tokens) + 1))
+        self.asking.observe(len(tokens) + 1, max(spent, 0.0))
         self.worth.asked(state.record, max(spent, 0.0))
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
@@ -151,13 +171,15 @@ class Neural:
         """Nothing to learn: the drafter is static."""
 
     def settle(self, draft: Draft, accepted: int) -> None:
-        """Nothing: the record is kept by stream (``note``)."""
+        """Nothing: the record goes by what was foreseen (``foretold``)."""
 
-    def note(self, stream: StreamView, accepted: int | None) -> None:
-        """Of a draft's tokens that were verified, ``accepted`` were the target's; None: a token
-        before them was not."""
-        if (state := self._streams.get(stream.stream)) is not None:
-            self.worth.heard(state.record, accepted)
+    def foretold(self, stream: StreamView, confidence: list[float]) -> None:
+        """The confidence in the tokens just proposed."""
+        expected, reach = 0.0, 1.0
+        for probability in confidence:
+            reach *= probability
+            expected += reach
+        self.worth.foretold(self._streams[stream.stream].record, expected)
 
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)
@@ -177,7 +199,7 @@ class Neural:
 
     def _restart(self, state: _State, total: int) -> None:
         state.written, state.good = [], 0
-        state.offset = max(0, total - min(_CONTEXT, self.model.slot_tokens // 2))
+        state.offset = max(0, total - min(self._context, self.model.slot_tokens // 2))
 
     def _free_slot(self) -> int:
         for slot in range(self.model.slots):

@@ -124,11 +124,9 @@ class NativePlanner:
         accepted: int,
         tokens: list[int],
         best: Sequence[int] | None,
-        heard: Callable[[StreamView, int | None], None],
     ) -> None:
         """Learn from verified ``tokens``: of the plan's first ``drafted`` for this stream
-        ``accepted`` were right. ``best``: the target's first choices at all rows. ``heard`` is told
-        what became of each part of the paid drafter."""
+        ``accepted`` were right. ``best``: the target's first choices at all rows."""
         text, settled = self.text, self._settled
         text.attach()
         raw = array("i", tokens)
@@ -143,9 +141,6 @@ class NativePlanner:
         if drafted:
             for at in range(settled.credits):
                 text.credit(settled.segment[at], settled.credit[at])
-            if settled.heard:
-                for right in settled.right[: settled.heard]:
-                    heard(stream, right if right >= 0 else None)
         text.grew(stream, written)
         if written < count:
             text.grow(stream, address, written, count)

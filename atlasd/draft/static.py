@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from atlasd.draft.adaptable import Adaptable
 from atlasd.draft.drafter import Float32, Int32
 from atlasd.draft.lookahead import Chain, ChainModel, Chains, Lookahead
-from atlasd.draft.neural import Neural, choose
+from atlasd.draft.neural import CONTEXT, Neural, choose
 from atlasd.errors import AtlasdError, ModelError
 from atlasd.models import hub
 from atlasd.models.config import read_config
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 HEAD_FILE = "draft_head.json"
 CARRY_FILE = "carry.safetensors"
 SLOT_TOKENS = 1024
+SHALLOW_CONTEXT = 64
+"""Tokens that a drafter of one layer reads: of the bundled one as many are accepted with 48
+as with 384, and reading them is what the first ask of a stream costs."""
 CPU_FORMAT: WeightFormat = "int4"
 """Of a drafter's weights on the CPU kernels. The text is the target's whatever a drafter says, so
 that only its speed counts: of the bundled drafter's tokens 0.300 are accepted in bf16, 0.299 in
@@ -82,7 +85,8 @@ def load_static(
     # Steps are measured in processor time on a CPU, so their drafts must be as well.
     alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
     model = chain_model(decoder, head_tokens(files.path), files)
-    drafter = Neural(model, thread_time if alone else perf_counter)
+    context = SHALLOW_CONTEXT if read_config(files).layers == 1 else CONTEXT
+    drafter = Neural(model, thread_time if alone else perf_counter, context)
     drafter.measure()
     return drafter
 

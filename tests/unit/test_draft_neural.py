@@ -125,7 +125,7 @@ def test_samples_with_the_noise_of_the_target() -> None:
 
 class Costs:
     def ms(self, rows: int, kv_tokens: int) -> float:
-        return 10.0 + 0.1 * rows
+        return 10.0 + 0.5 * rows
 
     def bucket(self, rows: int) -> int:
         return rows

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace atlasd::text {
@@ -38,6 +39,13 @@ void consider(Assembly& assembly, int32_t source, int32_t segment, const int32_t
     assembly.best = int32_t(assembly.candidates.size()) - 1;
     assembly.best_expected = expected;
   }
+}
+
+// Tokens that an ask which brings `brought` on average adds to a chain that is expected to bring
+// `known`: the better of the two is taken, and what an ask brings is spread like an exponential.
+double added(double brought, double known) {
+  if (brought <= 0.0 || std::isinf(brought)) return brought;
+  return brought * std::exp(-known / brought);
 }
 
 template <class T>
@@ -86,9 +94,7 @@ bool Planner::assemble(const Question& question, const Prices& prices, bool resu
         consider(chain, 0, drafted_.segment, drafted_.tokens, drafted_.probability,
                  drafted_.count);
       const double reach = chain.reach.empty() ? 1.0 : chain.reach.back();
-      if (question.brought >= 0.0 &&
-          reach * question.brought - question.worth > chain.best_expected * reach)
-        return false;
+      if (reach * added(question.brought, chain.best_expected) > question.worth) return false;
     }
     resumed = false;
     if (chain.best < 0) break;
@@ -185,15 +191,13 @@ void Planner::write_record(const Question* questions, int32_t count) {
 int32_t Planner::settle(Stream& stream, const int32_t* tokens, int32_t count, int32_t drafted,
                         int32_t accepted, const int32_t* best, int32_t rows, Settled& out) {
   const Assembly& chain = stream.assembly;
-  out.credits = out.heard = 0;
+  out.credits = 0;
   int32_t left = drafted, right = accepted;
   for (const Assembly::Candidate& part : chain.candidates) {
     if (!part.taken) continue;
     if (left <= 0) break;
     const int32_t size = std::min(part.count, left), held = std::clamp(right, 0, size);
-    if (part.source)
-      out.right[out.heard++] = right < 0 ? -1 : held;
-    else if (held && part.segment >= 0) {
+    if (held && !part.source && part.segment >= 0) {
       out.segment[out.credits] = part.segment;
       out.credit[out.credits++] = held;
     }

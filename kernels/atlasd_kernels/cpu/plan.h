@@ -27,8 +27,6 @@ struct Prices {
 struct Settled {
   int32_t credits;
   int32_t segment[kContinuations + 1], credit[kContinuations + 1];
-  int32_t heard;    // parts of the paid drafter that were verified, at least in part
-  int32_t right[kContinuations + 1];  // of each; -1: a token before it was wrong
 };
 
 constexpr int kMostStreams = 64;

@@ -10,7 +10,7 @@ from typing import Any
 from atlasd_kernels.cpu.library import native
 from atlasd_kernels.cpu.text import text_library
 
-VERSION = 1
+VERSION = 2
 MOST_STREAMS = 64
 MOST_ROWS = 256
 PARTS = 4
@@ -60,8 +60,6 @@ class Settled(ctypes.Structure):
         ("credits", c_int32),
         ("segment", c_int32 * PARTS),
         ("credit", c_int32 * PARTS),
-        ("heard", c_int32),
-        ("right", c_int32 * PARTS),
     ]
 
 
