@@ -1,6 +1,6 @@
 """The trained target decides: completions with drafting against the same without, in one process.
 
-    python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--model NAME]
+    python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--temperatures 0,0.8]
 
 Workloads: function bodies taken out of files of a repository whose other files are known (every
 file one segment; the drafters learn from request to request, as in use); function bodies of
@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("repository", nargs="?", type=Path, default=ROOT)
     parser.add_argument("--sites", type=int, default=16, help="requests per workload")
     parser.add_argument("--tokens", type=int, default=64, help="at most, per request")
+    parser.add_argument("--temperatures", default="0,0.8", help="1.6: nothing is accepted")
     parser.add_argument("--model")
     options = parser.parse_args()
     files_of_model = find_model(options.model, paths())
@@ -194,7 +195,7 @@ def main() -> None:
             "repository": [prompt_of(template, tokenizer, hole) for hole in holes],
         }
         texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
-    for temperature in (0.0, 0.8):
+    for temperature in map(float, options.temperatures.split(",")):
         with Rollouts(options.model, threads=1) as rollouts:
             bench = Bench(rollouts, tokenizer.eos_ids, options.tokens)
             for name, prompts in works.items():
