@@ -37,6 +37,10 @@ EVIDENCE = 32
 LOST = -8.0
 """Plain steps that a sort must have lost altogether for its streams to begin at rest."""
 
+SAVED = 32.0
+"""Plain steps that a sort is remembered to have saved at most: what was won long ago pays for no
+losses now."""
+
 FORGET = 1 / 64
 """Share of what a sort has saved or lost that each of its streams makes forgotten."""
 
@@ -75,7 +79,7 @@ class Mean:
 
     def ended(self, saved: float) -> None:
         """A stream is over that was drafted for."""
-        self.balance += saved - self.balance * FORGET
+        self.balance = min(self.balance + saved - self.balance * FORGET, SAVED)
 
     @property
     def losing(self) -> bool:

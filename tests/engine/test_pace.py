@@ -130,6 +130,17 @@ def test_one_step_that_took_long_makes_no_sort_losing_and_no_stream_rest_for_lon
     assert [pace.due(True, PLENTY) for _ in range(5)][-1]
 
 
+def test_what_was_won_long_ago_pays_for_no_losses_now():
+    mean = Mean()
+    for _ in range(100):
+        mean.ended(50.0)
+    streams = 0
+    while not mean.losing:
+        mean.ended(-1.0)
+        streams += 1
+    assert streams < 60
+
+
 def test_a_losing_sort_recovers_when_its_streams_gain():
     mean = after(-0.1)
     for _ in range(10):
