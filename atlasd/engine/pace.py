@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from atlasd.draft.drafter import StreamView
 
-BUDGET = 0.01
+BUDGET = 0.005
 """Share of the time that planning in vain may take, wasted rows included."""
 
 RATE = 1 / 24
@@ -28,7 +28,10 @@ CREDIT = 0.5
 """What the mean of a stream may come to at most: text that was easy says little of the text behind
 it, and buys two dozen attempts there, not a hundred."""
 
-LONGEST_REST = 16
+BEGINNING = 0.1
+"""The same of a stream of which nothing is known yet."""
+
+LONGEST_REST = 32
 """Steps; text changes its nature within a few dozen tokens."""
 
 EVIDENCE = 32
@@ -112,7 +115,7 @@ class Pace:
 
     def __init__(self, usual: Mean) -> None:
         self._usual = usual
-        self.net = min(usual.net, CREDIT)
+        self.net = min(usual.net, BEGINNING)
         """Running mean of what planned steps save, as a share of a plain step."""
         self._saved = 0.0
         self._losing = usual.losing

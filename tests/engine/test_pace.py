@@ -127,7 +127,7 @@ def test_one_step_that_took_long_makes_no_sort_losing_and_no_stream_rest_for_lon
     pace = Pace(mean)
     pace.settled(0.0, 20.0, 0.5)
     assert not mean.losing
-    assert [pace.due(True, PLENTY) for _ in range(5)][-1]
+    assert any(pace.due(True, PLENTY) for _ in range(10))
 
 
 def test_what_was_won_long_ago_pays_for_no_losses_now():

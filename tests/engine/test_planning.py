@@ -94,7 +94,7 @@ def test_where_drafting_loses_a_stream_that_is_nearly_over_is_not_taken_up():
     oracle = OracleController({}, decoder.vocab_size, 0)  # it has nothing to say
     engine = Engine(decoder, outputs.take, planning=Planning(oracle, Quick()))
     begun = []
-    for length, numbers in ((200, range(1)), (12, range(1, 17)), (60, range(17, 33))):
+    for length, numbers in ((200, range(1)), (12, range(1, 17)), (90, range(17, 33))):
         oracle.begun.clear()
         for number in numbers:
             engine.submit(request(number, [number, 2, 3], max_tokens=length))
