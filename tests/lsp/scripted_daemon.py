@@ -1,5 +1,7 @@
 """A daemon that answers from a script, on a UNIX socket, so that the bridge is tested alone."""
 
+# ruff: noqa: ASYNC110 (what is waited for happens in another process)
+
 from __future__ import annotations
 
 import asyncio
@@ -85,3 +87,14 @@ class ScriptedDaemon:
 
 def _answer_of(text: str, id: str, **more: Any) -> dict[str, Any]:
     return {"items": [{"id": id, "text": text, "replace_right": 0, **more}]}
+
+
+FATE = "/atlasd/v1/fate"
+
+
+async def until(daemon: ScriptedDaemon, path: str, count: int = 1) -> list[dict[str, Any]]:
+    """The bodies sent to ``path`` once there are ``count`` of them."""
+    async with asyncio.timeout(30):
+        while len(daemon.bodies(path)) < count:
+            await asyncio.sleep(0.02)
+    return daemon.bodies(path)
