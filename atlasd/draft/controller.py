@@ -279,17 +279,17 @@ class Controller:
     ) -> tuple[float, Drafter, Draft, list[float]] | None:
         """The better of ``best`` and what a drafter proposes behind ``chain``."""
         draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
-        if not draft.tokens:
-            if isinstance(drafter, Neural):
-                drafter.foretold(stream, [])
-            return best
         probabilities = draft.probabilities
         if probabilities is None:
             reach = chain.reach[-1] if chain.reach else 1.0
             least = price.least_reach / reach
-            probabilities = self._predict(stream, list(chain.tokens), draft, least)
+            probabilities = []
+            if draft.tokens:
+                probabilities = self._predict(stream, list(chain.tokens), draft, least)
         if isinstance(drafter, Neural):
             drafter.foretold(stream, probabilities)
+        if not draft.tokens:
+            return best
         considered.append(
             Candidate(draft.source, draft.tokens[: len(probabilities)], probabilities)
         )
