@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from atlasd.commands.connection import Connection
-from atlasd.commands.output import count, print_json, size, styled, table
+from atlasd.commands.output import count, counted, print_json, size, styled, table
 from atlasd.errors import AtlasdError
 from atlasd.listeners import is_locked
 from atlasd.paths import paths
@@ -137,8 +137,9 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
         removed = stored.purge(paths(), repository)
     files = removed.pop("cached files", 0)
     rows = sum(removed.values())
-    print(
-        f"Removed {rows} rows and {files} files: "
-        + (", ".join(f"{table} {n}" for table, n in removed.items()) or "no rows were there.")
-    )
+    what = ", ".join(f"{table} {n}" for table, n in removed.items())
+    if not rows:
+        what = "none was there" if repository is None else f"nothing is known of {repository}"
+        what += "; see atlasd data show"
+    print(f"Removed {counted(rows, 'row')} and {counted(files, 'file')}: {what}")
     return 0

@@ -37,6 +37,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``1,234 files``."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
 def size(number: float) -> str:
     """Bytes for people."""
     for step, unit in ((2**30, "GB"), (2**20, "MB"), (2**10, "kB")):

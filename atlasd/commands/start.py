@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from atlasd import __version__
 from atlasd.commands import stop
 from atlasd.commands.connection import Connection
-from atlasd.commands.output import styled
+from atlasd.commands.output import counted, styled
 from atlasd.commands.progress import follow
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
@@ -26,6 +28,9 @@ UP_S = 60.0
 
 ALREADY_RUNNING = 3
 """Exit status of the background process when another daemon holds the lock."""
+
+LEAST_FREE = 1 << 16
+"""Bytes without which no daemon can start: it writes its port, its token and why it ended."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,6 +99,11 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
             "To change it: atlasd stop, then start again.",
         )
     print(f"atlasd is already running{who}.")
+    if running and running.version != __version__:
+        print(
+            f"It is version {running.version} and this is {__version__}: atlasd stop, then start"
+            " again."
+        )
     if (drafting := given["engine.drafting"]) is not None:
         Connection(folders).call("POST", "/atlasd/v1/drafting", {"on": drafting}, timeout=10)
         print(f"Drafting is {'on' if drafting else 'off'}.")
@@ -136,11 +146,7 @@ def _launch(folders: Paths, given: dict[str, Any]) -> bool:
         if process.poll() == ALREADY_RUNNING:
             return False
         if process.poll() is not None:
-            last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise AtlasdError(
-                last[-1] if last else "The daemon ended at once.",
-                f"See {folders.log}" if not last else "",
-            )
+            raise _ended(said, folders)
         try:
             Connection(folders).call("GET", "/atlasd/v1/status", timeout=5)
             return True
@@ -149,9 +155,20 @@ def _launch(folders: Paths, given: dict[str, Any]) -> bool:
     raise AtlasdError("The daemon does not answer.", f"See {folders.log}; try: atlasd doctor")
 
 
+def _ended(said: Path, folders: Paths) -> AtlasdError:
+    """Why the background process ended before it answered; on a full disk it cannot say so."""
+    last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if last:
+        return AtlasdError(last[-1])
+    for folder in (folders.runtime, folders.state, folders.data):
+        if shutil.disk_usage(folder).free < LEAST_FREE:
+            return AtlasdError(f"The disk is full at {folder}.", "Make room there.")
+    return AtlasdError("The daemon ended at once.", f"See {folders.log}")
+
+
 def _tell(status: dict[str, Any], wanted_port: int) -> None:
     model, http = status["model"], status["http"]
-    threads = f", {model['threads']} threads" if model.get("threads") else ""
+    threads = f", {counted(model['threads'], 'thread')}" if model.get("threads") else ""
     print(
         f"{styled('Ready:', 'bold', 'green')} {model['name']} on {model.get('backend', '?')}"
         f" ({model.get('dtype', '?')}{threads}),"

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from atlasd.commands.connection import Connection
-from atlasd.commands.output import count, duration, print_json, size, styled, table
+from atlasd.commands.output import count, counted, duration, print_json, size, styled, table
 from atlasd.errors import NotRunningError
 
 COLOURS = {
@@ -75,7 +75,7 @@ def describe(status: dict[str, Any]) -> str:
         rows.append(
             [
                 "repository",
-                f"{one['root']} ({one['files']} files,"
+                f"{one['root']} ({counted(one['files'], 'file')},"
                 f" {count(one['tokens'])} tokens, {one['state']}{trust})",
             ]
         )
@@ -106,7 +106,7 @@ def _served(served: dict[str, Any]) -> str:
     drafted, accepted = sum(served["drafted"].values()), sum(served["accepted"].values())
     share = f", {accepted / drafted:.0%} of {count(drafted)} drafted accepted" if drafted else ""
     return (
-        f"{count(served['requests'])} requests, {count(served['output_tokens'])} tokens"
+        f"{counted(served['requests'], 'request')}, {counted(served['output_tokens'], 'token')}"
         + (f" at {speed:.0f} tokens/s" if speed else "")
         + share
     )

@@ -18,6 +18,7 @@ from atlasd_kernels.cpu import available, instruction_sets
 from atlasd.commands import (
     bench,
     chat,
+    check_files,
     checks,
     complete,
     data,
@@ -222,6 +223,47 @@ def test_a_broken_setting_is_one_finding(tmp_path: Path, monkeypatch: pytest.Mon
     assert [one.name for one in found] == ["settings"]
 
 
+def test_doctor_says_which_folders_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called good, they would fail at the first start."""
+    monkeypatch.setenv("ATLASD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    found = {one.name: one for one in check_files.own_folders(paths())}
+    for name in ("config", "data", "cache", "state", "runtime"):
+        assert found[f"{name} folder"].verdict == "bad"
+        assert str(tmp_path) in found[f"{name} folder"].message
+
+
+def test_doctor_moves_no_database_away_because_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
+    paths().create()
+    paths().database.write_text("no database")
+    (found,) = check_files.database(paths())
+    assert "mv " in found.mend
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    (found,) = check_files.database(paths())
+    assert "disk is full" in found.mend
+    assert "mv " not in found.mend
+
+
+def test_a_daemon_that_cannot_start_on_a_full_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own words were for a file on that disk."""
+    folders = paths({"ATLASD_HOME": str(tmp_path)})
+    folders.create()
+    said = folders.state / "start.log"
+    said.touch()
+    assert "ended at once" in start._ended(said, folders).message
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    assert "disk is full" in start._ended(said, folders).message
+    said.write_text("Port 8012 is used by another program.\n")
+    assert start._ended(said, folders).message == "Port 8012 is used by another program."
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_doctor_says_whether_the_cpu_kernels_load(
     broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -253,7 +295,10 @@ def test_doctor_says_whether_the_cpu_kernels_load(
     ],
 )
 def test_starting_again_with_the_same_options_is_no_error(
-    tmp_path: Path, given: dict[str, Any], another: str | None
+    tmp_path: Path,
+    given: dict[str, Any],
+    another: str | None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also where TCP is off, of which daemon.json says null."""
     folders = paths({"ATLASD_HOME": str(tmp_path)})
@@ -263,6 +308,7 @@ def test_starting_again_with_the_same_options_is_no_error(
                "engine.drafting": None} | given  # fmt: skip
     if another is None:
         assert start._already(folders, options, wait=False) == 0
+        assert "It is version 1 and this is" in capsys.readouterr().out
     else:
         with pytest.raises(AtlasdError, match=f"with another {another}"):
             start._already(folders, options, wait=False)

@@ -70,3 +70,11 @@ def test_a_repository_is_purged_and_then_everything(
     assert b"text of" not in filled.database.read_bytes()
     assert list(filled.cache.iterdir()) == []
     assert "files" in capsys.readouterr().out
+
+
+def test_a_purge_of_what_is_not_known_says_so(
+    filled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that was mistyped must not look forgotten."""
+    assert cli.main(["data", "purge", "--repository", "/frist", "--yes"]) == 0
+    assert "nothing is known of /frist" in capsys.readouterr().out
