@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.carry import CarryingDecoder
+from training.carry import DraftModel
 from training.distill import drafted_ids
 from training.evaluate import Subject
-from training.export import load_carrying
+from training.export import load_draft_model
 from training.fetch import HERE
 from training.generate import Cache, continue_all, follow
 from training.pack import read
@@ -33,7 +33,7 @@ class Tally(NamedTuple):
 
 @torch.no_grad()
 def draft(
-    model: CarryingDecoder, last: list[int], chose: Tensor, cache: Cache, ids: Tensor, count: int
+    model: DraftModel, last: list[int], chose: Tensor, cache: Cache, ids: Tensor, count: int
 ) -> list[int]:
     """`count` tokens after `last`, whose last token the state `chose` [hidden] chose; the cache is
     left where `last` ended."""
@@ -50,7 +50,7 @@ def draft(
 @torch.no_grad()
 def simulate(
     subject: Subject,
-    drafter: CarryingDecoder,
+    drafter: DraftModel,
     ids: Tensor,
     prompt: list[int],
     text: list[int],
@@ -101,7 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     subject = Subject(args.target)
-    drafter = load_carrying(args.drafter).eval()
+    drafter = load_draft_model(args.drafter).eval()
     ids = drafted_ids(args.drafter)
     tallies = []
     began = time.process_time()

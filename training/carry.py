@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.model import Decoder, Shape
+from training.smear import SmearedLayer
 
 
-class CarryingDecoder(Decoder):
-    """A decoder with W; without states it is a Decoder."""
+class DraftModel(Decoder):
+    """A decoder of smeared layers, with W; with zeros for what these two add it is a Decoder."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
+        self.layers = nn.ModuleList(SmearedLayer(shape) for _ in range(shape.layers))
+        self.reset()
         self.carry = nn.Linear(shape.hidden, shape.hidden, bias=False)
         nn.init.zeros_(self.carry.weight)
 
@@ -27,9 +30,7 @@ def shifted(states: Tensor) -> Tensor:
     return F.pad(states[:, :-1], (0, 0, 1, 0))
 
 
-def student_states(
-    student: CarryingDecoder, tokens: Tensor, known: Tensor, depth: Tensor
-) -> Tensor:
+def student_states(student: DraftModel, tokens: Tensor, known: Tensor, depth: Tensor) -> Tensor:
     """The student's states [batch, length, hidden] of tokens [batch, length].
 
     ``known`` are the target's states; ``depth`` [batch, length] is where in a chain each token

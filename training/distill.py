@@ -20,14 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.carry import CarryingDecoder, draw_depths, student_states
-from training.export import load, load_carrying, write, write_carry
+from training.carry import DraftModel, draw_depths, student_states
+from training.export import load, load_draft_model, write, write_extras
 from training.fetch import HERE
 from training.model import Decoder
 from training.train import Rows, optimisers
+from training.workers import keep_memory
 
 ROWS = 1024  # positions whose logits are held at once
 WARMUP = 20  # steps
+HEAD = 4096  # tokens
 
 
 def frequent_tokens(rows: Rows, count: int, vocabulary: int) -> Tensor:
@@ -42,16 +44,30 @@ def drafted_ids(folder: Path) -> Tensor:
     return torch.tensor(json.loads((folder / "draft_head.json").read_text())["token_ids"])
 
 
-def begin(target: Decoder, intermediate: int) -> CarryingDecoder:
+def begin(target: Decoder, intermediate: int) -> DraftModel:
     """A one-layer student that starts from the target's first layer and final norm."""
     width = intermediate or target.shape.intermediate
-    student = CarryingDecoder(replace(target.shape, layers=1, intermediate=width))
-    student.embed.weight.data.copy_(target.embed.weight)
-    student.embed.weight.requires_grad_(False)
+    student = DraftModel(replace(target.shape, layers=1, intermediate=width))
     student.norm.load_state_dict(target.norm.state_dict())
     if width == target.shape.intermediate:
-        student.layers[0].load_state_dict(target.layers[0].state_dict())
+        student.layers[0].load_state_dict(target.layers[0].state_dict(), strict=False)
     return student
+
+
+def widened(model: DraftModel, intermediate: int) -> DraftModel:
+    """The same outputs from a wider MLP, whose new units are yet to be used."""
+    old = model.shape.intermediate
+    if intermediate <= old:
+        return model
+    wide = DraftModel(replace(model.shape, intermediate=intermediate))
+    fresh = wide.layers[0].gate_up.weight.detach().view(2, intermediate, -1)
+    state = model.state_dict()
+    gate_up = state["layers.0.gate_up.weight"].view(2, old, -1)
+    state["layers.0.gate_up.weight"] = torch.cat((gate_up, fresh[:, old:]), dim=1).flatten(0, 1)
+    down = state["layers.0.down.weight"]
+    state["layers.0.down.weight"] = F.pad(down, (0, intermediate - old))
+    wide.load_state_dict(state)
+    return wide
 
 
 def divergence(states: Tensor, teacher: Tensor, head: Tensor, full: Tensor) -> Tensor:
@@ -73,36 +89,40 @@ def divergence(states: Tensor, teacher: Tensor, head: Tensor, full: Tensor) -> T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--first-row", type=int, default=0)
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="read in turn")
+    parser.add_argument("--first-row", type=int, default=0, help="of the first of them")
     parser.add_argument("--from-drafter", type=Path, help="continue from this drafter")
-    parser.add_argument("--head", type=int, default=2560)
-    parser.add_argument("--intermediate", type=int, default=0, help="0: as wide as the target's")
+    parser.add_argument("--head", type=int, default=0, help="tokens; 0: as before, or 4,096")
+    parser.add_argument("--intermediate", type=int, default=0, help="0: as before, or the target's")
     parser.add_argument("--batch", type=int, default=8, help="rows of the data per step")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     target = load(args.target).eval().requires_grad_(False)
-    rows = Rows(args.data)
+    packs = [Rows(path) for path in args.data]
     full = target.embed.weight.detach()
     if args.from_drafter:
-        student = load_carrying(args.from_drafter)
-        student.embed.weight.data.copy_(full)
-        student.embed.weight.requires_grad_(False)
-        ids = drafted_ids(args.from_drafter)
+        student = widened(load_draft_model(args.from_drafter), args.intermediate)
     else:
         student = begin(target, args.intermediate)
-        ids = frequent_tokens(rows, args.head, len(full))
+    student.embed.weight.data.copy_(full)
+    student.embed.weight.requires_grad_(False)
+    if args.from_drafter and not args.head:
+        ids = drafted_ids(args.from_drafter)
+    else:
+        ids = frequent_tokens(packs[0], args.head or HEAD, len(full))
     head = full[ids]
     muon, adam = optimisers(student, args.lr, 0.002)
     muon.param_groups[0]["params"].append(student.carry.weight)
     adam.param_groups[0]["params"] = []  # the shared embedding stays as the target has it
     base = [[group["lr"] for group in optim.param_groups] for optim in (muon, adam)]
-    began, step, position, tokens = time.monotonic(), 0, args.first_row, 0
+    began, step, tokens = time.monotonic(), 0, 0
+    positions = [args.first_row, *[0] * (len(packs) - 1)]
     window: list[float] = []
     drawn = torch.Generator().manual_seed(1)
     while (progress := (time.monotonic() - began) / 60 / args.minutes) < 1:
@@ -110,7 +130,8 @@ def main() -> None:
         for optim, rates in zip((muon, adam), base, strict=True):
             for group, rate in zip(optim.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        batch = rows.read(position, args.batch)[:, :-1]
+        turn = step % len(packs)
+        batch = packs[turn].read(positions[turn], args.batch)[:, :-1]
         with torch.no_grad():
             known = target.hidden(batch)
         depths = draw_depths(*batch.shape, drawn)
@@ -127,7 +148,8 @@ def main() -> None:
         for optim in (muon, adam):
             optim.step()
             optim.zero_grad(set_to_none=True)
-        position, step, tokens = position + args.batch, step + 1, tokens + batch.numel()
+        positions[turn] += args.batch
+        step, tokens = step + 1, tokens + batch.numel()
         window.append(total)
         if step % 20 == 0:
             speed = tokens / (time.monotonic() - began)
@@ -138,7 +160,7 @@ def main() -> None:
             )
             window = []
     write(student, args.out, args.target)
-    write_carry(student, args.out)
+    write_extras(student, args.out)
     head_file = {"token_ids": ids.tolist(), "distilled_tokens": tokens}
     (args.out / "draft_head.json").write_text(json.dumps(head_file) + "\n")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.carry import CarryingDecoder
+from training.carry import DraftModel
 from training.fetch import HERE
 from training.model import Decoder, Shape
+from training.smear import SmearedLayer
 from training.tokenizer import end_id
 from training.train import RUNS
 
@@ -117,21 +118,31 @@ def load(folder: Path) -> Decoder:
     return from_qwen2(load_file(folder / "model.safetensors"), shape_of(folder))
 
 
-def load_carrying(folder: Path) -> CarryingDecoder:
-    """A shipped drafter as a trainable one; where it carries no states yet, its map is zero."""
-    plain, file = load(folder), folder / "carry.safetensors"
-    model = CarryingDecoder(plain.shape)
+def _extras(model: DraftModel) -> dict[str, nn.Linear]:
+    """The maps that other engines do not know, by the name of their file."""
+    layer = model.layers[0]
+    assert isinstance(layer, SmearedLayer)
+    return {"carry": model.carry, "smear": layer.smear}
+
+
+def load_draft_model(folder: Path) -> DraftModel:
+    """A shipped drafter as a trainable one; a map that it does not have yet is zero."""
+    plain = load(folder)
+    model = DraftModel(plain.shape)
     model.load_state_dict(plain.state_dict(), strict=False)
-    if file.exists():
-        model.carry.weight.data.copy_(load_file(file)["weight"])
+    for name, linear in _extras(model).items():
+        file = folder / f"{name}.safetensors"
+        if file.exists():
+            linear.weight.data.copy_(load_file(file)["weight"])
     return model
 
 
-def write_carry(model: CarryingDecoder, out: Path) -> None:
-    """What is carried, beside a checkpoint, as other engines do not know it: in fp32, small."""
-    file = out / "carry.safetensors"
-    save_file({"weight": model.carry.weight.detach().contiguous()}, file)
-    file.chmod(0o644)
+def write_extras(model: DraftModel, out: Path) -> None:
+    """What other engines do not know, in files of its own beside a checkpoint: fp32, small."""
+    for name, linear in _extras(model).items():
+        file = out / f"{name}.safetensors"
+        save_file({"weight": linear.weight.detach().contiguous()}, file)
+        file.chmod(0o644)
 
 
 def save_weights(state: dict[str, Tensor], file: Path) -> None:

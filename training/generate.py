@@ -8,11 +8,13 @@ from training.model import Decoder, Layer, rope_tables, rotate
 
 
 class Cache:
-    """Keys and values of sequences of one length: [layers, 2, batch, room, kv_heads, head_dim]."""
+    """Keys and values of sequences of one length: [layers, 2, batch, room, kv_heads, head_dim]; and
+    the layers' inputs, as some look at the one before."""
 
     def __init__(self, model: Decoder, room: int, batch: int = 1) -> None:
         shape = model.shape
         self.data = torch.empty(shape.layers, 2, batch, room, shape.kv_heads, shape.head_dim)
+        self.inputs = torch.empty(shape.layers, batch, room, shape.hidden)
         self.length = 0
         self.cos, self.sin = rope_tables(shape, room)
 
@@ -21,7 +23,10 @@ def _attend(layer: Layer, number: int, x: Tensor, cache: Cache) -> Tensor:
     """One layer over new rows x [batch, rows, hidden] that follow the cache's length."""
     shape, (batch, rows, _), start = layer.shape, x.shape, cache.length
     end = start + rows
-    qkv = layer.qkv(layer.norm1(x)).view(batch, rows, -1, shape.head_dim)
+    inputs = cache.inputs[number]
+    inputs[:, start:end] = x
+    before = inputs[:, start - 1 : start] if start else None
+    qkv = layer.project(x, before).view(batch, rows, -1, shape.head_dim)
     q, k, v = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=2)
     cos, sin = cache.cos[start:end], cache.sin[start:end]
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)

@@ -81,6 +81,11 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
 
+    def project(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """Queries, keys and values [batch, length, q + 2 kv] of x [batch, length, hidden];
+        ``before`` [batch, 1, hidden] is the input before the first, for layers that look at it."""
+        return self.qkv(self.norm1(x))
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: list[int]) -> Tensor:
         """x [batch, length, hidden] -> the same shape, causally inside each of `documents`.
 
@@ -88,7 +93,7 @@ class Layer(nn.Module):
         """
         batch, length, _ = x.shape
         shape = self.shape
-        qkv = self.qkv(self.norm1(x)).view(batch, length, -1, shape.head_dim)
+        qkv = self.project(x).view(batch, length, -1, shape.head_dim)
         q, k, v = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         group = shape.heads // shape.kv_heads

@@ -33,7 +33,7 @@ from atlasd.paths import Paths
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "draft_head.json"
-CARRY_FILE = "carry.safetensors"
+CARRY_FILE, SMEAR_FILE = "carry.safetensors", "smear.safetensors"
 SLOT_TOKENS = 1024
 SHALLOW_CONTEXT = 64
 """Tokens that a drafter of one layer reads: of the bundled one as many are accepted with 48
@@ -81,7 +81,7 @@ def load_static(
         cache_dir=folders.cache / "weights",
     )
     decoder = load_decoder(files, options).decoder
-    load_carry(decoder, files.path / CARRY_FILE)
+    load_extras(decoder, files.path)
     # Steps are measured in processor time on a CPU, so their drafts must be as well.
     alone = isinstance(decoder, CpuDecoder) and decoder.threads == 1
     model = chain_model(decoder, head_tokens(files.path), files)
@@ -149,10 +149,14 @@ def head_tokens(folder: Path) -> Int32 | None:
     return np.array(content["token_ids"], np.int32)
 
 
-def load_carry(decoder: Decoder, file: Path) -> None:
-    """Let a drafter that was trained to carry states do so, where its kernels can."""
-    if isinstance(decoder, CpuDecoder) and file.is_file():
-        decoder.set_carry(load_file(file)["weight"].astype(np.float32))
+def load_extras(decoder: Decoder, folder: Path) -> None:
+    """What a drafter of ours was trained with and Qwen2's layout does not know, where its kernels
+    can: states to carry, keys that know of the token before."""
+    if not isinstance(decoder, CpuDecoder):
+        return
+    for name, give in ((CARRY_FILE, decoder.set_carry), (SMEAR_FILE, decoder.set_smear)):
+        if (folder / name).is_file():
+            give(load_file(folder / name)["weight"].astype(np.float32))
 
 
 def chain_model(

@@ -22,7 +22,7 @@ from atlasd.draft.drafter import Float32, Int32, StreamView
 from atlasd.draft.lookahead import Chain, ChainModel, Chains, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.states import States
-from atlasd.draft.static import CARRY_FILE, chain_model, head_tokens, load_carry
+from atlasd.draft.static import chain_model, head_tokens, load_extras
 from atlasd.models.decoder import Decoder, kept_states
 from atlasd.models.load import LoadOptions, load_decoder
 from atlasd.models.locate import find_model
@@ -171,7 +171,7 @@ def _bundled() -> tuple[ChainModel, TargetStates]:
     files = find_model(str(target_files.path.parent / "drafter"), paths())
     options = LoadOptions(slots=1, slot_tokens=_CONTEXT + _WINDOW, threads=1)
     drafter = load_decoder(files, options).decoder
-    load_carry(drafter, files.path / CARRY_FILE)
+    load_extras(drafter, files.path)
     target = load_decoder(target_files, options).decoder
     target.keep_states()  # type: ignore[attr-defined]
     return chain_model(drafter, head_tokens(files.path)), TargetStates(target)

@@ -17,7 +17,7 @@ from atlasd.draft.drafter import Draft, StreamView, VerifiedRows
 from atlasd.draft.lookahead import Chain, Lookahead
 from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
-from atlasd.draft.static import chain_model, load_carry
+from atlasd.draft.static import chain_model, load_extras
 from atlasd.engine.assembly import drafting_for, replace_weights
 from atlasd.engine.calibration import Calibrations
 from atlasd.engine.costs import StepCosts
@@ -187,7 +187,7 @@ def test_a_target_keeps_states_where_its_drafter_carries_them(
     served = load(loading, Calibrations(), folders, lambda doing, done: None)
     files = folder_model(named, name="drafter")
     model = load_decoder(files, LoadOptions(slots=2, slot_tokens=256, threads=1)).decoder
-    load_carry(model, named / "carry.safetensors")
+    load_extras(model, named)
     neural = Neural(chain_model(model, None, files))
     engine = Engine(served.loaded.decoder, Outputs().take)
     drafting_for(served, engine, folders, neural)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training import bigram, generate, generated, muon
+from training import bigram, generate, muon
 from training.grow import grow
 from training.model import Decoder, Shape, document_lengths, rope_tables, rotate
 from training.train import optimisers
@@ -30,13 +30,6 @@ def test_cached_batches_decode_as_whole_sequences_do(model: Decoder) -> None:
             with torch.no_grad():
                 assert int(model.logits(torch.tensor([tokens]))[0, -1].argmax()) == token
             tokens.append(token)
-
-
-def test_generated_rows_keep_their_beginning_and_are_the_models_own(model: Decoder) -> None:
-    rows = torch.randint(0, 96, (3, 24))
-    made = generated.continued(model, rows, 10, temperature=1e-4)
-    assert made[:, :10].equal(rows[:, :10])
-    assert made[:, 10:].tolist() == generate.continue_all(model, rows[:, :10].tolist(), 14, -1)
 
 
 def test_documents_of_a_row_do_not_look_at_each_other(model: Decoder) -> None:

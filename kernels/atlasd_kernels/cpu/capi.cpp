@@ -93,6 +93,10 @@ ATLASD_API void atlasd_set_carry(Decoder* decoder, const float* weight) {
   decoder->set_carry(weight);
 }
 
+ATLASD_API const char* atlasd_set_smear(Decoder* decoder, const float* weight) {
+  return guarded([&]() -> const char* { return decoder->set_smear(weight); });
+}
+
 ATLASD_API void atlasd_keep_states(Decoder* decoder, float* out) { decoder->keep_states(out); }
 
 ATLASD_API const char* atlasd_correction(const Decoder* decoder, const CorrectionWeights* weights,

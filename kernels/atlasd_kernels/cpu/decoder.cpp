@@ -86,6 +86,10 @@ void Decoder::copy_prefix(int source, int target, int length) {
     memmove(keys(layer, target, head), keys(layer, source, head), key_bytes);
     memmove(values(layer, target, head), values(layer, source, head), value_bytes);
   });
+  if (smear_.data) {
+    int32_t* text = texts_.data() + long{target} * config_.slot_tokens;
+    memmove(text, texts_.data() + long{source} * config_.slot_tokens, length * sizeof(int32_t));
+  }
 }
 
 void Decoder::embed(int32_t token, float* out) const {

@@ -101,6 +101,9 @@ class Decoder {
   // carry.cpp.
   void set_carry(const float* weight);
   bool carries() const { return carry_.data != nullptr; }
+  // weight: [kv_heads * head_dim, hidden], of what the token before adds to a token's keys in the
+  // first layer; null, or why this decoder cannot. See smear.cpp.
+  const char* set_smear(const float* weight);
   // Where `forward` puts the normalised last hidden states of the rows wanted, [count, hidden];
   // null: nowhere.
   void keep_states(float* out) { kept_ = out; }
@@ -110,7 +113,8 @@ class Decoder {
   long logits_ld() const { return padded(config_.vocab, kPanel); }
   long slot_bytes() const { return cache_.bytes(); }
   long scratch_bytes() const {
-    return scratch_.bytes() + reduced_memory_.bytes() + carry_memory_.bytes();
+    return scratch_.bytes() + reduced_memory_.bytes() + carry_memory_.bytes() +
+           smear_memory_.bytes() + static_cast<long>(texts_.size() * sizeof(int32_t));
   }
   const Kernels& kernels() const { return *kernels_; }
   Pool& pool() { return *pool_; }
@@ -128,6 +132,7 @@ class Decoder {
                     Scratch& s);
   void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
+  void smear(const RowBatch& rows, Scratch& s);
   void add_carried(const float* states, long rows, Scratch& s);
   void head(const Matrix& m, long rows, Scratch& s, float* logits, long ld);
   void corrected_head(const Correction& correction, int32_t last, int32_t before, Scratch& s,
@@ -145,11 +150,12 @@ class Decoder {
   const uint8_t* embedding_ = nullptr;
   const float* final_norm_;
   Matrix head_, reduced_head_{};
-  Matrix carry_{};
+  Matrix carry_{}, smear_{};
   float* kept_ = nullptr;
   std::vector<float> carried_;   // the state that chose a chain's last token
   std::vector<int32_t> reduced_tokens_;
-  Memory carry_memory_, reduced_memory_, cache_, scratch_;
+  std::vector<int32_t> texts_;   // [slots, slot_tokens], where keys are smeared
+  Memory carry_memory_, smear_memory_, reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
   std::vector<QueryRange> ranges_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values

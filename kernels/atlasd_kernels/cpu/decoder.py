@@ -186,6 +186,14 @@ class CpuDecoder:
         native().set_carry(self.handle, np.ascontiguousarray(weight, np.float32).ctypes.data)
         self.carries = True
 
+    def set_smear(self, weight: Float32) -> None:
+        """Have the token before a token add to its keys in the first layer: its normalised
+        embedding, mapped by ``weight`` [kv_heads * head_dim, hidden]. What slots held is void."""
+        shape = (self.spec.kv_heads * self.spec.head_dim, self.spec.hidden_size)
+        if weight.shape != shape:
+            raise ValueError(f"keys are smeared by {weight.shape}, not {shape}")
+        check(native().set_smear(self.handle, np.ascontiguousarray(weight, np.float32).ctypes.data))
+
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of positions [0, length) from one slot to another."""
         if not (0 <= source < self.slots and 0 <= target < self.slots):

@@ -121,6 +121,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "set_carry": (None, [c_void_p, Array]),
+    "set_smear": (c_char_p, [c_void_p, Array]),
     "keep_states": (None, [c_void_p, Array]),
     "correction": (c_char_p, [c_void_p, POINTER(CorrectionWeights), POINTER(c_void_p)]),
     "correction_free": (None, [c_void_p]),

@@ -219,6 +219,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
     const Layer& layer = layers_[i];
     normalise(s.x, layer.input_norm, rows.count, format, s);
     multiply(layer.qkv, s.rows, rows.count, {s.qkv, s.qkv_ld, Finish::store, layer.qkv_bias});
+    if (i == 0 && smear_.data) smear(rows, s);
     write_cache(layer, i, rows, s);
     if (i + 1 == c.layers) {
       // behind the last cache write only rows that somebody wants to see matter
