@@ -6,6 +6,7 @@ import torch
 from atlasd_kernels.cpu import CpuDecoder, available
 
 from tests.kernels.checkpoints import make_model, spec_of, tensors_of
+from tests.unit.test_training_model import shaken
 from training import generated
 from training.carry import DraftModel, student_states
 from training.distill import widened
@@ -18,11 +19,7 @@ SHAPE = Shape(hidden=64, layers=1, heads=2, kv_heads=1, intermediate=64, vocabul
 
 @pytest.fixture
 def model() -> DraftModel:
-    torch.manual_seed(0)
-    made = DraftModel(SHAPE)
-    for parameter in made.parameters():
-        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
-    return made
+    return shaken(DraftModel(SHAPE))
 
 
 def test_without_its_extras_a_draft_model_is_a_decoder(model: DraftModel) -> None:

@@ -1,5 +1,7 @@
 """The trained decoder: cached decoding, growth, Muon, workers, and heads that look back."""
 
+from typing import TypeVar
+
 import pytest
 import torch
 
@@ -9,16 +11,21 @@ from training.model import Decoder, Shape, document_lengths, rope_tables, rotate
 from training.train import optimisers
 from training.workers import Workers, backward
 
+M = TypeVar("M", bound=Decoder)
 SHAPE = Shape(hidden=64, layers=2, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
 
 
 @pytest.fixture
 def model() -> Decoder:
+    return shaken(Decoder(SHAPE))
+
+
+def shaken(model: M) -> M:
+    """The model with random parameters instead of those that do nothing yet."""
     torch.manual_seed(0)
-    made = Decoder(SHAPE)
-    for parameter in made.parameters():
+    for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
-    return made
+    return model
 
 
 def test_cached_batches_decode_as_whole_sequences_do(model: Decoder) -> None:
