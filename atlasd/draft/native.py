@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from array import array
 from dataclasses import dataclass
-from operator import is_
 from weakref import finalize
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from atlasd_kernels.cpu.text import FEATURES, MAX_DRAFT, Arrays, Counters, Drafted, TextLibrary
 
 from atlasd.draft.confidence import FRESH_INFORMATION, LANGUAGE_CAP, REPOSITORY_CAP
-from atlasd.draft.drafter import EMPTY, Draft, Int32, StreamView, VerifiedRows
+from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
 from atlasd.draft.learned import SourceState
 from atlasd.draft.mixture import PRIOR, Mixture
 from atlasd.draft.place_arrays import PlaceArrays
@@ -47,7 +46,7 @@ class NativeMixture(Mixture):
         finalize(self, library.free, self._text)
         self._numbers(_WEIGHTS)[: len(PRIOR)] = PRIOR
         self._places = PlaceArrays(index)
-        self._attached: list[Int32] = []
+        self._tokens_at = index.tokens.ctypes.data
         self._offsets: dict[tuple[str, str], int] = {}
         self._out = Drafted()
         self._native_streams: dict[int, _State] = {}
@@ -58,18 +57,18 @@ class NativeMixture(Mixture):
     def begin(self, stream: StreamView) -> None:
         self.check_prediction(stream)
         tokens = stream.text()
-        self.positions.begin(stream, tokens)
-        handle = self._library.stream(
-            tokens.ctypes.data,
-            len(tokens),
+        self.positions.begin(stream, tokens, hashed=False)
+        self.attach()
+        skipped = max(0, len(tokens) - RECENT)
+        handle = self._library.begin(
+            self._text,
+            tokens.ctypes.data + 4 * skipped,
+            len(tokens) - skipped,
             self._places.repository(stream.repository),
             self._offset("language", stream.language),
             self._offset("repository", stream.repository),
             stream.learn,
         )
-        self.attach()
-        recent = tokens[-RECENT:]
-        self._library.read(self._text, handle, recent.ctypes.data, len(recent))
         segment = self.positions.segment_of(stream)
         if segment.grows:
             self._tail(handle, segment)
@@ -162,7 +161,7 @@ class NativeMixture(Mixture):
     def end(self, stream: StreamView) -> None:
         state = self._native_streams.pop(stream.stream)
         del self.handles[stream.stream]
-        self._library.stream_free(state.handle)
+        self._library.end(self._text, state.handle)
         self.positions.end(stream)
 
     def counters(self) -> Counters:
@@ -221,8 +220,7 @@ class NativeMixture(Mixture):
 
     def _insert(self, start: int, size: int, skip: int) -> None:
         self.attach()
-        address = self.positions.index.tokens.ctypes.data + 4 * start
-        self._library.insert(self._text, address, size, start, skip)
+        self._library.insert(self._text, self._tokens_at + 4 * start, size, start, skip)
 
     def _numbers(self, which: int, text: int | None = None) -> npt.NDArray[np.float64]:
         """A view of what the native side learned: masses, their evidence, weights, their
@@ -252,15 +250,12 @@ class NativeMixture(Mixture):
 
     def attach(self) -> None:
         """Hand over the arrays where one of them was replaced; before every native call."""
-        tables = self.positions.index.tables
-        heads = [table.heads for table in tables]
-        if not self._places.grown and all(map(is_, heads, self._attached)):
-            return
-        self._places.grown = False
-        self._attached = heads
         index, recycle = self.positions.index, self.recycle
-        arrays = Arrays(tokens=index.tokens.ctypes.data, run_of=index.run_of.ctypes.data)
-        for at, table in enumerate(tables):
+        if not self._places.grown and not index.moved:
+            return
+        self._places.grown = index.moved = False
+        arrays = Arrays(tokens=self._tokens_at, run_of=index.run_of.ctypes.data)
+        for at, table in enumerate(index.tables):
             arrays.links[at] = table.previous.ctypes.data
             arrays.heads[at] = table.heads.ctypes.data
             arrays.masks[at] = table.mask

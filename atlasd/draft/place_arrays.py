@@ -26,6 +26,8 @@ class PlaceArrays:
         }
         # Single entries are read and written several times faster through these.
         self._views = {name: values.data for name, values in self.arrays.items()}
+        self._holds = dict.fromkeys(("run", "piece", "segment"), 1024)
+        """Numbers that the arrays have room for, by prefix."""
         self.segments: list[Segment | None] = []
         self.pieces: dict[int, list[int]] = {}
         self._free_pieces: list[int] = []
@@ -110,8 +112,13 @@ class PlaceArrays:
 
     def _room(self, prefix: str, number: int) -> None:
         """Make all arrays of this prefix hold ``number``."""
+        if number < self._holds[prefix]:
+            return
+        while number >= self._holds[prefix]:
+            self._holds[prefix] *= 2
+        size = self._holds[prefix]
         for name, values in self.arrays.items():
-            if name.startswith(prefix) and number >= len(values):
-                longer = np.concatenate([values, np.full(len(values), -1, np.int32)])
+            if name.startswith(prefix):
+                longer = np.concatenate([values, np.full(size - len(values), -1, np.int32)])
                 self.arrays[name], self._views[name] = longer, longer.data
-                self.grown = True
+        self.grown = True

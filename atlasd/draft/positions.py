@@ -21,6 +21,8 @@ _POINTERS = 3
 _LEAST_RUN = 6
 _BOUND = 16
 """Tokens at its beginning or end that a text which is like another shares with it."""
+_OVER = 4
+"""Streams that are put away together: what that needs has left the caches between two streams."""
 _ALIKE = 0.9
 """Share of a prompt that an earlier one must have for no other to be looked at."""
 
@@ -40,6 +42,20 @@ class Place(NamedTuple):
     position: int
 
 
+class _Prompt(NamedTuple):
+    """A stream that is over, whose prompt the next one may share."""
+
+    segment: Segment
+    head: bytes
+    """Its first tokens as they lie in memory."""
+    tail: bytes
+    """Its last ones."""
+
+    def shared(self, head: bytes, tail: bytes) -> bool:
+        """Whether a text with these ends may be like it."""
+        return head.startswith(self.head) or tail.endswith(self.tail)
+
+
 @dataclass(slots=True)
 class _State:
     segment: Segment
@@ -54,13 +70,17 @@ class Positions:
     def __init__(self, index: PositionIndex) -> None:
         self.index = index
         self._streams: dict[int, _State] = {}
-        self._prompts: list[Segment] = []
+        self._over: list[tuple[StreamView, _State]] = []
+        self._prompts: list[_Prompt] = []
         self._serial = 0
         self._outputs = 0
         self.rules = Rules()
 
-    def begin(self, stream: StreamView, tokens: Int32 | None = None) -> None:
-        """``tokens`` are ``stream.text()``, where the caller has them as an array."""
+    def begin(
+        self, stream: StreamView, tokens: Int32 | None = None, *, hashed: bool = True
+    ) -> None:
+        """``tokens`` are ``stream.text()``, where the caller has them as an array; ``hashed``
+        False: it keeps the prefix hashes and asks for no places."""
         if tokens is None:
             tokens = stream.text()
         segment = self._prompt_segment(stream, tokens)
@@ -70,7 +90,8 @@ class Positions:
             name = f"prediction {stream.stream}"
             self.index.put(name, stream.repository, "stream", expected, stream.language)
         prefix = [0]
-        extend_prefix_hashes(prefix, stream.last(LONGEST))
+        if hashed:
+            extend_prefix_hashes(prefix, stream.last(LONGEST))
         self._streams[stream.stream] = _State(segment, prefix)
 
     def places(self, stream: StreamView, after: list[int], limit: int) -> list[Place]:
@@ -97,14 +118,31 @@ class Positions:
 
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)
-        self.index.close(state.segment)
-        self.index.drop(f"prediction {stream.stream}", stream.repository)
-        if not stream.learn or not self.index.holds(state.segment):
-            self.index.release(state.segment)
+        if stream.learn and self.index.holds(state.segment):
+            self._over.append((stream, state))
+        else:
+            self._finish(stream, state)
+
+    def finish(self) -> bool:
+        """Put away the streams that are over; True if there were any. An idle moment is early
+        enough, or the beginning of one that resembles them: until then they are found where they
+        stand."""
+        over, self._over = self._over, []
+        for stream, state in over:
+            self._finish(stream, state)
+        return bool(over)
+
+    def _finish(self, stream: StreamView, state: _State) -> None:
+        segment = state.segment
+        self.index.close(segment)
+        if stream.prediction is not None:
+            self.index.drop(f"prediction {stream.stream}", stream.repository)
+        if not stream.learn or not self.index.holds(segment):
+            self.index.release(segment)
             return
-        self._prompts.append(state.segment)
+        self._prompts.append(self._bounds(segment))
         if len(self._prompts) > _PROMPTS:
-            oldest = self._prompts.pop(0)
+            oldest = self._prompts.pop(0).segment
             self.index.drop(oldest.name, oldest.repository)
         if len(stream.tokens) - stream.prompt_length >= _LEAST_OUTPUT:
             # The prompt's segment will be re-used by the next request; its output stays.
@@ -115,6 +153,9 @@ class Positions:
             self.index.drop(name, stream.repository)
             self.index.put(name, stream.repository, "output", text, stream.language)
 
+    def _bounds(self, segment: Segment) -> _Prompt:
+        return _Prompt(segment, *self.index.ends(segment, _BOUND))
+
     def segment_of(self, stream: StreamView) -> Segment:
         """The segment that holds a running stream's prompt and output."""
         return self._streams[stream.stream].segment
@@ -123,18 +164,23 @@ class Positions:
         """A segment holding the prompt: an earlier request's, edited, where they are alike."""
         best, shared = None, len(tokens) // 2
         head, tail = tokens[:_BOUND].tobytes(), tokens[-_BOUND:].tobytes()
-        for segment in reversed(self._prompts):
-            if len(tokens) and segment.repository == stream.repository and segment.length > shared:
-                if not self.index.begins_or_ends(segment, head, tail):
-                    continue
+        if len(self._over) >= _OVER or any(
+            self._bounds(state.segment).shared(head, tail) for _, state in self._over
+        ):
+            self.finish()
+        for known in reversed(self._prompts):
+            if not known.shared(head, tail):
+                continue
+            segment = known.segment
+            if segment.repository == stream.repository and segment.length > shared:
                 alike = _alike(self.index.read(segment), tokens)
                 if alike > shared:
-                    best, shared = segment, alike
+                    best, shared = known, alike
                     if alike > _ALIKE * len(tokens):
                         break
         if best is not None:
             self._prompts.remove(best)
-            name = best.name
+            name = best.segment.name
         else:
             name = f"stream {self._serial}"
             self._serial += 1

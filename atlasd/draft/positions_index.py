@@ -47,6 +47,8 @@ class PositionIndex(PositionLookup):
         super().__init__(max(1 << 12, budget_bytes // _BYTES_PER_TOKEN))
         self.clock = 0
         self.watcher: Watcher | None = None
+        self.moved = True
+        """The tables have other heads than before; for who reads them elsewhere, to take back."""
         self.insert: Callable[[int, int, int], None] = self._insert
         """Makes ``size`` arena positions from ``start`` findable, but for the first ``skip``."""
         self._free_runs: list[int] = []
@@ -195,10 +197,16 @@ class PositionIndex(PositionLookup):
             return left + self._write(segment, text, middle, end, room)
         self._new_run(segment, start, start + size + room)
         self.tokens[start : start + size] = text[begin - context : end]
-        for table in self.tables:
-            table.reserve(self.arena.used)
+        self._reserve()
         self.insert(start, size, context)
         return [Piece(start + context, start + size)]
+
+    def _reserve(self) -> None:
+        """As many slots as positions in use; the tables grow together."""
+        if self.arena.used > len(self.tables[0].heads):
+            for table in self.tables:
+                table.reserve(self.arena.used)
+            self.moved = True
 
     def _insert(self, start: int, size: int, skip: int) -> None:
         written = self.tokens[start : start + size]
@@ -213,8 +221,7 @@ class PositionIndex(PositionLookup):
         size = len(context) + _TAIL
         start = self._take(size, segment)
         assert start is not None, "a tail is small enough to be made room for"
-        for table in self.tables:
-            table.reserve(self.arena.used)
+        self._reserve()
         self._new_run(segment, start, start + size)
         self.tokens[start : start + len(context)] = context
         piece = Piece(start + len(context), start + len(context))

@@ -60,6 +60,9 @@ class PositionLookup:
         self.tables = [NgramTable(order, capacity) for order in ORDERS]
         self.segments: dict[tuple[str | None, str], Segment] = {}
         self.runs: list[Run | None] = []
+        for touched in (self.tokens, self.run_of, *(table.previous for table in self.tables)):
+            # Here and not in the first stream: the system may commit megabytes at a time.
+            touched[:1] = 0
         # Single entries are read and written several times faster through these.
         self._token_view = self.tokens.data
         self._token_bytes = self.tokens.data.cast("B")
@@ -81,16 +84,15 @@ class PositionLookup:
         parts = [self.tokens[piece.start : piece.stop] for piece in segment.pieces]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
-    def begins_or_ends(self, segment: Segment, head: bytes, tail: bytes) -> bool:
-        """Whether a segment that has tokens begins with ``head`` or ends with ``tail`` (tokens as
-        they lie in memory), as far as its first and its last piece say."""
+    def ends(self, segment: Segment, size: int) -> tuple[bytes, bytes]:
+        """The first and the last tokens of a segment, at most ``size`` of each, as far as its first
+        and its last piece say; as they lie in memory."""
+        if not segment.pieces:
+            return b"", b""
         first, last = segment.pieces[0], segment.pieces[-1]
-        size = len(head) // 4
-        begin = self._token_view[first.start : min(first.stop, first.start + size)].tobytes()
-        if head.startswith(begin):
-            return True
-        end = self._token_view[max(last.start, last.stop - size) : last.stop].tobytes()
-        return tail.endswith(end)
+        head = self._token_view[first.start : min(first.stop, first.start + size)]
+        tail = self._token_view[max(last.start, last.stop - size) : last.stop]
+        return head.tobytes(), tail.tobytes()
 
     def read_tail(self, segment: Segment, count: int) -> Int32:
         """The segment's last ``count`` tokens."""

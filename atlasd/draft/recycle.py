@@ -24,7 +24,7 @@ from atlasd.draft.successors import (
     slots_of,
 )
 
-RECENT = 512
+RECENT = 128
 """Of a prompt, the last tokens that are read: reading is paid for before the first draft, and what
 came earlier changes hardly a draft."""
 

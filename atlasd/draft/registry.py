@@ -236,6 +236,7 @@ class Drafting:
 
     def save(self) -> None:
         """Write the large arrays (position index, adapters) to the folder."""
+        self.text.positions.finish()
         if self.learning is not None:
             self.learning.save()
         if self.folder is not None:
@@ -244,7 +245,7 @@ class Drafting:
     def idle(self, milliseconds: float) -> bool:
         """Tidy up and learn for about this long; True if more is left. The engine calls it when no
         stream is decoding."""
-        if self.index.sweep():
+        if self.text.positions.finish() or self.index.sweep():
             return True
         return self.learning is not None and self.learning.idle(milliseconds)
 

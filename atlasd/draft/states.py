@@ -11,32 +11,34 @@ ROOM = 512
 
 
 class States:
-    """By index in the stream, the state that chose the token there; the last ``ROOM`` of them."""
+    """By index in the stream, the state that chose the token there; the last ``room`` of them."""
 
-    def __init__(self, hidden: int) -> None:
-        self._rows = np.zeros((ROOM, hidden), np.float32)
-        self._index = np.full(ROOM, -1)
+    def __init__(self, hidden: int, room: int = ROOM) -> None:
+        self.room = room
+        self._rows = np.zeros((room, hidden), np.float32)
+        self._index = np.full(room, -1)
 
     def put(self, index: int, states: Float32) -> None:
         """``states`` [n, hidden] chose the tokens from ``index`` on."""
-        begin = index % ROOM
+        room = self.room
+        begin = index % room
         if len(states) == 1:
             self._rows[begin], self._index[begin] = states[0], index
             return
-        if begin + len(states) <= ROOM:  # nearly always, and several times as quick
+        if begin + len(states) <= room:  # nearly always, and several times as quick
             self._rows[begin : begin + len(states)] = states
             self._index[begin : begin + len(states)] = range(index, index + len(states))
             return
-        at = np.arange(index, index + len(states))[-ROOM:]
-        self._rows[at % ROOM] = states[-ROOM:]
-        self._index[at % ROOM] = at
+        at = np.arange(index, index + len(states))[-room:]
+        self._rows[at % room] = states[-room:]
+        self._index[at % room] = at
 
     def of(self, begin: int, end: int) -> Float32 | None:
         """The states [end - begin, hidden] that chose tokens [begin, end), zeros where they are not
         known; None where none is."""
-        at = np.arange(begin, end)
-        known = self._index[at % ROOM] == at
+        at, room = np.arange(begin, end), self.room
+        known = self._index[at % room] == at
         if not known.any():
             return None
-        rows: Float32 = self._rows[at % ROOM] * known[:, None]
+        rows: Float32 = self._rows[at % room] * known[:, None]
         return rows

@@ -203,9 +203,10 @@ class Engine(Requests):
             rows = zip(logits, tokens, strict=False)
             scores = [logprobs_of(row, token, stream.logprobs) for row, token in rows]
         stream.fed = min(stream.fed + part.pending + accepted, len(stream.tokens) + len(verified))
-        states = kept_states(self.decoder)
-        if states is not None:
-            stream.keep(states[at : at + len(verified)])
+        if stream.drafting and self.planning is not None:
+            states = kept_states(self.decoder)
+            if states is not None:
+                stream.keep(states[at : at + len(verified)])
         stream.view.tokens.extend(verified)
         stream.sampler.accept(verified)
         stats.output_tokens += len(tokens)

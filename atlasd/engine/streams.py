@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atlasd.draft.drafter import Draft, Float32, StreamView
-from atlasd.draft.states import States
+from atlasd.draft.states import ROOM, States
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.predicted import Predicted
 from atlasd.engine.protocol import Priority, StreamStats, Submit
@@ -127,7 +127,7 @@ class Stream:
     def keep(self, states: Float32) -> None:
         """Let drafters see the states that chose the tokens which follow those known so far."""
         if self.view.states is None:
-            self.view.states = States(states.shape[1])
+            self.view.states = States(states.shape[1], min(ROOM, self.max_tokens + 1))
         self.view.states.put(len(self.view.tokens), states)
 
     def count(self, draft: Draft, decided: int, accepted: int) -> None:

@@ -83,11 +83,12 @@ class Learner:
         """Nothing was proposed."""
 
     def end(self, stream: StreamView) -> None:
-        if stream.learn and len(stream.tokens) > stream.prompt_length:
+        rows = len(stream.tokens) - stream.prompt_length
+        if stream.learn and rows > 0:
             one = self.repositories.of(stream.repository)
             passages = of_stream(stream.tokens, stream.prompt_length, stream.states)
             # One draw says little of what the target would have said: it is asked.
-            one.end(passages, stream.temperature > 0.0 and self._can_read)
+            one.end(passages, rows, stream.temperature > 0.0 and self._can_read)
 
     def wish(
         self, repository: str, name: str, kind: str, tokens: Int32, modified: float = 0.0
@@ -127,11 +128,11 @@ class Learner:
         for one in self.repositories:
             if not one.loaded:
                 yield from self.repositories.load(one)
+            elif one.fresh:
+                yield from self._file(one, one.fresh.popleft())
             elif one.ended:
                 one.cut()
                 yield
-            elif one.fresh:
-                yield from self._file(one, one.fresh.popleft())
             elif one.trains and one.owed > 64 and not one.again:
                 yield from self._train(one)
             elif (reading := self._reading(one)) is not None:

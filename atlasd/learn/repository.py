@@ -25,8 +25,12 @@ ENOUGH_ROWS = 512
 FRESH = 128
 """Passages that may wait to be filed."""
 
-ENDED = 16
-"""Streams that may wait to be cut into passages; each keeps up to half a megabyte of states."""
+ENDED_ROWS = 8192
+"""Rows of streams that may wait to be cut into passages, with their states; while nobody has time
+for that the newest wait."""
+
+LEAST_ROWS = 32
+"""A stream counts as so many rows at least: there is its prompt, too."""
 
 AGAIN = 192
 """Passages that a changed target reads again, or that wait for what it says of them: a second or
@@ -47,9 +51,10 @@ class Adapted:
     versions: Versions = field(default_factory=Versions)
     replay: Replay = field(default_factory=Replay)
     warmup: WarmUp = field(default_factory=WarmUp)
-    ended: deque[tuple[Iterable[Passage], bool]] = field(default_factory=deque)
+    ended: deque[tuple[Iterable[Passage], bool, int]] = field(default_factory=deque)
     """Streams that are over, not yet cut into passages: the next one wants that time. With each
-    whether its passages are to be read first (``again``)."""
+    whether its passages are to be read first (``again``), and its rows."""
+    ended_rows: int = 0
     fresh: deque[Passage] = field(default_factory=lambda: deque(maxlen=FRESH))
     """Passages nobody has looked at yet."""
     again: deque[tuple[Passage, bool | None]] = field(default_factory=deque)
@@ -67,16 +72,20 @@ class Adapted:
     hits: WeakKeyDictionary[Passage, dict[int, Bools]] = field(default_factory=WeakKeyDictionary)
     """Where a version (0: the static drafter) says what the target chose, by passage."""
 
-    def end(self, passages: Iterable[Passage], drawn: bool = False) -> None:
-        """A stream is over; its ``passages`` are made when they are first looked at. ``drawn``: its
-        tokens were drawn at random, and the target can be asked what it holds likely there."""
-        self.ended.append((passages, drawn))
-        if len(self.ended) > ENDED:
-            self.cut()
+    def end(self, passages: Iterable[Passage], rows: int, drawn: bool = False) -> None:
+        """A stream of so many ``rows`` is over; its ``passages`` are made when they are first
+        looked at. ``drawn``: its tokens were drawn at random, and the target can be asked what it
+        holds likely there."""
+        rows = max(rows, LEAST_ROWS)
+        self.ended.append((passages, drawn, rows))
+        self.ended_rows += rows
+        while self.ended_rows > ENDED_ROWS:
+            self.ended_rows -= self.ended.popleft()[2]
 
     def cut(self) -> None:
         """Cut the stream that ended first."""
-        passages, drawn = self.ended.popleft()
+        passages, drawn, rows = self.ended.popleft()
+        self.ended_rows -= rows
         for passage in passages:
             if drawn and len(self.again) < AGAIN:
                 self.again.append((passage, None))

@@ -115,7 +115,25 @@ def test_a_prediction_is_followed_from_its_first_token_and_past_its_edits() -> N
     verify(drafter, stream, [expected[17]])
     assert drafter.propose(stream, [], 4).tokens == expected[18:22]
     drafter.end(stream)
+    drafter.positions.finish()
     assert "prediction 1" not in {segment.name for segment in drafter.positions.index}
+
+
+def test_a_stream_that_is_over_is_put_away_later_and_drafted_from_at_once() -> None:
+    drafter = text_drafter()
+    first, second = stream_of([1, 2, 3]), stream_of([5, 6, *range(300, 306)], number=2)
+    drafter.begin(first)
+    drafter.begin(second)
+    verify(drafter, first, list(range(300, 340)))
+    drafter.end(first)
+    kinds = [segment.kind for segment in drafter.positions.index]
+    assert "output" not in kinds
+    assert drafter.propose(second, [], 10).tokens == list(range(306, 316))
+    assert drafter.positions.finish()
+    kinds = [segment.kind for segment in drafter.positions.index]
+    assert "output" in kinds
+    assert drafter.propose(second, [], 10).tokens == list(range(306, 316))
+    assert not drafter.positions.finish()
 
 
 def test_what_was_decoded_is_drafted_from_in_later_streams() -> None:

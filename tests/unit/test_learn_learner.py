@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atlasd.learn.repository import ENDED
+from atlasd.learn.repository import ENDED_ROWS
 from tests.unit.learners import (
     SUCCESSOR,
     learner,
@@ -45,20 +45,23 @@ def test_learning_stops_until_something_new_comes() -> None:
 
 
 def test_what_a_stream_said_is_looked_at_when_nobody_waits() -> None:
-    one = learner()
-    known = one.repositories.of("/r")
-    serve(one, texts(SUCCESSOR, ENDED))
+    one, alike = learner(), learner()
+    known, other = one.repositories.of("/r"), alike.repositories.of("/r")
+    fitting = ENDED_ROWS // 64
+    serve(one, texts(SUCCESSOR, fitting + 3))
+    serve(alike, texts(SUCCESSOR, fitting, 3))
+    assert len(known.ended) == fitting  # the first three had to go
+    assert known.ended_rows == ENDED_ROWS
     assert not known.fresh
     assert not known.replay.rows
-    serve(one, texts(SUCCESSOR, 3, ENDED))  # more than may wait
-    assert len(known.fresh) == 3
-    work(one)
+    for learned in (one, alike):
+        work(learned)
     assert not known.ended
+    assert not known.ended_rows
     assert not known.fresh
-    whole = learner()
-    serve(whole, texts(SUCCESSOR, ENDED + 3))
-    work(whole)
-    assert known.replay.rows == whole.repositories.of("/r").replay.rows > 0
+    first = [passages[0].tokens.tolist() for passages in (known.replay.recent, other.replay.recent)]
+    assert first[0] == first[1]
+    assert known.replay.rows == other.replay.rows > 0
 
 
 def test_nothing_is_kept_of_workspaces_that_are_not_trusted() -> None:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -92,6 +93,13 @@ struct Line {
   bool fresh = true;
 };
 
+// What came after a context, by the context's slot and tag.
+struct Successor {
+  uint32_t slot;
+  uint16_t tag;
+  int32_t token;
+};
+
 struct Vote {
   int32_t token, kind;
   double share;
@@ -153,6 +161,7 @@ struct Stream {
   std::vector<Applied> applied;
   std::vector<Proposal> open;
   Assembly assembly;
+  void clear();
 };
 
 struct Counters {
@@ -187,8 +196,11 @@ class Text {
   // Makes the text at arena places [first, first + count) findable from its `skip`th token on;
   // what stands before that is its context.
   void insert(const int32_t* tokens, int32_t count, int32_t first, int32_t skip);
-  // Recycles the successors in a prompt's end, where the stream stands, if it may be learned from:
-  // as Recycle.begin.
+  // A stream of which nothing is known, and one that is over: what it had allocated is used again.
+  Stream* fresh_stream();
+  void spare_stream(Stream* stream) { spare_.emplace_back(stream); }
+  // Begins a stream behind the end of its prompt, and recycles the successors in that if the stream
+  // may be learned from: as Recycle.begin.
   void read(Stream& stream, const int32_t* tokens, int32_t count);
   // Learns from verified tokens; they are appended by then.
   void observe(Stream& stream, const int32_t* tokens, int32_t count);
@@ -230,6 +242,8 @@ class Text {
   std::vector<int32_t> scratch_tokens_;
   std::vector<uint64_t> scratch_hash_;
   std::vector<uint32_t> slots_;
+  std::vector<Successor> pairs_, lines_;
+  std::vector<std::unique_ptr<Stream>> spare_;
   std::vector<Place> more_;
   std::deque<Place> rewritten_;
 };

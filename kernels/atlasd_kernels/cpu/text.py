@@ -9,7 +9,7 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 6
+VERSION = 7
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -82,15 +82,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "offset": (c_int32, [c_void_p, c_double]),
     "state": (c_void_p, [c_void_p, c_int32, POINTER(c_int64)]),
     "counters": (None, [c_void_p, POINTER(Counters)]),
-    "stream": (c_void_p, [c_void_p, c_int32, c_int32, c_int32, c_int32, c_int32]),
-    "stream_free": (None, [c_void_p]),
+    "begin": (c_void_p, [c_void_p, c_void_p, *[c_int32] * 5]),
+    "end": (None, [c_void_p, c_void_p]),
     "tail": (None, [c_void_p, c_int32, c_int32]),
     "propose": (
         None,
         [c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_double, c_int32, POINTER(Drafted)],
     ),
     "insert": (None, [c_void_p, c_void_p, c_int32, c_int32, c_int32]),
-    "read": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
     "append": (c_int32, [c_void_p, c_void_p, c_void_p, c_int32]),
     "observe": (None, [c_void_p, c_void_p, c_void_p, c_int32]),
 }

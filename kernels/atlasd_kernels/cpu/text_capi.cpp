@@ -8,7 +8,7 @@
 using namespace atlasd::text;
 
 // Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_text_version() { return 6; }
+ATLASD_API int32_t atlasd_text_version() { return 7; }
 
 ATLASD_API Text* atlasd_text_new() { return new Text(); }
 
@@ -49,24 +49,19 @@ ATLASD_API double* atlasd_text_state(Text* text, int32_t which, int64_t* count) 
 
 ATLASD_API void atlasd_text_counters(const Text* text, Counters* out) { *out = text->counters; }
 
-ATLASD_API Stream* atlasd_text_stream(const int32_t* tokens, int32_t count, int32_t repository,
-                                      int32_t language_offset, int32_t repository_offset,
-                                      int32_t learn) {
-  Stream* stream = new Stream();
-  stream->tokens.assign(tokens, tokens + count);
-  stream->prefix.push_back(0);
-  const int32_t longest = kOrder[kOrders - 1];
-  for (int32_t i = count > longest ? count - longest : 0; i < count; i++)
-    stream->prefix.push_back(extend_hash(stream->prefix.back(), tokens[i]));
+ATLASD_API Stream* atlasd_text_begin(Text* text, const int32_t* tokens, int32_t count,
+                                     int32_t repository, int32_t language_offset,
+                                     int32_t repository_offset, int32_t learn) {
+  Stream* stream = text->fresh_stream();
   stream->repository = repository;
   stream->language_offset = language_offset;
   stream->repository_offset = repository_offset;
-  stream->offset.cap = 20.0;
   stream->learn = learn != 0;
+  text->read(*stream, tokens, count);
   return stream;
 }
 
-ATLASD_API void atlasd_text_stream_free(Stream* stream) { delete stream; }
+ATLASD_API void atlasd_text_end(Text* text, Stream* stream) { text->spare_stream(stream); }
 
 ATLASD_API void atlasd_text_tail(Stream* stream, int32_t piece, int32_t limit) {
   stream->tail_piece = piece;
@@ -83,11 +78,6 @@ ATLASD_API void atlasd_text_propose(Text* text, Stream* stream, const int32_t* a
 ATLASD_API void atlasd_text_insert(Text* text, const int32_t* tokens, int32_t count,
                                    int32_t first, int32_t skip) {
   text->insert(tokens, count, first, skip);
-}
-
-ATLASD_API void atlasd_text_read(Text* text, Stream* stream, const int32_t* tokens,
-                                 int32_t count) {
-  text->read(*stream, tokens, count);
 }
 
 ATLASD_API int32_t atlasd_text_append(Text* text, Stream* stream, const int32_t* tokens,

@@ -72,6 +72,24 @@ bool claim(uint16_t* tags, uint8_t* counts, PairSlot at) {
   return true;
 }
 
+// The latest of each context. Slots lie anywhere: they are asked for before they are needed.
+void remember(const std::vector<Successor>& seen, uint16_t* tags, uint8_t* counts, int32_t* usual,
+              int32_t* latest) {
+  constexpr size_t kFetchAhead = 12;
+  for (size_t at = 0; at < seen.size(); at++) {
+    if (at + kFetchAhead < seen.size()) {
+      const uint32_t ahead = seen[at + kFetchAhead].slot;
+      __builtin_prefetch(tags + ahead, 1);
+      __builtin_prefetch(latest + ahead, 1);
+      __builtin_prefetch(usual + ahead, 1);
+      __builtin_prefetch(counts + ahead, 1);
+    }
+    const Successor& one = seen[at];
+    if (claim(tags, counts, {one.slot, one.tag})) usual[one.slot] = -1;
+    latest[one.slot] = one.token;
+  }
+}
+
 }  // namespace
 
 void Text::successors(int32_t one, int32_t two, const Line& line, std::vector<Vote>& votes) const {
@@ -113,25 +131,54 @@ void Text::note_line(const Line& line, int32_t last, int32_t token) {
 }
 
 void Text::read(Stream& stream, const int32_t* tokens, int32_t count) {
+  stream.tokens.assign(tokens, tokens + count);
+  stream.prefix.push_back(0);
+  for (int32_t at = std::max(0, count - kOrder[kOrders - 1]); at < count; at++)
+    stream.prefix.push_back(extend_hash(stream.prefix.back(), tokens[at]));
   const bool learn = stream.learn && count > 2;
-  for (int32_t at = 1; learn && at < count; at++) arrays.single_latest[tokens[at - 1]] = tokens[at];
-  for (int32_t at = 2; learn && at < count; at++) {
-    const PairSlot pair = pair_slot(uint64_t(tokens[at - 2]), tokens[at - 1]);
-    if (claim(arrays.pair_tag, arrays.pair_count, pair)) arrays.pair_usual[pair.slot] = -1;
-    arrays.pair_latest[pair.slot] = tokens[at];
-  }
+  pairs_.clear();
+  lines_.clear();
   for (int32_t at = 0; at < count; at++) {
-    if (learn && at && arrays.ends_line) {
-      PairSlot slots[2];
-      const int found = line_slots(stream.line, tokens[at - 1], slots);
-      for (int i = 0; i < found; i++) {
-        const uint32_t slot = slots[i].slot;
-        if (claim(arrays.line_tag, arrays.line_count, slots[i])) arrays.line_usual[slot] = -1;
-        arrays.line_latest[slot] = tokens[at];
+    if (learn && at) {
+      arrays.single_latest[tokens[at - 1]] = tokens[at];
+      if (at > 1) {
+        const PairSlot pair = pair_slot(uint64_t(tokens[at - 2]), tokens[at - 1]);
+        pairs_.push_back({pair.slot, pair.tag, tokens[at]});
+      }
+      if (arrays.ends_line) {
+        PairSlot slots[2];
+        const int found = line_slots(stream.line, tokens[at - 1], slots);
+        for (int i = 0; i < found; i++)
+          lines_.push_back({slots[i].slot, slots[i].tag, tokens[at]});
       }
     }
     push(stream.line, tokens[at]);
   }
+  remember(pairs_, arrays.pair_tag, arrays.pair_count, arrays.pair_usual, arrays.pair_latest);
+  remember(lines_, arrays.line_tag, arrays.line_count, arrays.line_usual, arrays.line_latest);
+}
+
+Stream* Text::fresh_stream() {
+  if (spare_.empty()) return new Stream();
+  Stream* stream = spare_.back().release();
+  spare_.pop_back();
+  stream->clear();
+  return stream;
+}
+
+void Stream::clear() {
+  tokens.clear();
+  prefix.clear();
+  tail_piece = -1;
+  tail_limit = 0;
+  line = Line();
+  offset = Offset();
+  pointers.clear();
+  offered.clear();
+  votes.clear();
+  applied.clear();
+  open.clear();
+  assembly.clear();
 }
 
 void Text::recycle_rows(const int32_t* after, const int32_t* best, int32_t rows,
