@@ -47,10 +47,12 @@ class Learner:
         promoted: Callable[[], None] = lambda: None,
         told: Callable[[Int32, Int32], None] = lambda read, chosen: None,
         seed: int = 0,
+        now: Callable[[], float] = perf_counter,
     ) -> None:
         """``files``: where to keep what is learned (None: nowhere); ``promoted`` is called before
         a repository's first version is used; ``told`` what the target has said of a text: tokens
-        [n + 1], and what it would have said after each but the first [n]."""
+        [n + 1], and what it would have said after each but the first [n]; ``now``: seconds on the
+        clock that ends a slice of idle time."""
         self.model = model
         self.target = target
         self.repositories = Repositories(model, files)
@@ -60,6 +62,7 @@ class Learner:
             model, self.scorer, self._candidates, self.repositories, promoted
         )
         self._told = told
+        self._now = now
         self._work = self._units()
         neural.correction_of = self.promotion.in_use
 
@@ -107,9 +110,9 @@ class Learner:
 
     def idle(self, milliseconds: float) -> bool:
         """Work for at most this long and the rest of a unit; True if more is left to do."""
-        end = perf_counter() + milliseconds / 1e3
+        end = self._now() + milliseconds / 1e3
         while next(self._work):
-            if perf_counter() >= end:
+            if self._now() >= end:
                 return True
         return False
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,13 @@ class Serving:
         self.engine = Engine(self.decoder, self.outputs.take, choose=fastest_choose())
         self.target = SpareSlot(self.engine, self.costs)
         told = self.drafting.recycle.add_choices
-        self.learner = Learner(self.model, neural, self.costs, target=self.target, told=told)
+        self.clock: Callable[[], float] = time.perf_counter
+        self.learner = Learner(
+            *(self.model, neural, self.costs),
+            target=self.target,
+            told=told,
+            now=lambda: self.clock(),
+        )
         self.drafting.learn_with(self.learner, self.learner)
 
     def serve(self, prompts: list[list[int]], drafting: bool) -> list[list[int]]:
@@ -140,15 +147,23 @@ def test_a_slice_of_idle_time_ends_on_time(serving: Serving) -> None:
     for number in range(2):
         text = np.random.default_rng(number).integers(0, VOCAB, 600).astype(np.int32)
         serving.drafting.add_segment(f"{number}.py", "/r", "file", text, "python")
-    longest = 0.0
-    while True:
-        began = time.thread_time()
-        more = serving.drafting.idle(5.0)
-        longest = max(longest, time.thread_time() - began)
-        if not more:
-            break
-    # 20 ms are allowed; the slice is 5 ms and the last unit about as long
-    assert longest < 0.020
+    ticks = count()
+    serving.clock = lambda: next(ticks) / 1e3  # each unit takes a millisecond
+    read, of_unit = 0, []
+    forward = serving.decoder.forward
+
+    def counted(tokens: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        nonlocal read
+        read += len(tokens)
+        return forward(tokens, *rest)
+
+    serving.decoder.forward = counted  # type: ignore[method-assign,assignment]
+    while serving.drafting.idle(4.5):
+        assert next(ticks) % 7 == 6  # when it began, and behind each of five units
+        of_unit.append(read)
+        read = 0
+    # and a unit reads no more than what fits into a call
+    assert 0 < max(of_unit) <= 5 * serving.target.rows
 
 
 def test_no_thread_is_left_behind(serving: Serving) -> None:
