@@ -149,6 +149,23 @@ def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing(
     assert index.arena.free == index.arena.capacity
 
 
+@pytest.mark.parametrize("forgotten", ["r", None])
+def test_a_stream_that_is_over_is_forgotten_with_its_repository(forgotten: str | None) -> None:
+    """Also while it waits to be put away: nothing of it comes back when that is done."""
+    drafter = native()
+    index = drafter.positions.index
+    stream = StreamView(1, list(range(40)), 40, "r", "python")
+    drafter.begin(stream)
+    stream.tokens.extend(range(40, 80))
+    drafter.observe(stream, list(range(40, 80)), None)
+    drafter.end(stream)
+    index.drop_repository(forgotten)
+    assert drafter.positions.finish()
+    assert not index.segments
+    index.sweep(index.arena.capacity)
+    assert index.arena.free == index.arena.capacity
+
+
 def test_an_empty_prompt_is_fine() -> None:
     drafter = native()
     stream = StreamView(1, [], 0, None, None)
