@@ -7,6 +7,7 @@
 
 #include "decoder.h"
 #include "measure.h"
+#include "twelve.h"
 
 #define ATLASD_API extern "C" __attribute__((visibility("default")))
 
@@ -30,7 +31,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 4; }
+ATLASD_API int32_t atlasd_version() { return 5; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
@@ -158,6 +159,24 @@ ATLASD_API void atlasd_pack(const Packing* packing, int32_t threads) {
       pack_rows(*packing, begin, begin + 32 < packing->rows ? begin + 32 : packing->rows);
     });
   }
+}
+
+// Whether this instruction set (null: the best) reads bf16 weights in twelve bits.
+ATLASD_API int32_t atlasd_reads_twelve(const char* isa) {
+  const Kernels* kernels = find_kernels(isa);
+  return kernels && kernels->twelve;
+}
+
+// A packed bf16 matrix in twelve bits; returns the bytes written, 0 if it is better left alone.
+ATLASD_API int64_t atlasd_shorten(const uint8_t* bf16, int64_t columns, int64_t k, uint8_t* out,
+                                  int32_t threads) {
+  Pool pool(threads);
+  return shorten(pool, bf16, padded(columns, kPanel) / kPanel, padded(k, kGroupPadding), out);
+}
+
+ATLASD_API void atlasd_unpack_column(int32_t format, const uint8_t* data, int64_t k,
+                                     int64_t column, float* out) {
+  unpack_column(static_cast<Format>(format), data, k, column, k, out);
 }
 
 ATLASD_API uint64_t atlasd_checksum(const uint8_t* data, int64_t bytes) {

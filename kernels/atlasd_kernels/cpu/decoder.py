@@ -65,17 +65,19 @@ class CpuDecoder:
         self.states: Float32 | None = None
         """[L, hidden] of the last call's logits rows, valid until the next; see ``keep_states``."""
         self.carries = False
-        layout, self._blob, kind = packing.load_packed(
+        packed, kind = packing.load_packed(
             spec,
             tensors,
             weight_format,
             threads=self.threads,
+            isa=isa,
             cache_dir=cache_dir,
             identity=identity,
         )
         cos, sin = rope_tables(spec, self.slot_tokens)
         windows = np.array([w or 0 for w in spec.sliding_window or [0] * spec.layers], np.int32)
-        offsets = np.array(layout.offsets, np.int64)
+        offsets = np.array(packed.offsets, np.int64)
+        self._blob = packed.blob
         config = Config(
             vocab=spec.vocab_size,
             hidden=spec.hidden_size,

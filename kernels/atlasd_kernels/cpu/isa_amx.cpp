@@ -46,6 +46,7 @@ constexpr Kernels make() {
   Kernels kernels = kernels_avx512;
   kernels.name = "amx";
   kernels.matmul = matmul;
+  kernels.twelve = false;
   kernels.round = round_row;
   return kernels;
 }

@@ -6,7 +6,9 @@
 
 namespace atlasd {
 
-enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
+// twelve: bf16 in twelve bits (twelve.h), which only weights that are kept have, and only where the
+// kernels read it.
+enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4 };
 
 constexpr int kPanel = 32;       // columns of a weight panel
 constexpr int kBlock = 64;       // positions of a KV block
@@ -91,6 +93,7 @@ struct Kernels {
   float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
   // One row to bf16, k a multiple of 16; null: bf16 weights meet activations in fp32.
   void (*round)(const float* x, long k, uint16_t* out) = nullptr;
+  bool twelve = false;   // whether matmul reads bf16 in twelve bits
 };
 
 // Best first; null-terminated. Only those this processor can run.

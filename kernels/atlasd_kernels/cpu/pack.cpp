@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "twelve.h"
+
 namespace atlasd {
 namespace {
 
@@ -133,6 +135,7 @@ long panel_bytes(Format f, long k) {
     case Format::bf16: return columns * 2;
     case Format::int8: return columns + columns / 32;
     case Format::int4: return columns / 2 + columns / 16;
+    case Format::twelve: break;   // its panels are of different sizes
   }
   return 0;
 }
@@ -176,6 +179,7 @@ void pack_rows(const Packing& p, long begin, long end) {
 }
 
 void unpack_column(Format f, const uint8_t* data, long k, long c, long count, float* out) {
+  if (f == Format::twelve) return unpack_twelve(data, c, count, out);
   const uint8_t* panel = data + c / kPanel * panel_bytes(f, k);
   const long column = c % kPanel;
   if (f == Format::fp32) {

@@ -1,6 +1,10 @@
 """Packing a checkpoint's tensors into one blob, kept on disk and mapped from there.
 
-A cached blob is ``HEADER`` (magic, bytes, checksum), padded to 4096 bytes, then the weights.
+A cached blob is ``HEADER`` (magic, bytes, checksum), padded to 4096 bytes, then the weights, a page
+of zeros, since kernels fetch a little behind the end, and the offsets of the parts.
+
+bf16 matrices are kept in twelve bits a weight (twelve.h) where the instruction set reads that and
+their exponents allow it: how long a part is then depends on its values.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,18 +64,31 @@ class Part:
 
 
 @dataclass
-class Layout:
-    """What lies where. ``offsets`` is in the order that decoder.cpp reads; -1: not there."""
+class Packed:
+    """A file as it lies in memory: a page for the header, then parts one behind the other.
+    ``offsets`` is in the order that decoder.cpp reads: -1: not there; one more than a multiple of
+    64: in twelve bits."""
 
-    parts: list[tuple[int, Part]] = field(default_factory=list)
+    file: Bytes
     offsets: list[int] = field(default_factory=list)
     size: int = 0
+    """Bytes behind the header's page."""
 
-    def place(self, part: Part | None, size: int = 0) -> None:
-        self.offsets.append(self.size if part else -1)
-        if part:
-            self.parts.append((self.size, part))
-            self.size += -(-size // 64) * 64
+    @property
+    def blob(self) -> Bytes:
+        """What is behind the header's page: from there offsets count."""
+        return self.file[PAGE:]
+
+    def place(self, length: int, *, twelve: bool = False) -> None:
+        self.offsets.append(self.size + twelve)
+        self.size += round_up(length, 64)
+
+    def finish(self) -> None:
+        """Put the offsets behind everything, which ends with them."""
+        table = np.array(self.offsets, np.int64).view(np.uint8)
+        self.size += PAGE + len(table)
+        self.file = self.file[: PAGE + self.size]
+        self.file[-len(table) :] = table
 
 
 def round_up(n: int, to: int) -> int:
@@ -124,14 +141,6 @@ def part_bytes(part: Part, raw_item: int) -> int:
     return round_up(part.columns, 32) // 32 * panel
 
 
-def lay_out(spec: DecoderSpec, weight_format: str, raw_item: int) -> Layout:
-    layout = Layout()
-    for part in matrices(spec, weight_format):
-        layout.place(part, part_bytes(part, raw_item) if part else 0)
-    layout.size += PAGE  # kernels prefetch a little behind the end
-    return layout
-
-
 def source_kind(array: npt.NDArray[Any]) -> int:
     kinds = {"float32": 0, "uint16": 1, "float16": 2}
     if array.dtype.name not in kinds:
@@ -145,40 +154,75 @@ def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def pack(layout: Layout, tensors: Tensors, blob: Bytes, threads: int) -> None:
-    """Write every part of the layout into ``blob``, which starts out zeroed."""
-    library = native()
-    for offset, part in layout.parts:
-        for piece in part.pieces:
-            array = np.ascontiguousarray(tensors[piece.name])
-            kind = source_kind(array)
-            if part.raw:
-                flat = array.reshape(-1).view(np.uint8)
-                blob[offset : offset + flat.size] = flat
-            elif part.format is None:
-                floats = as_float32(array).reshape(-1)
-                first = offset + 4 * piece.start
-                blob[first : first + floats.nbytes] = floats.view(np.uint8)
-            else:
-                rows, k = array.shape
-                if k != part.k or rows > part.columns:
-                    raise ValueError(f"{piece.name} has shape {array.shape}")
-                address = blob.ctypes.data + offset
-                library.pack(
-                    ctypes.byref(
-                        Packing(
-                            FORMATS[part.format],
-                            kind,
-                            array.ctypes.data,
-                            rows,
-                            k,
-                            address,
-                            piece.start,
-                            int(piece.paired),
-                        )
-                    ),
-                    threads,
-                )
+def pack_matrix(part: Part, tensors: Tensors, data: Bytes, threads: int) -> None:
+    """Write a matrix into ``data``, which starts out zeroed."""
+    assert part.format is not None
+    for piece in part.pieces:
+        array = np.ascontiguousarray(tensors[piece.name])
+        rows, k = array.shape
+        if k != part.k or rows > part.columns:
+            raise ValueError(f"{piece.name} has shape {array.shape}")
+        packing = Packing(
+            FORMATS[part.format],
+            source_kind(array),
+            array.ctypes.data,
+            rows,
+            k,
+            data.ctypes.data,
+            piece.start,
+            int(piece.paired),
+        )
+        native().pack(ctypes.byref(packing), threads)
+
+
+def copy_floats(part: Part, tensors: Tensors, data: Bytes) -> None:
+    """Write tensors that are no matrices, or an embedding as it is, into ``data``."""
+    for piece in part.pieces:
+        array = np.ascontiguousarray(tensors[piece.name])
+        flat = array.reshape(-1) if part.raw else as_float32(array).reshape(-1)
+        first = 4 * piece.start
+        data[first : first + flat.nbytes] = flat.view(np.uint8)
+
+
+def pack_part(
+    part: Part, length: int, tensors: Tensors, data: Bytes, threads: int, *, shorten: bool
+) -> int:
+    """Write a part into ``data``, zeros that have room for ``length``; the bytes it takes in twelve
+    bits, or 0 where it is not kept so."""
+    if part.format is None:
+        copy_floats(part, tensors, data)
+        return 0
+    if not (shorten and part.format == "bf16"):
+        pack_matrix(part, tensors, data, threads)
+        return 0
+    whole = zeroed(length)
+    pack_matrix(part, tensors, whole, threads)
+    short: int = native().shorten(
+        whole.ctypes.data, part.columns, part.k, data.ctypes.data, threads
+    )
+    if not short:
+        data[:length] = whole[:length]
+    return short
+
+
+def pack(
+    spec: DecoderSpec, tensors: Tensors, weight_format: str, *, threads: int, shorten: bool
+) -> Packed:
+    """All weights of a decoder."""
+    kind = embedding_kind(spec, tensors)
+    parts = list(matrices(spec, weight_format))
+    lengths = [part_bytes(part, 4 if kind == 0 else 2) if part else 0 for part in parts]
+    room = sum(round_up(length, 64) for length in lengths) + PAGE + 8 * len(parts)
+    packed = Packed(zeroed(PAGE + room))
+    for part, length in zip(parts, lengths, strict=True):
+        if part is None:
+            packed.offsets.append(-1)
+            continue
+        data = packed.blob[packed.size :]
+        short = pack_part(part, length, tensors, data, threads, shorten=shorten)
+        packed.place(short or length, twelve=short > 0)
+    packed.finish()
+    return packed
 
 
 def zeroed(size: int) -> Bytes:
@@ -195,51 +239,61 @@ def ask_for_huge_pages(memory: mmap.mmap) -> None:
             memory.madvise(mmap.MADV_HUGEPAGE)
 
 
-def cache_path(cache_dir: Path, identity: str, spec: DecoderSpec, weight_format: str) -> Path:
-    key = f"{VERSION} {weight_format} {spec!r} {identity}".encode()
+def cache_path(
+    cache_dir: Path, identity: str, spec: DecoderSpec, weight_format: str, *, shorten: bool
+) -> Path:
+    key = f"{VERSION} {weight_format} {shorten} {spec!r} {identity}".encode()
     return cache_dir / f"packed-{hashlib.sha256(key).hexdigest()[:32]}.bin"
 
 
-def read_cached(path: Path, size: int) -> Bytes | None:
+def read_cached(path: Path, parts: int) -> Packed | None:
     """The weights in a cached file, mapped, so that processes share them; None if the file is
     missing, cut short or damaged."""
     try:
         with path.open("rb") as file:
             header = file.read(HEADER.size)
-            if os.fstat(file.fileno()).st_size != PAGE + size or len(header) != HEADER.size:
+            if len(header) != HEADER.size:
                 return None
-            magic, version, stored, checksum = HEADER.unpack(header)
-            if (magic, version, stored) != (MAGIC, VERSION, size):
+            magic, version, size, checksum = HEADER.unpack(header)
+            if (magic, version) != (MAGIC, VERSION):
+                return None
+            if os.fstat(file.fileno()).st_size != PAGE + size or size < 8 * parts:
                 return None
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:
         return None
     ask_for_huge_pages(memory)
-    blob: Bytes = np.frombuffer(memory, dtype=np.uint8)[PAGE:]
-    return blob if native().checksum(blob.ctypes.data, size) == checksum else None
+    packed = Packed(np.frombuffer(memory, dtype=np.uint8), size=size)
+    if native().checksum(packed.blob.ctypes.data, size) != checksum:
+        return None
+    packed.offsets = np.frombuffer(packed.blob[size - 8 * parts :].tobytes(), np.int64).tolist()
+    return packed
 
 
-def write_cache(path: Path, size: int, fill: Callable[[Bytes], None]) -> None:
-    """Fill a new file and move it to ``path`` in one step, so that no reader sees half of it.
+def write_cache(path: Path, packed: Packed) -> None:
+    """Write a new file and move it to ``path`` in one step, so that no reader sees half of it.
 
     It is written in one piece, not through a mapping: then the system keeps it in huge pages,
     which every process that maps it has the use of.
     """
-    whole = zeroed(PAGE + size)
-    blob = whole[PAGE:]
-    fill(blob)
-    header = HEADER.pack(MAGIC, VERSION, size, native().checksum(blob.ctypes.data, size))
-    whole[: HEADER.size] = np.frombuffer(header, dtype=np.uint8)
+    checksum = native().checksum(packed.blob.ctypes.data, packed.size)
+    header = HEADER.pack(MAGIC, VERSION, packed.size, checksum)
+    packed.file[: HEADER.size] = np.frombuffer(header, dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            file.write(whole.data)
+            file.write(packed.file.data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def embedding_kind(spec: DecoderSpec, tensors: Tensors) -> int:
+    """The kind of the untied embedding; -1: tied."""
+    return -1 if spec.tied else source_kind(tensors["model.embed_tokens.weight"])
 
 
 def load_packed(
@@ -248,25 +302,22 @@ def load_packed(
     weight_format: str,
     *,
     threads: int,
+    isa: str | None,
     cache_dir: Path | None,
     identity: str | None,
-) -> tuple[Layout, Bytes, int]:
-    """Layout, blob, and the kind of the untied embedding (-1: tied)."""
-    kind = -1 if spec.tied else source_kind(tensors["model.embed_tokens.weight"])
-    layout = lay_out(spec, weight_format, 4 if kind == 0 else 2)
-
-    def fill(blob: Bytes) -> None:
-        pack(layout, tensors, blob, threads)
-
+) -> tuple[Packed, int]:
+    """The weights as this instruction set (None: the best) reads them, and the kind of the
+    embedding."""
+    shorten = weight_format == "bf16" and bool(native().reads_twelve(isa.encode() if isa else None))
+    path = None
     if cache_dir is not None and identity is not None:
-        path = cache_path(cache_dir, identity, spec, weight_format)
-        for _ in range(2):
-            if (blob := read_cached(path, layout.size)) is not None:
-                return layout, blob, kind
-            try:
-                write_cache(path, layout.size, fill)
-            except OSError:
-                break  # a full or read-only disk must not keep anybody from decoding
-    blob = zeroed(layout.size)
-    fill(blob)
-    return layout, blob, kind
+        path = cache_path(cache_dir, identity, spec, weight_format, shorten=shorten)
+        parts = sum(1 for _ in matrices(spec, weight_format))
+        if (found := read_cached(path, parts)) is not None:
+            return found, embedding_kind(spec, tensors)
+    packed = pack(spec, tensors, weight_format, threads=threads, shorten=shorten)
+    if path is not None:
+        with suppress(OSError):  # a full or read-only disk must not keep anybody from decoding
+            write_cache(path, packed)
+            packed = read_cached(path, parts) or packed
+    return packed, embedding_kind(spec, tensors)

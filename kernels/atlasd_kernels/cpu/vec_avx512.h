@@ -81,6 +81,15 @@ inline I shift_left(I a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N>
 inline I shift_right(I a) { return {_mm512_srli_epi32(a.v, N)}; }
 
+template <int N>
+inline I rotate_right(I a) { return {_mm512_ror_epi32(a.v, N)}; }
+// a where mask has ones, b elsewhere
+inline I select(I mask, I a, I b) { return {_mm512_ternarylogic_epi32(mask.v, a.v, b.v, 0xCA)}; }
+// (a & mask) | base
+inline I keep_and_set(I a, I mask, I base) {
+  return {_mm512_ternarylogic_epi32(a.v, mask.v, base.v, 0xEA)};
+}
+
 // High and low halves of the 32 x 32 bit unsigned product.
 inline void multiply_wide(I a, I b, I& high, I& low) {
   const __m512i even = _mm512_mul_epu32(a.v, b.v);
@@ -98,6 +107,10 @@ inline void store_int8(int8_t* p, I a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a.v));
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// GCC 12 takes a function that only fetches ahead for one without effect, and drops calls of it that
+// it has not inlined by then.
+__attribute__((always_inline)) inline void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 }  // namespace

@@ -1,0 +1,199 @@
+"""bf16 weights in twelve bits: nothing is lost, and every row has the bits it has in sixteen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atlasd_kernels.cpu import CpuDecoder
+from atlasd_kernels.cpu.library import native
+from atlasd_kernels.cpu.packing import Part, Piece, pack_matrix, pack_part, part_bytes, zeroed
+from atlasd_kernels.spec import DecoderSpec
+
+from tests.kernels.conftest import ISAS
+
+TWELVE, BF16 = 4, 1
+pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="only AVX-512 reads twelve bits")
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """float32 as bf16, cut off."""
+    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def trained(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return bits(random.normal(size=shape) * 0.05)
+
+
+def weights(kind: str, shape: tuple[int, int]) -> np.ndarray:
+    """Raw bf16 [columns, k]: most exponents near each other, and something that is not."""
+    random = np.random.default_rng(3)
+    found = trained(random, shape)
+    some = random.random(shape) < 0.002
+    if kind != "zeros":
+        some[32:] = False  # such a panel is kept in sixteen bits
+    if kind == "zeros":
+        found[some] = random.integers(0, 2, some.sum()) << 15
+    elif kind == "denormals":
+        found[some] = random.integers(0, 2**7, some.sum())
+    elif kind == "extremes":
+        found[some] = bits(np.array([3e38, -3e38, 1.2e-38, 1e-20, 1e20]))[
+            random.integers(0, 5, some.sum())
+        ]
+    elif kind == "no numbers":
+        found[some] = np.array([0x7F80, 0xFF80, 0x7FC1], np.uint16)[
+            random.integers(0, 3, some.sum())
+        ]
+    elif kind == "large":
+        found = bits(random.normal(size=shape) * 1e30)
+    elif kind == "small":
+        found = bits(random.normal(size=shape) * 1e-35)
+    elif kind == "panels apart":
+        found[32:64] = bits(random.normal(size=(32, shape[1])) * 1e5)
+    return found
+
+
+KINDS = ["trained", "zeros", "denormals", "extremes", "no numbers", "large", "small"]
+KINDS += ["panels apart"]
+
+
+def shortened(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """A part's bytes, and how many of them are used; 0: it stays in sixteen bits."""
+    part = Part((Piece("w"),), *matrix.shape, "bf16")
+    room = part_bytes(part, 2)
+    data = zeroed(room + 4096)
+    return data, pack_part(part, room, {"w": matrix}, data, 2, shorten=True)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (77, 320), (300, 896)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_comes_back_as_it_was(kind: str, shape: tuple[int, int]) -> None:
+    matrix = weights(kind, shape)
+    data, used = shortened(matrix)
+    assert 0 < used < 0.95 * 2 * -(-shape[0] // 32) * 32 * shape[1]
+    out = np.zeros(shape[1], np.float32)
+    for column in range(shape[0]):
+        native().unpack_column(TWELVE, data.ctypes.data, shape[1], column, out.ctypes.data)
+        assert np.array_equal(out.view(np.uint32), matrix[column].astype(np.uint32) << 16)
+
+
+def test_a_trained_matrix_takes_three_quarters() -> None:
+    matrix = weights("trained", (320, 896))
+    assert shortened(matrix)[1] < 0.765 * matrix.nbytes
+
+
+def test_a_matrix_that_would_gain_little_stays_as_it_is() -> None:
+    random = np.random.default_rng(3)
+    matrix = random.integers(0, 2**16, (64, 320)).astype(np.uint16)
+    data, used = shortened(matrix)
+    assert used == 0
+    whole = zeroed(matrix.nbytes)
+    pack_matrix(Part((Piece("w"),), 64, 320, "bf16"), {"w": matrix}, whole, 1)
+    assert np.array_equal(data[: matrix.nbytes], whole)
+
+
+SPEC = DecoderSpec(
+    vocab_size=333,
+    hidden_size=320,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=64,
+    intermediate_size=896,
+    rms_eps=1e-6,
+    inv_freq=np.linspace(1, 0.01, 32, dtype=np.float32),
+    tied=True,
+    qkv_bias=True,
+)
+
+
+def tensors(kind: str) -> dict[str, np.ndarray]:
+    s = SPEC
+    shapes: dict[str, tuple[int, int]] = {"model.embed_tokens.weight": (s.vocab_size, 320)}
+    for i in range(s.layers):
+        at = f"model.layers.{i}."
+        for name, rows in (("q", 256), ("k", 128), ("v", 128)):
+            shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, 320)
+        shapes[f"{at}self_attn.o_proj.weight"] = (320, 256)
+        shapes |= {f"{at}mlp.{name}_proj.weight": (896, 320) for name in ("gate", "up")}
+        shapes[f"{at}mlp.down_proj.weight"] = (320, 896)
+    found = {name: weights(kind, shape) for name, shape in shapes.items()}
+    random = np.random.default_rng(4)
+    for i in range(s.layers):
+        at = f"model.layers.{i}."
+        for name, rows in (("q", 256), ("k", 128), ("v", 128)):
+            found[f"{at}self_attn.{name}_proj.bias"] = trained(random, (1, rows))[0]
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            found[f"{at}{name}.weight"] = np.full(320, 0x3F80, np.uint16)
+    return found | {"model.norm.weight": np.full(320, 0x3F80, np.uint16)}
+
+
+def decoder(kind: str, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> CpuDecoder:
+    """The same kernels over weights in twelve bits, or, as if they could not read those, not."""
+    with monkeypatch.context() as patch:
+        if not short:
+            patch.setattr(native(), "reads_twelve", lambda isa: 0)
+        made = CpuDecoder(
+            SPEC, tensors(kind), weight_format="bf16", slot_tokens=128, threads=1, isa="avx512"
+        )
+    parameters = sum(t.size for t in tensors(kind).values())
+    assert (made.memory_bytes()["weights"] < 1.8 * parameters) == short
+    return made
+
+
+@pytest.mark.parametrize("kind", ["trained", "zeros", "panels apart"])
+def test_rows_have_the_bits_they_have_in_sixteen(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, whole = (decoder(kind, monkeypatch, short=s) for s in (True, False))
+    every = np.arange(128, dtype=np.int32)
+    wanted = whole.forward(every + 5, every * 0, every, every).copy()
+    for count in range(1, 65):
+        for begin in range(0, 128 - count, count):
+            some = every[begin : begin + count]
+            found = short.forward(some + 5, some * 0, some, some - begin)
+            assert np.array_equal(found.view(np.uint32), wanted[some].view(np.uint32)), count
+
+
+def test_threads_share_out_panels_of_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = decoder("zeros", monkeypatch, short=True)
+    three = CpuDecoder(SPEC, tensors("zeros"), weight_format="bf16", slot_tokens=128, threads=3)
+    every = np.arange(20, dtype=np.int32)
+    for count in (1, 3, 9, 20):
+        some = every[:count]
+        wanted = one.forward(some + 5, some * 0, some, some)
+        assert np.array_equal(three.forward(some + 5, some * 0, some, some), wanted)
+
+
+def test_a_file_serves_the_instruction_sets_that_read_it(tmp_path: Path) -> None:
+    """Weights in twelve bits and in sixteen lie beside each other; each set finds its own."""
+    spec = dataclasses.replace(SPEC, max_positions=128)
+    for isa in ("avx512", "avx2", "avx512", "avx2"):
+        made = CpuDecoder(
+            spec,
+            tensors("trained"),
+            weight_format="bf16",
+            threads=1,
+            isa=isa,
+            cache_dir=tmp_path,
+            identity="both",
+        )
+        row = np.zeros(1, np.int32)
+        assert np.isfinite(made.forward(row, row, row, row)).all()
+    sizes = sorted(path.stat().st_size for path in tmp_path.iterdir())
+    assert len(sizes) == 2
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_a_reduced_head_is_taken_from_twelve_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from atlasd_kernels.cpu import draft_chain
+
+    tokens = np.arange(0, 333, 3, dtype=np.int32)
+    drafts = [
+        draft_chain(decoder("trained", monkeypatch, short=s), [3], 0, 0, 12, head_tokens=tokens)
+        for s in (True, False)
+    ]
+    assert np.array_equal(drafts[0].tokens, drafts[1].tokens)
+    assert np.array_equal(drafts[0].probabilities, drafts[1].probabilities)
