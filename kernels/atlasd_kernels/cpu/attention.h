@@ -33,10 +33,11 @@ struct Running {
   float most, total;
 };
 
-// scores[q][j] = query q . key j for the first 16 * N positions of a block
+// scores[q][j] = query q . key j for the first 16 * N positions of a block. `ahead`: what is
+// fetched meanwhile, as long as a block's keys.
 template <class Cache, int Q, int N>
 void block_scores(const Query* queries, int head_dim, const typename Cache::T* keys,
-                  float (*scores)[kBlock]) {
+                  const uint8_t* ahead, float (*scores)[kBlock]) {
   V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
@@ -45,6 +46,8 @@ void block_scores(const Query* queries, int head_dim, const typename Cache::T* k
   for (int d = 0; d < head_dim; d++) {
     V key[N];
     Cache::template load_vectors<N>(keys + d * kBlock, key);
+    prefetch(ahead + d * 2 * kBlock);
+    prefetch(ahead + d * 2 * kBlock + 64);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V x = set1(queries[q].values[d]);
@@ -62,7 +65,8 @@ void block_scores(const Query* queries, int head_dim, const typename Cache::T* k
 // p[q][j] * value j; p is zero where a query does not see what another one does.
 template <class Cache, int Q, int N>
 void block_values(const float (*p)[kBlock], const float* shrink, int first, int last,
-                  const typename Cache::T* values, int head_dim, const Query* queries, int d) {
+                  const typename Cache::T* values, const uint8_t* ahead, int head_dim,
+                  const Query* queries, int d) {
   V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
@@ -72,6 +76,8 @@ void block_values(const float (*p)[kBlock], const float* shrink, int first, int 
   for (int j = first; j < last; j++) {
     V value[N];
     Cache::template load_vectors<N>(values + long{j} * head_dim + d, value);
+    prefetch(ahead + (long{j} * head_dim + d) * 2);
+    if (N == 4) prefetch(ahead + (long{j} * head_dim + d) * 2 + 64);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V weight = set1(p[q][j]);
@@ -132,65 +138,128 @@ void block_softmax(const Query* queries, int start, float (*scores)[kBlock], Run
   }
 }
 
-// One block for Q queries, of whose positions they see [first, last).
+// Queries of which some see positions [first, last) of a block.
+struct Tile {
+  const Query* queries;
+  Running* running;
+  float (*p)[kBlock];   // their scores, then their weights
+  float* shrink;        // [16]
+  int count, start, first, last;
+};
+
 template <class Cache, int Q>
-void attend_tile(const Attention& a, const Query* queries, Running* running, int start, int first,
-                 int last, const typename Cache::T* keys, const typename Cache::T* values) {
-  alignas(64) float p[Q][kBlock], shrink[16];
-  if (last <= kBlock / 2) {
-    block_scores<Cache, Q, kBlockVectors / 2>(queries, a.head_dim, keys, p);
-    block_softmax<Q, kBlockVectors / 2>(queries, start, p, running, shrink);
-  } else {
-    block_scores<Cache, Q, kBlockVectors>(queries, a.head_dim, keys, p);
-    block_softmax<Q, kBlockVectors>(queries, start, p, running, shrink);
+void tile_scores(const Tile& t, int head_dim, const typename Cache::T* keys,
+                 const uint8_t* ahead) {
+  if constexpr (Q >= 1) {
+    if (t.count < Q) return tile_scores<Cache, Q - 1>(t, head_dim, keys, ahead);
+    if (t.last <= kBlock / 2) {
+      block_scores<Cache, Q, kBlockVectors / 2>(t.queries, head_dim, keys, ahead, t.p);
+      block_softmax<Q, kBlockVectors / 2>(t.queries, t.start, t.p, t.running, t.shrink);
+    } else {
+      block_scores<Cache, Q, kBlockVectors>(t.queries, head_dim, keys, ahead, t.p);
+      block_softmax<Q, kBlockVectors>(t.queries, t.start, t.p, t.running, t.shrink);
+    }
   }
-  int d = 0;
-  for (; d + 64 <= a.head_dim; d += 64)
-    block_values<Cache, Q, 4>(p, shrink, first, last, values, a.head_dim, queries, d);
-  for (; d + 32 <= a.head_dim; d += 32)
-    block_values<Cache, Q, 2>(p, shrink, first, last, values, a.head_dim, queries, d);
-  for (; d < a.head_dim; d += 16)
-    block_values<Cache, Q, 1>(p, shrink, first, last, values, a.head_dim, queries, d);
 }
 
 template <class Cache, int Q>
-void attend_some(int count, const Attention& a, const Query* queries, Running* running, int start,
-                 int first, int last, const typename Cache::T* keys,
-                 const typename Cache::T* values) {
+void tile_values(const Tile& t, int head_dim, const typename Cache::T* values,
+                 const uint8_t* ahead) {
   if constexpr (Q >= 1) {
-    if (count == Q)
-      return attend_tile<Cache, Q>(a, queries, running, start, first, last, keys, values);
-    attend_some<Cache, Q - 1>(count, a, queries, running, start, first, last, keys, values);
+    if (t.count < Q) return tile_values<Cache, Q - 1>(t, head_dim, values, ahead);
+    int d = 0;
+    for (; d + 64 <= head_dim; d += 64)
+      block_values<Cache, Q, 4>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
+                                 t.queries, d);
+    for (; d + 32 <= head_dim; d += 32)
+      block_values<Cache, Q, 2>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
+                                 t.queries, d);
+    for (; d < head_dim; d += 16)
+      block_values<Cache, Q, 1>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
+                                 t.queries, d);
+  }
+}
+
+constexpr int kMostTiles = (kMaxQueries + kQueries - 1) / kQueries;
+constexpr int kWideTiles = 7;     // from so many on, it pays to widen a block once for all of them
+constexpr int kWideDim = 128;     // of larger heads a block would not stay in the first cache
+
+// What queries have between them while they go through the blocks.
+struct Attending {
+  Running running[kMaxQueries];
+  alignas(64) float p[kMaxQueries][kBlock];
+  alignas(64) float shrink[kMostTiles][16];
+  alignas(64) float wide[kBlock * kWideDim];   // keys or values of one block
+};
+
+// Rows of a bf16 cache as floats.
+void widen_block(const uint16_t* from, int rows, int columns, float* to) {
+  for (int r = 0; r < rows; r++, from += columns, to += columns) {
+    int c = 0;
+    for (; c + 32 <= columns; c += 32) {
+      V pair[2];
+      HalfCache::load_vectors<2>(from + c, pair);
+      store(to + c, pair[0]);
+      store(to + c + 16, pair[1]);
+    }
+    if (c < columns) store(to + c, load_bf16(from + c));
   }
 }
 
 // All queries over one block, in tiles of nearly equal size.
 template <class Cache>
-void attend_block(const Attention& a, Running* running, int tiles, int start,
+void attend_block(const Attention& a, Attending& state, int tiles, int start, bool more,
                   const typename Cache::T* keys, const typename Cache::T* values) {
+  Tile seeing[kMostTiles];
+  int count = 0, begin = kBlock, end = 0;
   for (int t = 0; t < tiles; t++) {
     const int from = a.count * t / tiles, to = a.count * (t + 1) / tiles;
     int first = kBlock, last = 0;
     for (int q = from; q < to; q++) {
-      const int begin = within_block(a.queries[q].begin - start);
-      const int end = within_block(a.queries[q].end - start);
-      if (begin >= end) continue;
-      first = begin < first ? begin : first;
-      last = end > last ? end : last;
+      const int sees = within_block(a.queries[q].begin - start);
+      const int until = within_block(a.queries[q].end - start);
+      if (sees >= until) continue;
+      first = sees < first ? sees : first;
+      last = until > last ? until : last;
     }
-    if (first < last)
-      attend_some<Cache, kQueries>(to - from, a, a.queries + from, running + from, start, first,
-                                   last, keys, values);
+    if (first >= last) continue;
+    seeing[count++] = {a.queries + from,      state.running + from, state.p + from,
+                       state.shrink[t],       to - from,            start,
+                       first,                 last};
+    begin = first < begin ? first : begin;
+    end = last > end ? last : end;
+  }
+  // The first tile fetches what comes next: the values, then the next block's keys. The others
+  // name what is near already.
+  const auto bytes = [](const void* p) { return static_cast<const uint8_t*>(p); };
+  const uint8_t* next = bytes(more ? keys + kBlock * a.head_dim : values);
+  if constexpr (sizeof(typename Cache::T) == 2) {
+    if (count >= kWideTiles && a.head_dim <= kWideDim) {
+      const uint8_t* near = bytes(state.wide);
+      widen_block(keys, a.head_dim, kBlock, state.wide);
+      for (int t = 0; t < count; t++)
+        tile_scores<FullCache, kQueries>(seeing[t], a.head_dim, state.wide,
+                                         t ? near : bytes(values));
+      const long skipped = long{begin} * a.head_dim;
+      widen_block(values + skipped, end - begin, a.head_dim, state.wide + skipped);
+      for (int t = 0; t < count; t++)
+        tile_values<FullCache, kQueries>(seeing[t], a.head_dim, state.wide, t ? near : next);
+      return;
+    }
+  }
+  for (int t = 0; t < count; t++) {
+    tile_scores<Cache, kQueries>(seeing[t], a.head_dim, keys, bytes(t ? keys : values));
+    tile_values<Cache, kQueries>(seeing[t], a.head_dim, values, t ? bytes(values) : next);
   }
 }
 
 template <class Cache>
 void attend_queries(const Attention& a) {
   using T = typename Cache::T;
-  Running running[kMaxQueries];
+  Attending state;
   int begin = a.queries[0].begin, end = a.queries[0].end;
   for (int q = 0; q < a.count; q++) {
-    running[q] = {-__builtin_inff(), 0.0f};
+    state.running[q] = {-__builtin_inff(), 0.0f};
     begin = a.queries[q].begin < begin ? a.queries[q].begin : begin;
     end = a.queries[q].end > end ? a.queries[q].end : end;
     for (int d = 0; d < a.head_dim; d += 16) store(a.queries[q].out + d, zero());
@@ -200,10 +269,10 @@ void attend_queries(const Attention& a) {
     const int start = block * kBlock;
     const T* keys = static_cast<const T*>(a.keys) + long{start} * a.head_dim;
     const T* values = static_cast<const T*>(a.values) + long{start} * a.head_dim;
-    attend_block<Cache>(a, running, tiles, start, keys, values);
+    attend_block<Cache>(a, state, tiles, start, start + kBlock < end, keys, values);
   }
   for (int q = 0; q < a.count; q++) {
-    const V scale = set1(1.0f / running[q].total);
+    const V scale = set1(1.0f / state.running[q].total);
     for (int d = 0; d < a.head_dim; d += 16)
       store(a.queries[q].out + d, load(a.queries[q].out + d) * scale);
   }

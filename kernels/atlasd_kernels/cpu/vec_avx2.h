@@ -148,6 +148,8 @@ inline void store_int8(int8_t* p, I x) {
   for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(wide[i]);
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+__attribute__((always_inline)) inline void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 }  // namespace
