@@ -30,7 +30,7 @@ CHUNK_LINES = 40
 
 _DEFINES = re.compile(
     r"\b(?:def|class|fn|func|function|struct|enum|trait|type|interface|let|const|var|local|mod)"
-    r"\s+(?:\([^)]*\)\s*)?(\w+)"
+    r"\s++(?:\([^)\n]{0,200}\)\s*+)?(\w+)"
 )
 T = TypeVar("T")
 

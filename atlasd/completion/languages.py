@@ -1,5 +1,9 @@
 """What completion must know of a language: comments, how blocks open and close, how a file names
-others. Languages that are not listed get a default that fits most."""
+others. Languages that are not listed get a default that fits most.
+
+A line of data can be very long, and everybody waits while an expression tries its ways through one:
+where two repetitions could share what they match, they are possessive (``++``) or bounded.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Language:
     blocks: Blocks = "braces"
     openers: re.Pattern[str] = re.compile(r"[\{\(\[]\s*$")
     """Found at the end of a line (comments taken off) that opens a block."""
-    closers: re.Pattern[str] = re.compile(r"\s*[\}\)\]]+[\)\]\};,]*\s*$")
+    closers: re.Pattern[str] = re.compile(r"\s*+[\}\)\]][\)\]\};,]*+\s*+$")
     """Matches a line that does nothing but close what was opened."""
     continues: re.Pattern[str] = re.compile(r"\s*[\}\)\]]")
     """Matches a line that goes on with the statement of a block although it stands outside."""
@@ -59,7 +63,7 @@ PYTHON = Language(
     definition=re.compile(r"\s*(async\s+def|def|class)\b|if __name__\b"),
     leads=re.compile(r"\s*@"),
     imports=(
-        re.compile(r"^[ \t]*from\s+([.\w]+)\s+import\s+(?:\(([^)]*)\)|([^\n(#]+))", re.M),
+        re.compile(r"^[ \t]*from\s+([.\w]+)\s+import\s+(?:\(([^)]{0,4000})\)|([^\n(#]+))", re.M),
         re.compile(r"^[ \t]*import\s+([\w., ]+)", re.M),
     ),
     keywords=_words(
@@ -70,9 +74,15 @@ PYTHON = Language(
 )
 
 _SCRIPT_IMPORTS = (
-    re.compile(r"import\s+(?:type\s+)?([\w*{},\s$]+?)\s+from\s+['\"]([^'\"]+)['\"]"),
-    re.compile(r"import\s+['\"]([^'\"]+)['\"]"),
-    re.compile(r"(?:const|let|var)\s+([\w{},\s$:]+?)\s*=\s*require\(\s*['\"]([^'\"]+)['\"]"),
+    re.compile(
+        r"\bimport\b\s*+(?:type\s++)?((?:(?!import\b)[\w$*]++|[{},]|\s++)+?)"
+        r"from\s*+['\"]([^'\"]+)['\"]"
+    ),
+    re.compile(r"\bimport\s*+['\"]([^'\"]+)['\"]"),
+    re.compile(
+        r"\b(?:const|let|var)\s++((?:(?!(?:const|let|var)\b)[\w$]++|[{},:]|\s++)++)"
+        r"=\s*+require\(\s*+['\"]([^'\"]+)['\"]"
+    ),
 )
 _SCRIPT_KEYWORDS = _words(
     "any as async await boolean break case catch class const continue debugger default delete do "
@@ -83,7 +93,7 @@ _SCRIPT_KEYWORDS = _words(
 _SCRIPT_DEFINITION = re.compile(
     r"\s*(export\s+)?(default\s+)?(abstract\s+)?"
     r"((async\s+)?function\b|class\b|interface\b|enum\b|namespace\b|type\s+\w+\s*[<=])"
-    r"|\s*(export\s+)?(const|let)\s+\w+\s*(:[^=]*)?=\s*(async\s*)?(\(.*\)|\w+)\s*(:[^=]*)?=>"
+    r"|\s*(export\s+)?(const|let)\s+\w+\s*(:[^=]*)?=\s*(async\s*)?(\(.*\)|\w+)\s*(:[^=]{0,300})?=>"
     r"|(describe|it|test)\("
 )
 
@@ -197,12 +207,14 @@ LUA = Language(
     line_comment="--",
     block_comment=("--[[", "]]"),
     blocks="end",
-    openers=re.compile(r"(\b(then|do|else|repeat|function\s*[\w.:]*\s*\([^()]*\))|[\{\(\[])\s*$"),
-    closers=re.compile(r"\s*(end\b[\s\)\]\},;]*|until\b.*|[\}\)\]]+[\)\]\};,]*\s*)$"),
+    openers=re.compile(
+        r"(\b(then|do|else|repeat|function\s*+[\w.:]*+\s*+\([^()]*\))|[\{\(\[])\s*$"
+    ),
+    closers=re.compile(r"\s*+(end\b[\s\)\]\},;]*+|until\b.*|[\}\)\]][\)\]\};,]*+\s*+)$"),
     continues=re.compile(r"\s*([\}\)\]]|(end|else|elseif|until)\b)"),
     definition=re.compile(r"\s*(local\s+)?function\b|[\w.:]+\s*=\s*function\b|(describe|it)\("),
     leads=re.compile(r"\s*---"),
-    imports=(re.compile(r"require\s*\(?\s*['\"]([\w./-]+)['\"]"),),
+    imports=(re.compile(r"require\s*+\(?\s*+['\"]([\w./-]+)['\"]"),),
     keywords=_words(
         "and break do else elseif end false for function goto if in local nil not or repeat return "
         "then true until while self pairs ipairs string table type require print"
@@ -214,7 +226,7 @@ SHELL = Language(
     extensions=(".sh", ".bash", ".zsh"),
     blocks="end",
     openers=re.compile(r"(\b(then|do|else|in)|[\{\(])\s*$"),
-    closers=re.compile(r"\s*(fi|done|esac|\}|\)|;;)\s*;?\s*$"),
+    closers=re.compile(r"\s*+(fi|done|esac|\}|\)|;;)\s*+;?\s*+$"),
     continues=re.compile(r"\s*([\}\)]|(fi|done|esac|else|elif)\b)"),
     definition=re.compile(r"(function\s+)?\w+\s*\(\)"),
 )
@@ -225,7 +237,7 @@ RUBY = Language(
     openers=re.compile(
         r"(\b(do|then|else|begin)(\s*\|[^|]*\|)?|[\{\(\[])\s*$|^\s*(def|class|module|if|unless|while)\b"
     ),
-    closers=re.compile(r"\s*(end\b[\s\)\]\},;]*|[\}\)\]]+[\)\]\};,]*\s*)$"),
+    closers=re.compile(r"\s*+(end\b[\s\)\]\},;]*+|[\}\)\]][\)\]\};,]*+\s*+)$"),
     continues=re.compile(r"\s*([\}\)\]]|(end|else|elsif|rescue|ensure|when)\b)"),
     definition=re.compile(r"\s*(def|class|module)\b"),
 )

@@ -18,6 +18,9 @@ SEVERAL_TEMPERATURE = 0.8
 
 MOST_CHOICES = 16
 
+MOST_STOPS = 256
+"""Stop strings of a request: each is looked for at every token."""
+
 ANY_SEED = -1
 """llama.cpp's and Ollama's clients say this for "any"."""
 
@@ -128,9 +131,12 @@ def joined(content: str | list[TextPart] | None, param: str) -> str:
 
 
 def stops(stop: str | list[str] | None) -> tuple[str, ...]:
-    """Stop strings as a tuple; empty ones mean nothing."""
+    """Different stop strings as a tuple; empty ones mean nothing."""
     several = [stop] if isinstance(stop, str) else stop or []
-    return tuple(one for one in several if one)
+    different = tuple(dict.fromkeys(one for one in several if one))
+    if len(different) > MOST_STOPS:
+        raise invalid(f"stop: at most {MOST_STOPS} strings can be given.", "stop")
+    return different
 
 
 def room(serving: Serving, prompt_tokens: int, wanted: int | None, param: str = "prompt") -> int:

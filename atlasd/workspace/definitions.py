@@ -34,7 +34,8 @@ _PYTHON = (
     r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|^([A-Za-z_]\w*)[ \t]*(?::[^=\n]+)?=(?!=)"
 )
 _TYPESCRIPT = (
-    rf"^[ \t]*(?:(?:{_MODIFIERS})[ \t]+)*(?:function[ \t]*\*?|{_CLASSES}|type|module)[ \t]+([\w$]+)"
+    rf"^[ \t]*(?:(?:{_MODIFIERS})[ \t]+)*"
+    rf"(?:function(?:[ \t]*\*[ \t]*|[ \t]++)|(?:{_CLASSES}|type|module)[ \t]+)([\w$]+)"
     r"|^(?:export[ \t]+)?(?:const|let|var)[ \t]+([\w$]+)"
     rf"|^[ \t]+(?:(?:{_MODIFIERS}|get|set)[ \t]+)*\*?([\w$]+)[ \t]*(?:<[^>\n]*>)?\([^\n]*\{{[ \t]*$"
 )
@@ -51,7 +52,7 @@ _GO = (
 _C = (
     r"^#[ \t]*define[ \t]+(\w+)"
     r"|^[ \t]*(?:typedef[ \t]+)?(?:struct|union|enum(?:[ \t]+class)?|class|namespace)[ \t]+"
-    r"(\w+)(?=[^;(\n]*$|[^;(\n]*\{)"
+    r"(\w++)(?=[^;(\n]*$|[^;(\n]*\{)"
     r"|^[A-Za-z_][\w \t*&:<>,]*[ \t*&:](~?\w+)[ \t]*\("
     r"|^\}[ \t]*(\w+)[ \t]*;"
 )
@@ -65,7 +66,7 @@ _OTHER = (
     r"[ \t]+(\w+)"
     rf"|^[ \t]*(?:(?:{_MODIFIERS}|pub)[ \t]+)*(?:fun|func|def|defp|function|sub|proc|fn|let|rpc)"
     r"[ \t]+(?:self\.|\w+\.)?(\w+)"
-    rf"|^[ \t]*(?:(?:{_MODIFIERS})[ \t]+)+[\w<>\[\], \t?.]+[ \t](\w+)[ \t]*\("
+    rf"|^[ \t]*(?:(?:{_MODIFIERS})[ \t]+){{1,8}}[\w<>\[\], \t?.]+[ \t](\w+)[ \t]*\("
     r"|^(?:function[ \t]+)?([\w-]+)[ \t]*\(\)[ \t]*\{"
 )
 _BY_LANGUAGE = {

@@ -45,7 +45,7 @@ _TOKENS: list[tuple[str, re.Pattern[str]]] = [
         ("npm token", r"npm_[A-Za-z0-9]{36}"),
         ("pypi token", r"pypi-[\w-]{50,}"),
         ("hugging face token", r"hf_[A-Za-z0-9]{30,}"),
-        ("json web token", r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),
+        ("json web token", r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,}\.[\w-]*"),
         ("sendgrid key", r"SG\.[\w-]{16,}\.[\w-]{16,}"),
         ("twilio key", r"SK[0-9a-f]{32}\b"),
         ("azure storage key", r"AccountKey=([\w+/=]{40,})"),
@@ -75,7 +75,7 @@ _NAMES = ("password", "passwd", "passphrase", "pwd", "secret", "token", "credent
 _PASSWORDS = ("pass", "pwd")
 _KEY_KINDS = ("api", "access", "auth", "private", "encryption", "signing", "account")
 _QUOTED = re.compile(
-    r"[\w-]*[\"']?\]?\s{0,8}(?::\s*\w+\s*=|:=|=>|[:=])\s{0,8}[bru]?"
+    r"[\w-]{0,64}+[\"']?\]?\s{0,8}(?::\s{0,8}\w{1,64}+\s{0,8}=|:=|=>|[:=])\s{0,8}[bru]?"
     r"([\"'`])(?P<value>[^\"'`\s]{6,})\1"
 )
 _BARE = re.compile(
@@ -88,6 +88,10 @@ _PLACEHOLDER = re.compile(
     r"dummy|placeholder|redacted|secret|password|passwd|token|undefined)",
 )
 _WORDS = re.compile(r"^[A-Za-z]+(?:[ _.\-/:][A-Za-z]+)*$|^[a-z]+(?:[A-Z][a-z]+)*$")
+
+_KEY = 256
+"""Characters of a line before a name that may belong to what a value is assigned to. Looking
+further back for each of many names on one line would never end."""
 
 _RANDOM = 32
 _TO_CLASSES = bytes(
@@ -154,9 +158,13 @@ def _runs(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _token_around(text: str, start: int, end: int) -> Iterator[Secret]:
+    ends: dict[re.Pattern[str], int] = {}
     for place in _STARTS.finditer(text, max(0, start - _BEFORE), end):
         for kind, pattern in _TOKENS:
+            if place.start() < ends.get(pattern, 0):
+                continue  # in the middle of one of this kind
             if match := pattern.match(text, place.start()):
+                ends[pattern] = match.end()
                 yield Secret(kind, *match.span(1 if pattern.groups else 0))
     if end - start >= _RANDOM and looks_random(text[start:end]):
         yield Secret("random token", start, end)
@@ -205,7 +213,8 @@ def _value_of(text: str, name: str, at: int) -> Secret | None:
     match = _QUOTED.match(text, at + len(name))
     quoted = match is not None
     if match is None:
-        match = _BARE.match(text, text.rfind("\n", 0, at) + 1)
+        begin = text.rfind("\n", max(0, at - _KEY), at) + 1
+        match = _BARE.match(text, begin) if begin or at <= _KEY else None
     if match is None or match.start("value") < at:
         return None
     value = match["value"]

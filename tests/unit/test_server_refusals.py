@@ -26,6 +26,8 @@ LONG = "x = 1\n" * 20_000
         ("/v1/completions", {"prompt": "x", "max_tokens": 0}, "max_tokens", "at least 1"),
         ("/v1/completions", {"prompt": [1, "a"]}, "prompt", "cannot be mixed"),
         ("/v1/completions", {"prompt": [99999]}, "prompt", "99999"),
+        ("/v1/completions", {"prompt": "x", "stop": [f"s{n}" for n in range(300)]}, "stop",
+         "at most 256"),
         ("/v1/completions", {"prompt": "x", "best_of": 3}, "best_of", "not supported"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias", "9999"),
         ("/v1/completions", {"prompt": "x" * 5000}, "prompt", "5000 tokens"),

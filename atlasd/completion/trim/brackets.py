@@ -20,7 +20,8 @@ def _scanner(language: Language) -> re.Pattern[str]:
     parts = [r'"""[\s\S]*?"""', r"'''[\s\S]*?'''"] if language.id == "python" else []
     if language.block_comment:
         begin, end = map(re.escape, language.block_comment)
-        parts.append(rf"{begin}[\s\S]*?{end}")
+        # To the end where it is not closed: else each of many would be looked for again.
+        parts.append(rf"{begin}(?:[\s\S]*?{end}|[\s\S]*)")
     if language.line_comment:
         parts.append(rf"{re.escape(language.line_comment)}[^\n]*")
     for quote in language.quotes:

@@ -16,6 +16,9 @@ TAB = 4
 NEAR = 100
 """Lines of the prefix and the suffix that rules look at."""
 
+REACH = 200 * NEAR
+"""Characters on either side of the cursor that rules look at: lines that go on are data."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -36,12 +39,12 @@ class Place:
     @cached_property
     def before(self) -> str:
         """The cursor's line, left of the cursor."""
-        return self.prefix[self.prefix.rfind("\n") + 1 :]
+        return self.prefix[self.prefix.rfind("\n") + 1 :][-REACH:]
 
     @cached_property
     def after(self) -> str:
         """The cursor's line, right of the cursor."""
-        return self.suffix.split("\n", 1)[0].rstrip("\r")
+        return self.suffix.split("\n", 1)[0].rstrip("\r")[:REACH]
 
     @cached_property
     def one_line(self) -> bool:
@@ -52,13 +55,13 @@ class Place:
         """The lines above the cursor's, nearest last."""
         # Documents are long: only what is near is cut out of them.
         near = self.prefix.rsplit("\n", NEAR + 1)[-NEAR - 1 :]
-        return "\n".join([*near[:-1], ""]).splitlines()[-NEAR:]
+        return "\n".join([*near[:-1], ""])[-REACH:].splitlines()[-NEAR:]
 
     @cached_property
     def below(self) -> list[str]:
         """The lines below the cursor's, nearest first."""
         rest = self.suffix.partition("\n")[2]
-        return rest[: NEAR * 200].splitlines()[:NEAR]
+        return rest[:REACH].splitlines()[:NEAR]
 
     @cached_property
     def line_above(self) -> str:
