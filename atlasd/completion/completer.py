@@ -132,6 +132,13 @@ class Completer:
         """The prompt alone, for APIs that stream or score the model's text as it comes."""
         return self._builder.build(request.with_plain_line_ends())
 
+    def keeps(self, path: str, repository: str | None) -> bool:
+        """Whether anything may be kept of what is asked about a file, whose path is absolute or
+        relative to the root ``repository``: not if it is ignored or one that is never read."""
+        return self._builder.keeps(
+            CompletionRequest("", "", path=path, repository=repository, trusted=True)
+        )
+
     async def fate(self, id: str, fate: str, accepted_length: int | None = None) -> None:
         """What became of a suggestion: shown, accepted, accepted_word, accepted_line, dismissed
         or superseded. ``accepted_length`` counts characters from the start, cumulatively."""

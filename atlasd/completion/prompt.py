@@ -60,7 +60,7 @@ class PromptBuilder:
         language = language_of(request.language, request.path)
         repository, path = self._locate(request)
         budget = self._budget(request.max_tokens)
-        trusted = request.trusted and (repository is None or repository.trusted)
+        trusted = _trusted(request, repository)
         spot = None
         if trusted and request.gather and repository is not None and path is not None:
             spot = Spot(repository, path, request.prefix, request.suffix, language)
@@ -80,6 +80,11 @@ class PromptBuilder:
         root = str(repository.root) if repository else _real(request.repository)
         trusted = trusted and not _withheld(request, repository, path)
         return Built(self.template.prompt(around), language, root, trusted)
+
+    def keeps(self, request: CompletionRequest) -> bool:
+        """Whether anything may be kept of what is asked about the request's file."""
+        repository, path = self._locate(request)
+        return _trusted(request, repository) and not _withheld(request, repository, path)
 
     def clear(self) -> None:
         self._context.clear()
@@ -142,6 +147,10 @@ class PromptBuilder:
 def _real(root: str | None) -> str | None:
     """A root by its real path, by which it is purged; the client may know it by a symlink."""
     return os.path.realpath(root) if root and os.path.isabs(root) else root
+
+
+def _trusted(request: CompletionRequest, repository: Repository | None) -> bool:
+    return request.trusted and (repository is None or repository.trusted)
 
 
 def _withheld(request: CompletionRequest, repository: Repository | None, path: str | None) -> bool:

@@ -21,27 +21,38 @@ from atlasd.server.sse import event_stream
 class Answer:
     """The parts of the body that are the same in every event of one answer."""
 
-    def __init__(self, model: str, kind: str) -> None:
-        self._head = {
+    def __init__(self, model: str, kind: str, *, learned: bool = True) -> None:
+        self._head: dict[str, Any] = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "object": kind,
             "created": int(time.time()),
             "model": model,
         }
+        if not learned:
+            self._head["learned"] = False
 
     def with_(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {**self._head, "choices": choices, **more}
 
 
 class ChatReply:
-    """One answer in the making; ``calling`` is how the model writes calls, if it may."""
+    """One answer in the making; ``calling`` is how the model writes calls, if it may. Clients are
+    told where nothing of it is ``learned``."""
 
     def __init__(
-        self, model: str, told: Choices, count: int, calling: Calling | None, scored: bool
+        self,
+        model: str,
+        told: Choices,
+        count: int,
+        calling: Calling | None,
+        *,
+        scored: bool,
+        learned: bool,
     ) -> None:
         self._model = model
         self._told = told
         self._scored = scored
+        self._learned = learned
         self._messages = [Message(CallReader(calling) if calling else None) for _ in range(count)]
 
     async def whole(self) -> web.StreamResponse:
@@ -60,16 +71,15 @@ class ChatReply:
             for index, message in enumerate(self._messages)
         ]
         stats = self._told.stats
-        body = Answer(self._model, "chat.completion").with_(
-            choices, usage=usage(stats), timings=timings(stats)
-        )
+        head = Answer(self._model, "chat.completion", learned=self._learned)
+        body = head.with_(choices, usage=usage(stats), timings=timings(stats))
         return answer(body)
 
     async def stream(
         self, request: web.Request, path: str, *, with_usage: bool
     ) -> web.StreamResponse:
         """An event per piece of text or of a call."""
-        head = Answer(self._model, "chat.completion.chunk")
+        head = Answer(self._model, "chat.completion.chunk", learned=self._learned)
         # With usage asked for, every chunk has the key, and only the last one a value.
         tail = {"usage": None} if with_usage else {}
         started: set[int] = set()

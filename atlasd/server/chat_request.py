@@ -79,6 +79,10 @@ class ChatRequest(HeldFields, kw_only=True):
     tools: list[ToolField] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    path: str | None = None
+    """atlasd's own: the file that is talked about."""
+    repository: str | None = None
+    """The root it belongs to."""
     functions: list[Any] | None = None
     """OpenAI's former ``tools``: refused rather than ignored."""
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from atlasd.completion.generate import generate
 from atlasd.engine.protocol import Priority
-from atlasd.server.body import aside, read
+from atlasd.server.body import aside, read, sound_path
 from atlasd.server.chat_reply import ChatReply
 from atlasd.server.chat_request import ChatRequest, Conversation, conversation
 from atlasd.server.choices import Choices
@@ -30,12 +30,26 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
                 predicted_tokens(asked.prediction, serving.tokenizer),
             ),
         )
-        async with start(serving, asked, talk, prediction, count, services(request).meter) as told:
-            reply = ChatReply(serving.name, told, count, talk.calling, bool(asked.logprobs))
+        learn = may_learn(serving, asked)
+        meter = daemon.meter
+        async with start(serving, asked, talk, prediction, count, meter, learn=learn) as told:
+            reply = ChatReply(
+                serving.name, told, count, talk.calling, scored=bool(asked.logprobs), learned=learn
+            )
             if not asked.stream:
                 return await reply.whole()
             with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
             return await reply.stream(request, PATH, with_usage=with_usage)
+
+
+def may_learn(serving: Serving, asked: ChatRequest) -> bool:
+    """Whether anything may be kept of a conversation: the client may say no, and so does the file
+    it is about if that is ignored or never read."""
+    if not asked.path:
+        return asked.learned
+    path = sound_path(asked.path, "path")
+    root = sound_path(asked.repository, "repository") if asked.repository else None
+    return asked.learned and serving.completer.keeps(path, root)
 
 
 def start(
@@ -45,6 +59,8 @@ def start(
     prediction: list[int],
     count: int,
     meter: Meter,
+    *,
+    learn: bool,
 ) -> Choices:
     """Begin to decode the choices of a conversation."""
     limit = room(serving, len(talk.prompt), asked.wanted, "messages")
@@ -62,7 +78,7 @@ def start(
                 prediction=prediction,
                 logprobs=alternatives,
                 drafting=asked.drafting,
-                learn=asked.learned,
+                learn=learn,
                 grammar=talk.grammar,
             )
             for sampling in asked.sampling(serving.tokenizer.vocab_size, count)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
+from atlasd_lsp.cursor import owning_root
 from atlasd_lsp.fates import Told, part_fate
 
 
@@ -48,11 +50,16 @@ async def why(bridge: Bridge, id: str | None = None) -> dict[str, Any]:
 
 
 def chat_body(
-    prompt: str, selection: str | None, language: str | None, trusted: bool
+    prompt: str,
+    selection: str | None,
+    language: str | None,
+    trusted: bool,
+    path: str | None = None,
+    root: str | None = None,
 ) -> dict[str, Any]:
-    """A chat request about a selection, of a workspace that is ``trusted`` or not. The selection
-    is also given as ``prediction``: an edit of it repeats most of it, and is then drafted from
-    it."""
+    """A chat request about a selection of the file ``path``, in a workspace that is ``trusted`` or
+    not. The selection is also given as ``prediction``: an edit of it repeats most of it, and is
+    then drafted from it."""
     content = prompt
     if selection:
         content = f"{prompt}\n\n```{language or ''}\n{selection}\n```"
@@ -64,6 +71,8 @@ def chat_body(
     }
     if selection:
         body["prediction"] = {"type": "content", "content": selection}
+        if path is not None:
+            body["path"], body["repository"] = path, root
     return body
 
 
@@ -72,14 +81,21 @@ async def chat(
     prompt: str,
     selection: str | None,
     language: str | None,
-    on_text: Any = None,
+    path: str | None = None,
+    on_text: Callable[[str], None] | None = None,
+    on_kept_out: Callable[[], None] = lambda: None,
 ) -> str:
-    """Ask the chat model; ``on_text`` is called with each piece as it comes."""
+    """Ask the chat model about a selection of the file ``path``. ``on_text`` is called with each
+    piece as it comes; ``on_kept_out`` if nothing is learned because of what file that is."""
     await bridge.connect()
     pieces: list[str] = []
-    async for event in bridge.connection.events(
-        "/v1/chat/completions", chat_body(prompt, selection, language, bridge.options.trusted)
-    ):
+    trusted = bridge.options.trusted
+    body = chat_body(prompt, selection, language, trusted, path, owning_root(path, bridge.roots))
+    told = not trusted  # a workspace without trust is known to keep nothing
+    async for event in bridge.connection.events("/v1/chat/completions", body):
+        if event.get("learned") is False and not told:
+            told = True
+            on_kept_out()
         if "error" in event:
             raise DaemonRefused(json.dumps(event["error"]))
         for choice in event.get("choices", []):

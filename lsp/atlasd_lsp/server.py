@@ -220,13 +220,24 @@ def _register_commands(server: AtlasdServer) -> None:
 
     @server.command("atlasd.chat")
     async def chat(*arguments: str) -> str:
-        prompt, selection, language, token = (*arguments, "", "", "", "")[:4]
+        prompt, selection, language, token, uri = (*arguments, "", "", "", "", "")[:5]
+        path = file_path(uri) if uri else None
+
+        def kept_out() -> None:
+            name = (path or "").rpartition("/")[2]
+            _warn(server, f"{name} is ignored or never read: nothing of this chat is kept.")
 
         def stream(text: str) -> None:
             server.protocol.notify("atlasd/chatText", {"token": token, "text": text})
 
         return await commands.chat(
-            bridge, prompt, selection or None, language or None, stream if token else None
+            bridge,
+            prompt,
+            selection or None,
+            language or None,
+            path,
+            stream if token else None,
+            kept_out,
         )
 
 

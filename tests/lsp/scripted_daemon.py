@@ -77,8 +77,9 @@ class ScriptedDaemon:
             events = "".join(f"data: {json.dumps(event)}\n\n" for event in self.progress)
             return web.Response(text=events, content_type="text/event-stream")
         if request.path == "/v1/chat/completions":
+            kept = {} if "secret" not in str(body.get("path")) else {"learned": False}
             lines = "".join(
-                f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'
+                f"data: {json.dumps({'choices': [{'delta': {'content': text}}], **kept})}\n\n"
                 for text in ("a", "b")
             )
             return web.Response(text=lines + "data: [DONE]\n\n", content_type="text/event-stream")

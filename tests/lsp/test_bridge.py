@@ -172,6 +172,23 @@ async def test_commands_reach_the_daemon(daemon: ScriptedDaemon, tmp_path: Path)
         assert chat["learn"] is True
 
 
+async def test_whoever_chats_about_a_file_that_is_never_read_is_told_that_nothing_is_kept(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    root = tmp_path / "repository"
+    async with editor(tmp_path) as session:
+        for name in ("a.py", "secrets.yaml"):
+            uri = (root / name).as_uri()
+            asked = ("explain", "x = 1", "python", "", uri)
+            assert await session.execute("atlasd.chat", *asked) == "ab"
+        bodies = daemon.bodies("/v1/chat/completions")
+        assert [body["path"] for body in bodies] == [str(root / "a.py"), str(root / "secrets.yaml")]
+        assert {body["repository"] for body in bodies} == {str(root)}
+        assert [message.message for message in session.client.messages] == [
+            "atlasd: secrets.yaml is ignored or never read: nothing of this chat is kept."
+        ]
+
+
 async def test_the_session_survives_a_daemon_restart_and_opens_its_folders_again(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:

@@ -170,6 +170,23 @@ async def test_a_request_may_ask_for_nothing_to_be_kept_of_it(
         assert {submit.learn for submit in house.engine.submitted} == {learn}
 
 
+@pytest.mark.parametrize(
+    ("path", "learn"), [("/r/.env", False), ("/r/id_rsa", False), ("/r/a.py", True)]
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_nothing_is_kept_of_a_chat_about_a_file_that_is_never_read(
+    house: House, path: str, learn: bool, streamed: bool
+) -> None:
+    """Whether or not it looks like a secret; and whoever asks is told."""
+    house.says("x")
+    about = {**CHAT, "path": path, "repository": "/r", "stream": streamed}
+    async with house.tcp() as client, client.post("/v1/chat/completions", json=about) as reply:
+        assert reply.status == 200
+        said = await reply.text()
+    assert [submit.learn for submit in house.engine.submitted] == [learn]
+    assert ('"learned":false' in said) is not learn
+
+
 async def test_who_does_not_say_that_a_workspace_is_trusted_teaches_nothing(house: House) -> None:
     house.says("x + y\n")
     cursor = {"prefix": "return ", "suffix": "\n", "path": "/r/a.py", "repository": "/r"}

@@ -34,6 +34,7 @@ export async function chatAboutSelection(bridge: Bridge): Promise<void> {
       selection,
       editor.document.languageId,
       token,
+      editor.document.uri.toString(),
     );
     await writer.done();
   } finally {

@@ -31,7 +31,8 @@ function M.ask(prompt, first, last)
   end
   local token = tostring(vim.uv.hrtime())
   local language = vim.bo[source].filetype
-  client.execute("atlasd.chat", { prompt, selection, language, token }, function(err)
+  local uri = vim.uri_from_bufnr(source)
+  client.execute("atlasd.chat", { prompt, selection, language, token, uri }, function(err)
     if err and window_of[token] then
       append(window_of[token], "\n" .. err.message)
     end
