@@ -140,6 +140,8 @@ class Engine(Requests):
         at = 0
         for part in batch.parts:
             count = part.logits
+            if part.pending > 1:
+                part.stream.has_read(seconds * 1e3 * (part.pending - bool(count)) / part.rows)
             try:
                 if count:
                     self._accept(part, logits[at : at + count], step_ms, at)

@@ -91,6 +91,12 @@ class Stream:
                 self.stats.decode_ms += spent
         self.phase = phase
 
+    def has_read(self, milliseconds: float) -> None:
+        """So much of the step at hand went into known tokens, such as the end of a prompt, which
+        is short enough to be read in it."""
+        self.stats.prefill_ms += milliseconds
+        self.waits_since += milliseconds / 1e3
+
     def prefix(self, length: int | None = None) -> Int32:
         """Its first ``length`` tokens (all of them) as an array, not to be written to."""
         tokens, known = self.view.tokens, len(self.prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -279,6 +280,21 @@ def test_one_more_character_computes_a_chunk_at_most(chunk, computed):
     run(engine)
     assert outputs[2].stats.cached_tokens + outputs[2].stats.prefilled_tokens == 100
     assert outputs[2].stats.prefilled_tokens == computed
+
+
+def test_a_prompt_read_in_a_step_of_decoding_has_its_share_of_the_time():
+    """Clients of llama.cpp show it; it was 0 for every prompt shorter than a chunk."""
+    outputs = Outputs()
+    engine = Engine(HashDecoder(slots=1, chunk=16), outputs.take)
+    for number in (1, 2):
+        began = perf_counter()
+        engine.submit(request(number, list(range(10)), max_tokens=3))
+        run(engine)
+        stats = outputs[number].stats
+        assert stats.prefilled_tokens == 10
+        assert stats.prefill_ms > 0
+        assert stats.decode_ms > 0
+        assert stats.prefill_ms + stats.decode_ms <= (perf_counter() - began) * 1e3
 
 
 def test_choices_of_one_prompt_differ_and_prefill_it_once():
