@@ -1,8 +1,8 @@
 """The position index as a file beside the database, so that a restart is warm.
 
-Layout: one line of JSON (tokenizer, sizes, segments, holes), then the arrays' used parts as raw
-little-endian bytes, then the CRC-32 of all that. A file of another tokenizer, or a damaged one, is
-ignored.
+Layout: one line of JSON (tokenizer, sizes, segments, holes and which parts of them are free), then
+the arrays' used parts as raw little-endian bytes, then the CRC-32 of all that. A file of another
+tokenizer, or a damaged one, is ignored.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
     """Write the index; the file appears whole or not at all, and of an empty index there is none.
     Nobody waits for the disk: after a power cut the checksum tells what it has not got, and the
     index is made anew."""
+    index.link_all()  # the file is of a moment, and what is not linked then is out of reach
     used = index.arena.used
     segments = [segment for segment in index if segment.kind != "stream" and segment.pieces]
     if not segments:
@@ -47,6 +49,7 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
         "clock": index.clock,
         "heads": [len(table.heads) for table in index.tables],
         "holes": holes,
+        "free": index.arena.holes,
         "segments": [_packed(segment) for segment in segments],
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,8 +94,11 @@ def load(index: PositionIndex, path: Path, fingerprint: str) -> bool:
         table.set_heads(of_table)
     index.arena.used = used
     index.clock = header["clock"]
-    for start, stop in header["holes"]:
+    free = header.get("free", [])
+    for start, stop in _without(header["holes"], free):
         index.stale(start, stop)
+    for start, stop in free:
+        index.arena.give(start, stop)
     for packed in header["segments"]:
         _restore(index, packed)
     return True
@@ -116,6 +122,22 @@ def _holes(index: PositionIndex, kept: list[Segment]) -> list[tuple[int, int]]:
             holes.append((at, start))
         at = stop
     return holes
+
+
+def _without(
+    holes: list[tuple[int, int]], free: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """The parts of holes that chains may still lead to: what was free is out of them already."""
+    parts = iter(free)
+    begin, end = next(parts, (-1, -1))
+    for start, stop in holes:
+        while start <= begin < stop:
+            if start < begin:
+                yield start, begin
+            start = end
+            begin, end = next(parts, (-1, -1))
+        if start < stop:
+            yield start, stop
 
 
 def _packed(segment: Segment) -> list[Any]:

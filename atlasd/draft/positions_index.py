@@ -13,6 +13,7 @@ from typing import Protocol
 from atlasd.draft.drafter import Int32
 from atlasd.draft.ngrams import extend_prefix_hashes, key_of, keys_of
 from atlasd.draft.positions_lookup import MAX_MATCH, PositionLookup
+from atlasd.draft.positions_relinking import FEW, GAIN, Relinking
 from atlasd.draft.positions_stale import Stale
 from atlasd.draft.segments import Piece, Run, Segment, common_prefix
 
@@ -53,6 +54,7 @@ class PositionIndex(PositionLookup):
         """Makes ``size`` arena positions from ``start`` findable, but for the first ``skip``."""
         self._free_runs: list[int] = []
         self._stale = Stale(self.arena, self.tokens, self.tables)
+        self._relinking = Relinking(self.runs, lambda *place: self.insert(*place))
 
     def put(
         self,
@@ -149,6 +151,8 @@ class PositionIndex(PositionLookup):
             self._clear(self.segments.pop(key))
         if all(run is None for run in self.runs):
             self._start_anew()
+        elif len(self._stale) > max(FEW, (self.arena.used - len(self._stale)) // GAIN):
+            self._link_anew()
 
     def _start_anew(self) -> None:
         """Nothing lives anywhere: sweeping it all would take minutes of idle time."""
@@ -157,6 +161,20 @@ class PositionIndex(PositionLookup):
             table.heads[:] = -1
         self.arena.clear()
         self._stale.clear()
+        self._relinking.clear()
+
+    def _link_anew(self) -> None:
+        """Much is dead: free it at once, and link what lives again."""
+        for table in self.tables:
+            table.heads[:] = -1
+        for start, stop in self._stale.take():
+            self.tokens[start:stop] = 0
+            self.arena.give(start, stop)
+        self._relinking.begin(self.segments.values())
+
+    def link_all(self) -> None:
+        """Have everything within reach that lives, whatever is still to be done for it."""
+        self._relinking.step(self.arena.capacity)
 
     def _edit(self, segment: Segment, tokens: Int32, room: int) -> None:
         old = self.read(segment)
@@ -279,8 +297,11 @@ class PositionIndex(PositionLookup):
     def sweep(self, most: int = _SWEEP) -> bool:
         """Free at most ``most`` places of dropped segments; True if there are more. For idle
         moments: at the end of a stream the next one would wait for it."""
-        self._stale.sweep(most)
-        return bool(self._stale)
+        if self._relinking:
+            self._relinking.step(PIECE)
+        else:
+            self._stale.sweep(most)
+        return bool(self._stale or self._relinking)
 
     def stale(self, start: int, stop: int) -> None:
         """Nothing lives in these places any more; they are swept before they are used again."""

@@ -39,6 +39,12 @@ class Stale:
         self._ranges.clear()
         self._count = 0
 
+    def take(self) -> list[tuple[int, int]]:
+        """All that waits, for whoever empties the chains: nothing waits any more."""
+        ranges = list(self._ranges)
+        self.clear()
+        return ranges
+
     def sweep(self, most: int) -> None:
         """Free at most ``most`` positions."""
         while self._ranges and most > 0:

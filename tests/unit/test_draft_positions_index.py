@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from atlasd.draft import ngrams
 from atlasd.draft.arena import Arena
 from atlasd.draft.ngrams import LONGEST, ORDERS, NgramTable, extend_prefix_hashes, key_of, keys_of
+from atlasd.draft.positions_files import load, save
 from atlasd.draft.positions_index import PIECE, PositionIndex
 from atlasd.draft.positions_lookup import MAX_MATCH, Context, context_of
 from atlasd.draft.segments import Segment
@@ -212,6 +214,41 @@ def test_an_index_that_forgot_everything_begins_anew_at_once(
     index.put("a", "r", "file", ids(after))
     check_lookup(index, {"a": after}, after[: len(after) // 2])
     assert index.read(index.segments["r", "a"]).tolist() == after
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_a_purge_of_one_repository_of_two_is_over_soon_and_leaves_the_other_within_reach(
+    stop_early: bool, tmp_path: Path
+) -> None:
+    """Swept position by position, a large repository took minutes of idle time."""
+    draw = np.random.default_rng(3)
+    index = PositionIndex(8 << 20)
+    kept = {f"k{n}": draw.integers(0, 5000, 900).tolist() for n in range(8)}
+    for name, text in kept.items():
+        index.put(name, "kept", "file", ids(text))
+        index.put(f"p{name}", "purged", "file", ids(draw.integers(9000, 9999, 6000).tolist()))
+    index.put("k0", "kept", "file", ids([*kept["k0"][:400], 7, 7, 7, *kept["k0"][420:]]))
+    kept["k0"] = [*kept["k0"][:400], 7, 7, 7, *kept["k0"][420:]]
+    index.drop_repository("purged")
+    assert not (index.tokens[: index.arena.used] >= 9000).any()
+    kept["new"] = draw.integers(0, 5000, 300).tolist()
+    index.put("new", "kept", "file", ids(kept["new"]))
+    index.drop("k7", "kept")
+    del kept["k7"]
+    if stop_early:
+        save(index, tmp_path / "index", "t")
+        index = PositionIndex(8 << 20)
+        assert load(index, tmp_path / "index", "t")
+    sweeps = 1
+    while index.sweep():
+        sweeps += 1
+    assert sweeps < 16
+    for text in kept.values():
+        for end in (30, 399, 402, 440, len(text) - 1):
+            if end < len(text):
+                found = index.find(context(text[:end]))
+                assert found
+                assert index.continuation(found[0].segment, found[0].position, 9) == text[end:][:9]
 
 
 def test_advancing_walks_over_pieces() -> None:
