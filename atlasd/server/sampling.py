@@ -79,7 +79,8 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             temperature=temperature,
             # Clients say 0 for the likeliest token alone.
             top_p=1.0 if self.top_p is None else max(self.top_p, LEAST_TOP_P),
-            top_k=max(0, self.top_k or 0),
+            # Any number is meant by "all"; the engine takes no larger ones than it can count.
+            top_k=min(max(0, self.top_k or 0), vocab_size),
             min_p=self.min_p or 0.0,
             repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,
             presence_penalty=self.presence_penalty or 0.0,

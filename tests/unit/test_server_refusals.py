@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -55,6 +56,14 @@ async def test_what_cannot_be_answered_is_refused_by_name(
     assert says in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
     assert not house.engine.submitted
+
+
+@pytest.mark.parametrize("key", ["top_k", "seed", "max_tokens"])
+async def test_numbers_too_large_to_be_sent_to_the_engine_are_cut(house: House, key: str) -> None:
+    house.says("y")
+    status, _ = await ask(house, "/v1/completions", {"prompt": "x", "temperature": 1, key: 10**30})
+    assert status == 200
+    assert msgspec.msgpack.encode(house.engine.submitted[0])
 
 
 async def test_bodies_that_are_not_json_are_refused(house: House) -> None:
