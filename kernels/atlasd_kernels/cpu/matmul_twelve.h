@@ -17,24 +17,34 @@ constexpr long kTwelveAhead = 3072;   // bytes to fetch ahead of a panel's strea
 constexpr int kTwelvePaired = 4;      // rows of two panels at a time
 constexpr int kDeepRows = 10;         // where one of several blocks also decodes for the others
 
+// What decoding takes bits by. Kept, since making one again in the loop takes a port that the
+// multiply-adds need.
+struct TwelveMasks {
+  I whole = kept(iset1(static_cast<int32_t>(0x87FF0000)));
+  I base = kept(iset1(kTwelveWindow << 23));
+  I exponents = kept(iset1(0x78007800));
+  I turned = kept(iset1(static_cast<int32_t>(0x87878787)));
+};
+
 // Eight k of 16 columns, asked for one after the other.
 struct TwelveSide {
   const uint8_t* data;
+  const TwelveMasks& masks;
   I last;   // the last two weights, with anything in the spare bits
 
   I vector(int number, int bytes) const { return iload(data + 64 * number + bytes); }
 
   template <int K>
   inline V weight() {
-    const I mask = iset1(static_cast<int32_t>(0x87FF0000)), base = iset1(kTwelveWindow << 23);
+    const auto& [whole, base, exponents, turned] = masks;
     if constexpr (K < 6)
-      return from_bits(keep_and_set(vector(K / 2, K % 2 ? 0 : -2), mask, base));
+      return from_bits(keep_and_set(vector(K / 2, K % 2 ? 0 : -2), whole, base));
     if constexpr (K == 6) {
       // exponents of X beside what Y has, turned to where a float keeps them, and Z's between
-      const I ends = select(iset1(0x78007800), vector(0, 0), vector(1, 1));
-      last = select(iset1(static_cast<int32_t>(0x87878787)), rotate_right<4>(ends), vector(2, 1));
+      const I ends = select(exponents, vector(0, 0), vector(1, 1));
+      last = select(turned, rotate_right<4>(ends), vector(2, 1));
     }
-    return from_bits(keep_and_set(K == 6 ? shift_left<16>(last) : last, mask, base));
+    return from_bits(keep_and_set(K == 6 ? shift_left<16>(last) : last, whole, base));
   }
 };
 
@@ -67,7 +77,7 @@ ATLASD_INLINE void twelve_weights(TwelveSide& low, TwelveSide& high, F&& f) {
 }
 
 template <class F>
-ATLASD_INLINE void next_group(TwelveStream& s, long g, F&& f) {
+ATLASD_INLINE void next_group(TwelveStream& s, long g, const TwelveMasks& masks, F&& f) {
   if (__builtin_expect(*s.plain == g, 0)) {
     for (int k = 0; k < kTwelveGroup; k += 2, s.data += 128) {
       V a[2], b[2];
@@ -80,7 +90,7 @@ ATLASD_INLINE void next_group(TwelveStream& s, long g, F&& f) {
     s.plain++;
     return;
   }
-  TwelveSide low{s.data, {}}, high{s.data + kTwelveSide, {}};
+  TwelveSide low{s.data, masks, {}}, high{s.data + kTwelveSide, masks, {}};
   twelve_weights(low, high, f);
   s.data += kTwelveBytes;
 }
@@ -95,11 +105,12 @@ void twelve_block(const Matrix& m, long panel, const Rows& x, const Output& out)
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) low[p][r] = high[p][r] = zero();
   }
+  const TwelveMasks masks;
   const float* values = x.values;
   for (long g = 0; g < m.k / kTwelveGroup; g++, values += kTwelveGroup)
 #pragma GCC unroll 2
     for (int p = 0; p < P; p++)
-      next_group(streams[p], g, [&](int k, V a, V b) ATLASD_INLINE_LAMBDA {
+      next_group(streams[p], g, masks, [&](int k, V a, V b) ATLASD_INLINE_LAMBDA {
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
           const V xr = set1(values[r * x.ld + k]);
@@ -164,13 +175,16 @@ void deep_rows(int rows, TwelveStream* stream, const Rows& x, long row, long fir
 #pragma GCC unroll 4
         for (long k = 0; k < depth; k++) add(k, load(d.weights[k]), load(d.weights[k] + 16));
       });
+    const TwelveMasks masks;
     add_rows<R>(values, x.ld, d.sums + place, [&](auto&& add) ATLASD_INLINE_LAMBDA {
-      for (long k = 0; k < depth; k += kTwelveGroup)
-        next_group(*stream, (first + k) / kTwelveGroup, [&](int i, V a, V b) ATLASD_INLINE_LAMBDA {
+      for (long k = 0; k < depth; k += kTwelveGroup) {
+        const long group = (first + k) / kTwelveGroup;
+        next_group(*stream, group, masks, [&](int i, V a, V b) ATLASD_INLINE_LAMBDA {
           store(d.weights[k + i], a);
           store(d.weights[k + i] + 16, b);
           add(k + i, a, b);
         });
+      }
     });
   }
 }

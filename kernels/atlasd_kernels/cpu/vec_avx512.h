@@ -69,6 +69,11 @@ inline I bits(V a) { return {_mm512_castps_si512(a.v)}; }
 inline V from_bits(I a) { return {_mm512_castsi512_ps(a.v)}; }
 
 inline I iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+// A constant that the compiler may put aside, but not make again.
+inline I kept(I a) {
+  asm("" : "+v"(a.v));
+  return a;
+}
 inline I iload(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void istore(void* p, I a) { _mm512_storeu_si512(p, a.v); }
 inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
