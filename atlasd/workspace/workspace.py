@@ -69,7 +69,7 @@ class Workspace:
     async def open(self, root: str | Path, trusted: bool) -> Repository:
         """Open a root, or change its trust; scanning, watching and indexing go on behind.
 
-        Raises RequestError if there is no such folder."""
+        Raises RequestError if there is no such folder, or it holds everything there is."""
         folder = real_root(root)
         known = self._open.get(folder)
         if known and known[0].trusted == trusted:
@@ -80,6 +80,9 @@ class Workspace:
                 self._delivery.send(DropRepository(str(folder)))
         if not folder.is_dir():
             raise RequestError(f"There is no folder {folder}.", "Give the root of a repository.")
+        if folder == folder.parent:
+            # With /proc and every home in it; an editor without a folder may well say so.
+            raise RequestError(f"{folder} is the whole machine.", "Give the root of a repository.")
         repository = Repository(folder, trusted)
         task = self._indexer.add(repository) if trusted else None
         self._open[folder] = (repository, task)

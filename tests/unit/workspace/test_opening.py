@@ -67,6 +67,13 @@ async def test_a_folder_that_is_not_there_is_refused(workspace: Workspace, root:
         await workspace.open(root / "nowhere", trusted=True)
 
 
+async def test_the_whole_machine_is_no_repository(workspace: Workspace) -> None:
+    for trusted in (True, False):
+        with pytest.raises(RequestError, match="the whole machine"):
+            await workspace.open("/", trusted=trusted)
+    assert workspace.repositories == []
+
+
 async def test_roots_inside_roots_belong_to_the_innermost(
     workspace: Workspace, root: Path, tmp_path: Path
 ) -> None:
