@@ -268,6 +268,18 @@ def test_a_dismissed_suggestion_goes_and_is_told_of(editing: Editing) -> None:
     assert ("c1", "dismissed", None) in editing.fates(2)
 
 
+def test_a_question_about_a_selection_is_answered_beside_it(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.terminal.type("ihidden = 1" + ESCAPE)
+    editing.terminal.type(":%Atlasd chat what is this\r")
+    chats = editing.daemon.bodies
+    editing.terminal.until(lambda _: bool(chats("/v1/chat/completions")))
+    (asked,) = chats("/v1/chat/completions")
+    assert asked["messages"][0]["content"].startswith("what is this\n\n```python\nhidden = 1")
+    assert asked["path"] == str(editing.file)
+    editing.terminal.until(lambda shown: re.search(r"^ab\b", shown, re.M) and "hidden = 1" in shown)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: Path) -> None:
     said = re.search(r"set statusline\+=(.*)", (PLUGIN / "doc" / "atlasd.txt").read_text())
