@@ -71,6 +71,9 @@ class Workspace:
 
         Raises RequestError if there is no such folder, or it holds everything there is."""
         folder = real_root(root)
+        if trusted and folder == folder.parent:
+            # With /proc and every home in it; an editor without a folder may well say so.
+            raise RequestError(f"{folder} is the whole machine.", "Give the root of a repository.")
         known = self._open.get(folder)
         if known and known[0].trusted == trusted:
             return known[0]
@@ -80,9 +83,6 @@ class Workspace:
                 self._delivery.send(DropRepository(str(folder)))
         if not folder.is_dir():
             raise RequestError(f"There is no folder {folder}.", "Give the root of a repository.")
-        if folder == folder.parent:
-            # With /proc and every home in it; an editor without a folder may well say so.
-            raise RequestError(f"{folder} is the whole machine.", "Give the root of a repository.")
         repository = Repository(folder, trusted)
         task = self._indexer.add(repository) if trusted else None
         self._open[folder] = (repository, task)

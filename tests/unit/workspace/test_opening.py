@@ -67,11 +67,18 @@ async def test_a_folder_that_is_not_there_is_refused(workspace: Workspace, root:
         await workspace.open(root / "nowhere", trusted=True)
 
 
-async def test_the_whole_machine_is_no_repository(workspace: Workspace) -> None:
-    for trusted in (True, False):
-        with pytest.raises(RequestError, match="the whole machine"):
-            await workspace.open("/", trusted=trusted)
+async def test_the_whole_machine_is_no_repository_but_may_be_distrusted(
+    workspace: Workspace,
+) -> None:
+    with pytest.raises(RequestError, match="the whole machine"):
+        await workspace.open("/", trusted=True)
     assert workspace.repositories == []
+    await workspace.open("/", trusted=False)
+    with pytest.raises(RequestError, match="the whole machine"):
+        await workspace.open("/", trusted=True)
+    found = workspace.repository_of("/etc/x.py")
+    assert found is not None
+    assert not found.trusted
 
 
 async def test_roots_inside_roots_belong_to_the_innermost(
