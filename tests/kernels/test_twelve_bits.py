@@ -61,7 +61,7 @@ KINDS += ["panels apart"]
 
 def shortened(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     """A part's bytes, and how many of them are used; 0: it stays in sixteen bits."""
-    part = Part((Piece("w"),), *matrix.shape, "bf16")
+    part = Part((Piece("w"),), matrix.shape[0], matrix.shape[1], "bf16")
     room = part_bytes(part, 2)
     data = zeroed(room + 4096)
     return data, pack_part(part, room, {"w": matrix}, data, 2, shorten=True)
