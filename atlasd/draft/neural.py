@@ -78,6 +78,9 @@ class Neural:
         self._streams: dict[int, _State] = {}
         self._owners: dict[int, int] = {}
         self._clock = 0
+        self._ahead_ms = 0.0
+        self._asked: tuple[float, float] | None = None
+        """When the ask began that ``foretold`` has not heard of, and what reading took of it."""
 
     @property
     def token_ms(self) -> float:
@@ -123,7 +126,7 @@ class Neural:
         return self.worth.terms(state.record, first, tokens_per_ms, ask_ms, read_ms)
 
     def propose(self, stream: StreamView, after: list[int], limit: int) -> Draft:
-        state = self._streams[stream.stream]
+        state, asked = self._streams[stream.stream], self._now()
         limit = min(limit, _LONGEST)
         total = len(stream.tokens) + len(after)
         if limit <= 0 or not total:
@@ -143,11 +146,11 @@ class Neural:
             Noise(stream.temperature, stream.seed, stream.choice, total - stream.prompt_length),
             None if states is None else states.of(total - 1, total),
         )
-        started = self._now()
+        started, in_chain = self._now(), self.read_ms * (len(ask.tokens) - 1)
         tokens, probabilities = (corrected or self.model).chain(ask)
-        spent = (self._now() - started) * 1e3 - self.read_ms * (len(ask.tokens) - 1)
+        spent = (self._now() - started) * 1e3 - in_chain
         self.asking.observe(len(tokens) + 1, max(spent, 0.0))
-        self.worth.asked(state.record, max(spent, 0.0))
+        self._asked = asked, in_chain + self._ahead_ms
         state.written = text + tokens[:-1]
         state.good = len(stream.tokens) - state.offset
         name = self.name if corrected is None else ADAPTER
@@ -161,10 +164,12 @@ class Neural:
         ):
             begin += 1
         ahead = text[begin:-_TOGETHER]
+        self._ahead_ms = 0.0
         if ahead:
             started = self._now()
             self.model.read(np.array(ahead, np.int32), state.slot, begin)
-            self.read_ms = _steady(self.read_ms, (self._now() - started) * 1e3 / len(ahead))
+            self._ahead_ms = (self._now() - started) * 1e3
+            self.read_ms = _steady(self.read_ms, self._ahead_ms / len(ahead))
         return begin + len(ahead)
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
@@ -174,12 +179,17 @@ class Neural:
         """Nothing: the record goes by what was foreseen (``foretold``)."""
 
     def foretold(self, stream: StreamView, confidence: list[float]) -> None:
-        """The confidence in the tokens just proposed."""
+        """The confidence in the tokens just proposed: what the ask has brought. What it took is
+        all that was done since it began, not the chain alone."""
+        record = self._streams[stream.stream].record
         expected, reach = 0.0, 1.0
         for probability in confidence:
             reach *= probability
             expected += reach
-        self.worth.foretold(self._streams[stream.stream].record, expected)
+        self.worth.foretold(record, expected)
+        if self._asked is not None:
+            (began, read_ms), self._asked = self._asked, None
+            self.worth.asked(record, max((self._now() - began) * 1e3 - read_ms, 0.0))
 
     def end(self, stream: StreamView) -> None:
         state = self._streams.pop(stream.stream)

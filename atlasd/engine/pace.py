@@ -28,7 +28,7 @@ CREDIT = 0.5
 """What the mean of a stream may come to at most: text that was easy says little of the text behind
 it, and buys two dozen attempts there, not a hundred."""
 
-BEGINNING = 0.1
+BEGINNING = 0.05
 """The same of a stream of which nothing is known yet."""
 
 LONGEST_REST = 32

@@ -52,7 +52,7 @@ class _Drafted:
     told: int = 0
     """How many of its tokens the drafters know."""
     spent_ms: float = 0.0
-    """What planning its last step took."""
+    """What planning its last step took, and learning from the one before."""
 
 
 class Planning:
@@ -132,7 +132,7 @@ class Planning:
         share = (self._now() - started) * 1e3 / len(due)
         for part, kept in zip(due, drafted, strict=True):
             part.stream.stats.draft_ms += share
-            kept.spent_ms = share
+            kept.spent_ms += share
 
     def settle(
         self,
@@ -153,13 +153,13 @@ class Planning:
         except Exception:
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
-        learned_ms = (self._now() - started) * 1e3
-        stream.stats.draft_ms += learned_ms
         if self._costs is not None:
             gained_ms, plain_ms = 0.0, self._ms(part.pending, stream.fed)
             if part.draft.tokens:
                 gained_ms = (accepted + 1) * plain_ms - self._ms(part.rows, stream.fed)
-            kept.pace.settled(gained_ms, kept.spent_ms + learned_ms, plain_ms)
+            kept.pace.settled(gained_ms, kept.spent_ms, plain_ms)
+        kept.spent_ms = (self._now() - started) * 1e3
+        stream.stats.draft_ms += kept.spent_ms
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -238,5 +238,7 @@ def _told_by(
     if isinstance(logits, Decided):
         top = logits.top[:, :1].copy()
         return VerifiedRows(np.array(after, np.int32), top, np.zeros((len(top), 0), np.float32))
-    best = sampler.best if len(sampler.best) == len(logits) else logits.argmax(axis=1).tolist()
+    best = sampler.best
+    if len(best) < len(logits):
+        best = best + logits[len(best) :].argmax(axis=1).tolist()
     return FirstChoices(after, best)

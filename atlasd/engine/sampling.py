@@ -75,7 +75,8 @@ class Sampler:
         self._output: dict[int, int] = {}
         self._outputs = 0
         self.best: list[int] = []
-        """The likeliest token of each row in the last ``match``; empty where not all were known."""
+        """The likeliest token of the first rows in the last ``match``: of as many as were looked at
+        as they are."""
         self._adjusts = bool(sampling.logit_bias) or self._repeats or self._counts
         self._filters = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         self.plain = sampling.temperature == 0.0 and not self._adjusts
@@ -131,6 +132,8 @@ class Sampler:
         if self._adjusts:
             logits = self._adjusted(logits, drafted)
         best = int(logits.argmax())
+        if not self._adjusts:
+            self.best.append(best)
         _refuse_nan(float(logits[best]))
         temperature = self._sampling.temperature
         if temperature == 0.0:

@@ -205,7 +205,8 @@ class Engine(Requests):
             rows = zip(logits, tokens, strict=False)
             scores = [logprobs_of(row, token, stream.logprobs) for row, token in rows]
         stream.fed = min(stream.fed + part.pending + accepted, len(stream.tokens) + len(verified))
-        if stream.drafting and self.planning is not None:
+        # Of a stream that nobody drafts for yet, the state that a first ask may begin with.
+        if stream.begun or (stream.drafting and not stats.output_tokens):
             states = kept_states(self.decoder)
             if states is not None:
                 stream.keep(states[at : at + len(verified)])

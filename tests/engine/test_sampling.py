@@ -12,7 +12,7 @@ from atlasd_kernels.noise import gumbel, gumbel_row, philox
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlasd.engine.native import choose_natively
+from atlasd.engine.native import ChooseNatively
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import (
     FEW,
@@ -243,10 +243,10 @@ def test_the_kernels_choose_as_numpy_does(seed):
         pytest.skip(f"the CPU kernels do not load here: {reason}")
     for index, row in enumerate(logits(40, 11)):
         expected = choose_row(row, 0.8, seed, 2, index)
-        assert choose_natively(row, 0.8, seed, 2, index) == expected
+        assert ChooseNatively()(row, 0.8, seed, 2, index) == expected
     masked = np.full(VOCAB, -np.inf, np.float32)
     masked[[4, 90]] = 1.0
-    assert choose_natively(masked, 0.8, seed, 0, 0) in (4, 90)
+    assert ChooseNatively()(masked, 0.8, seed, 0, 0) in (4, 90)
 
 
 @pytest.mark.parametrize(

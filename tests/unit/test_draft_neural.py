@@ -110,9 +110,30 @@ def test_asks_nothing_where_its_time_is_worth_more() -> None:
     stream = StreamView(1, [1, 2, 3], 3, None, None)
     drafter.begin(stream)
     drafter.token_ms = 0.1
-    assert drafter.gain(stream, 1.0, tokens_per_ms=0.5) > 0.5
+    assert drafter.gain(stream, 1.0, tokens_per_ms=0.5) > 0.2
     assert drafter.gain(stream, 0.02, tokens_per_ms=0.5) < 0
     assert drafter.gain(stream, 1.0, tokens_per_ms=9.0) < 0
+
+
+def test_an_ask_takes_all_that_is_done_from_its_beginning_until_its_chain_is_known() -> None:
+    clock = [0.0]
+
+    class Timed(Sums):
+        def chain(self, ask: Lookahead) -> tuple[list[int], list[float]]:
+            clock[0] += 0.0002
+            return super().chain(ask)
+
+    drafter = Neural(Timed(), now=lambda: clock[0])
+    drafter.read_ms, drafter.worth.ask_ms = 0.0, 0.5
+    stream = StreamView(1, [1, 2, 3], 3, None, None)
+    drafter.begin(stream)
+    for number in range(200):
+        draft = drafter.propose(stream, [], 4)
+        clock[0] += 0.0003  # what its confidence takes
+        drafter.foretold(stream, [0.5] * len(draft.tokens))
+        stream.tokens.append(number % 7)
+    assert 0.45 < drafter.worth.ask_ms < 0.55
+    assert drafter.asking.of(4) < 0.3
 
 
 def test_samples_with_the_noise_of_the_target() -> None:
