@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from atlasd_kernels.cpu import available, instruction_sets
 
+from atlasd import __version__
 from atlasd.commands import (
     bench,
     chat,
+    check_daemon,
     check_files,
     checks,
     complete,
@@ -262,6 +264,21 @@ def test_a_daemon_that_cannot_start_on_a_full_disk_says_so(
     assert "disk is full" in start._ended(said, folders).message
     said.write_text("Port 8012 is used by another program.\n")
     assert start._ended(said, folders).message == "Port 8012 is used by another program."
+
+
+@pytest.mark.parametrize("served", [__version__, "0.0.1"])
+def test_doctor_says_that_the_daemon_is_of_another_version(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an update: it goes on as it was until it is started again."""
+    status = {"state": "ready", "pid": 1, "model": {"name": "m"}, "error": None, "version": served}
+    monkeypatch.setattr("atlasd.commands.connection.Connection.call", lambda *a, **b: status)
+    found = {one.name: one for one in check_daemon.socket(paths({"ATLASD_HOME": str(tmp_path)}))}
+    assert found["daemon"].verdict == "ok"
+    assert ("version" in found) == (served != __version__)
+    if "version" in found:
+        assert "0.0.1" in found["version"].message
+        assert "atlasd stop" in found["version"].mend
 
 
 @pytest.mark.parametrize("broken", [False, True])
