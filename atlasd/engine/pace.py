@@ -54,7 +54,7 @@ EARLY = 8
 """Of so many streams of a losing sort one is tried after an ordinary rest, the others after
 ``LATE``: to take a stream up and end it costs as much as several attempts."""
 
-LATE = 64
+LATE = 256
 """Steps before the first attempt in the other streams."""
 
 WORTH_BEGINNING = 32
