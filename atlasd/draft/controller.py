@@ -97,6 +97,10 @@ class Controller:
         """Cut chains to what ``trim`` says is allowed of them (a grammar)."""
         self._trim = trim
 
+    def take_beside(self, milliseconds: float) -> None:
+        """A step takes so long beside its rows, however many these are."""
+        self.costs.beside_ms = milliseconds
+
     def begin(self, stream: StreamView) -> None:
         """A stream starts; call before its first ``plan``."""
         scope = self.confidence.scope(stream.repository, stream.language)
@@ -195,7 +199,7 @@ class Controller:
             if isinstance(draft.credit, Chain):
                 draft.credit.settle(len(draft.tokens), accepted)
         if step_ms > 0.0:
-            achieved = len(tokens) / step_ms
+            achieved = len(tokens) / (step_ms + self.costs.beside_ms)
             weight = 0.05 if self._tokens_per_ms else 1.0
             self._tokens_per_ms += weight * (achieved - self._tokens_per_ms)
         opened = self._open[stream.stream]

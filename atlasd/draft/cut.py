@@ -47,6 +47,8 @@ class CostTable:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
+        self.beside_ms = 0.0
+        """What a step takes beside its rows, however many these are."""
         self._tables: dict[tuple[int, int], Price] = {}
         self._age = 0
 
@@ -64,7 +66,10 @@ class CostTable:
 
     def _measured(self, key: tuple[int, int], room: int) -> Price:
         streams, kv_tokens = key[0], key[1] * _KV_STEP + _KV_STEP // 2
-        table = array("d", [self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)])
+        beside_ms = self.beside_ms
+        table = array(
+            "d", [beside_ms + self._costs.ms(streams + n, kv_tokens) for n in range(room + 1)]
+        )
         plain = table[0]
         slope = min(
             ((table[n] - plain) / n for n in (8, 16, 32, 63) if n < len(table)), default=0.0

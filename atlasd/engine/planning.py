@@ -15,6 +15,7 @@ from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import EMPTY, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.plan import Record
 from atlasd.engine.batch import Part
+from atlasd.engine.beside import Beside
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.deciding import Decided
@@ -70,11 +71,23 @@ class Planning:
         self._controller = controller
         self._costs = costs
         self._usual = Usual()
+        self.beside = Beside()
+        self.spent_ms = 0.0
+        """All that planning and learning took so far."""
+        self._planned_at = 0.0
+        """What that was when the last step was planned."""
+        self.once_ms = 0.0
+        """What taking streams up and ending them took."""
         self._failures = 0
         self._drafted: dict[int, _Drafted] = {}
         self._known_ms: dict[tuple[int, int], float] = {}
         self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
+
+    @property
+    def taken_ms(self) -> float:
+        """All that drafting took so far."""
+        return self.spent_ms + self.once_ms
 
     # These two run in every step, with caches that the step before has emptied: few calls, so.
 
@@ -94,6 +107,11 @@ class Planning:
         if not due:
             return
         started = self._now()
+        if self.spent_ms > self._planned_at:
+            self.beside.drafted(self.spent_ms - self._planned_at)
+        self._planned_at = self.spent_ms
+        if self._costs is not None:
+            self._controller.take_beside(self.beside.planned_ms)
         try:
             # Those that take no draft take their rows; short prompts that join may fill a step.
             room = max(0, MAX_ROWS - sum([part.pending for part in parts]))
@@ -129,7 +147,9 @@ class Planning:
         except Exception:
             self._failed("planning a step")
             return
-        share = (self._now() - started) * 1e3 / len(due)
+        spent_ms = (self._now() - started) * 1e3
+        self.spent_ms += spent_ms
+        share = spent_ms / len(due)
         for part, kept in zip(due, drafted, strict=True):
             part.stream.stats.draft_ms += share
             kept.spent_ms += share
@@ -156,9 +176,11 @@ class Planning:
         if self._costs is not None:
             gained_ms, plain_ms = 0.0, self._ms(part.pending, stream.fed)
             if part.draft.tokens:
-                gained_ms = (accepted + 1) * plain_ms - self._ms(part.rows, stream.fed)
+                saved_ms = plain_ms + self.beside.engine_ms
+                gained_ms = plain_ms + accepted * saved_ms - self._ms(part.rows, stream.fed)
             kept.pace.settled(gained_ms, kept.spent_ms, plain_ms)
         kept.spent_ms = (self._now() - started) * 1e3
+        self.spent_ms += kept.spent_ms
         stream.stats.draft_ms += kept.spent_ms
 
     def end(self, stream: Stream) -> None:
@@ -192,6 +214,7 @@ class Planning:
 
     def _took(self, stream: Stream, kept: _Drafted, spent_ms: float) -> None:
         """Taking a stream up or ending it took so long."""
+        self.once_ms += spent_ms
         stream.stats.draft_ms += spent_ms
         if self._costs is not None:
             kept.pace.took(spent_ms, self._ms(1, stream.fed))

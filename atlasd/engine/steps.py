@@ -14,6 +14,7 @@ import numpy as np
 
 from atlasd.draft.drafter import EMPTY
 from atlasd.engine.batch import Batch, Part
+from atlasd.engine.beside import EVERY
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.deciding import Decided, decide
@@ -59,6 +60,8 @@ class Engine(Requests):
         self._poll = poll
         self._masks = Masks()
         self._unbooked: list[tuple[int, int, float, float]] = []
+        self._steps = 0
+        self._forward_ms = 0.0
 
     def step(self) -> bool:
         """Do one forward pass, or tell that there is nothing to do by returning False."""
@@ -113,11 +116,23 @@ class Engine(Requests):
     # Decoding
 
     def _decode(self, streams: list[Stream]) -> None:
+        planning = self.planning
+        self._steps += 1
+        if planning is None or self._steps % EVERY:
+            self._step(streams)
+            return
+        began, others_ms = self._clock.own(), self._forward_ms + planning.taken_ms
+        if self._step(streams):
+            others_ms = self._forward_ms + planning.taken_ms - others_ms
+            planning.beside.stepped((self._clock.own() - began) * 1e3 - others_ms)
+
+    def _step(self, streams: list[Stream]) -> bool:
+        """One step of streams that decode; False where none was left or it failed."""
         batch = self._plan(streams)
         self._poll()
         batch.parts = [part for part in batch.parts if part.stream.phase is Phase.DECODE]
         if not batch.parts:
-            return
+            return False
         began = self._clock.now()
         self._masks.begin(batch.parts)
         try:
@@ -131,8 +146,9 @@ class Engine(Requests):
                 log.exception("a step failed; its streams go on one by one")
                 for part in batch.parts:
                     self._decode_alone(part.stream)
-            return
+            return False
         step_ms = self._clock.ms_since(began)
+        self._forward_ms += step_ms
         seconds = perf_counter() - began[0]
         self._unbooked.append((batch.rows, batch.kv_tokens, step_ms, seconds))
         if decided is None:
@@ -150,6 +166,7 @@ class Engine(Requests):
             except Exception as error:
                 self._fail(part.stream, error)
             at += count
+        return True
 
     def _decode_alone(self, stream: Stream) -> None:
         """One plain step of one stream, after a step of several has failed."""

@@ -33,6 +33,9 @@ class OracleController:
         self._longest = longest
         self._right = right
 
+    def take_beside(self, milliseconds: float) -> None:
+        """Its drafts do not depend on what they cost."""
+
     def begin(self, stream: StreamView) -> None:
         self.begun.append(stream.stream)
         self.observed[stream.stream] = list(stream.tokens)
