@@ -121,6 +121,8 @@ def step_table(decoders: Decoders, rows: list[int], rounds: int, context: int) -
         fill(decoder, context + max(rows))
     for number in range(rounds):
         for (weight_format, threads), decoder in decoders.items():
+            # in use, a step comes after one of the same model
+            run_step(decoder, rows[0], context, profile_first=False)
             for count in rows:
                 step = run_step(decoder, count, context, bool(number % 2))
                 steps.setdefault((weight_format, threads, count), []).append(step)
