@@ -74,8 +74,6 @@ class Planning:
         self.beside = Beside()
         self.spent_ms = 0.0
         """All that planning and learning took so far."""
-        self._planned_at = 0.0
-        """What that was when the last step was planned."""
         self.once_ms = 0.0
         """What taking streams up and ending them took."""
         self._failures = 0
@@ -107,11 +105,8 @@ class Planning:
         if not due:
             return
         started = self._now()
-        if self.spent_ms > self._planned_at:
-            self.beside.drafted(self.spent_ms - self._planned_at)
-        self._planned_at = self.spent_ms
         if self._costs is not None:
-            self._controller.take_beside(self.beside.planned_ms)
+            self._controller.take_beside(self.beside.engine_ms)
         try:
             # Those that take no draft take their rows; short prompts that join may fill a step.
             room = max(0, MAX_ROWS - sum([part.pending for part in parts]))

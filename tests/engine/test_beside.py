@@ -74,16 +74,15 @@ def test_forward_passes_drafting_and_taking_a_stream_up_are_left_out() -> None:
     for number in truth:
         engine.submit(request(number, [1, 2, 3], max_tokens=12))
         run(engine)
+    assert planning.spent_ms > 1e3 * PLANNING_S * len(truth)
+    assert planning.once_ms > 1e3 * TAKING_UP_S * len(truth)
     assert 0.0 < planning.beside.engine_ms < 1e3 * PLANNING_S
-    assert 1e3 * PLANNING_S <= planning.beside.draft_ms < 1e3 * (PLANNING_S + FORWARD_S)
 
 
 def test_one_interruption_is_not_taken_for_the_mean() -> None:
     beside = Beside()
     for milliseconds in [1.0] * 20 + [500.0] + [1.0] * 20:
         beside.stepped(milliseconds)
-        beside.drafted(milliseconds)
     assert 1.0 <= beside.engine_ms < 1.2
-    assert beside.planned_ms == beside.engine_ms + beside.draft_ms
     beside.stepped(-1.0)  # clocks differ by a little
     assert beside.engine_ms > 0.9
