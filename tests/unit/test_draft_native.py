@@ -128,16 +128,22 @@ def test_eviction_under_running_streams_is_survived(texts: list[list[int]]) -> N
     drafter.end(stream)
 
 
+def spoken() -> tuple[NativeMixture, StreamView]:
+    """A drafter, and a stream of repository r that has said enough to be kept."""
+    drafter, said = native(), list(range(40, 80))
+    stream = StreamView(1, list(range(40)), 40, "r", "python")
+    drafter.begin(stream)
+    stream.tokens.extend(said)
+    drafter.observe(stream, said, None)
+    return drafter, stream
+
+
 @pytest.mark.parametrize("forgotten", ["r", None])
 def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing(
     forgotten: str | None,
 ) -> None:
-    drafter = native()
+    drafter, stream = spoken()
     index = drafter.positions.index
-    stream = StreamView(1, list(range(40)), 40, "r", "python")
-    drafter.begin(stream)
-    stream.tokens.extend(range(40, 60))
-    drafter.observe(stream, list(range(40, 60)), None)
     index.drop_repository(forgotten)
     other = index.put("other", "s", "file", np.arange(60, 90, dtype=np.int32))
     stream.tokens.extend(range(10))
@@ -152,12 +158,8 @@ def test_a_stream_whose_repository_is_forgotten_goes_on_and_leaves_nothing(
 @pytest.mark.parametrize("forgotten", ["r", None])
 def test_a_stream_that_is_over_is_forgotten_with_its_repository(forgotten: str | None) -> None:
     """Also while it waits to be put away: nothing of it comes back when that is done."""
-    drafter = native()
+    drafter, stream = spoken()
     index = drafter.positions.index
-    stream = StreamView(1, list(range(40)), 40, "r", "python")
-    drafter.begin(stream)
-    stream.tokens.extend(range(40, 80))
-    drafter.observe(stream, list(range(40, 80)), None)
     drafter.end(stream)
     index.drop_repository(forgotten)
     assert drafter.positions.finish()
