@@ -51,7 +51,7 @@ def origin_of(decoding: Decoding, decoded: Decoded, template: str, ahead: bool) 
         "trimmed": decoded.text,
         "trimmed_by": list(decoded.rules),
         "finish_reason": decoded.finish_reason,
-        "stats": msgspec.to_builtins(decoded.stats),
+        "stats": msgspec.structs.asdict(decoded.stats),
         "stream": decoded.stream,
     }
     return Origin(

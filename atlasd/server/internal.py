@@ -133,7 +133,7 @@ def _item(done: Completion, total_ms: float) -> dict[str, Any]:
         "source": done.source,
         "finish_reason": done.finish_reason,
         "trimmed_by": list(done.trimmed_by),
-        "stats": {**msgspec.to_builtins(done.stats), "timings": timings([done.stats])},
+        "stats": {**msgspec.structs.asdict(done.stats), "timings": timings([done.stats])},
         "total_ms": total_ms,
     }
 

@@ -95,12 +95,16 @@ class Terminal:
         return None
 
     def until(self, done: Callable[[str], bool] | str, timeout_s: float = 20.0) -> str:
-        """The screen once it holds a text or satisfies a condition."""
+        """The screen once it holds a text or satisfies a condition; what has ended without it is
+        not waited for."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
+            ended = not self._reader.is_alive()
             shown = self.text()
             if done in shown if isinstance(done, str) else done(shown):
                 return shown
+            if ended:
+                raise AssertionError(f"the program ended without {done}:\n{shown}")
             time.sleep(0.03)
         raise AssertionError(f"not on the screen within {timeout_s} s: {done}\n{self.text()}")
 

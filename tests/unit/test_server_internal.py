@@ -34,6 +34,16 @@ async def test_a_completion_comes_with_its_id_source_and_statistics(house: House
     assert why["steps"] == []
 
 
+async def test_statistics_name_every_number_also_those_that_are_zero(house: House) -> None:
+    house.says("x + y\n", stats=StreamStats(prompt_tokens=9, output_tokens=6))
+    _, body = await ask(house, "/atlasd/v1/complete", CURSOR)
+    (item,) = body["items"]
+    _, why = await ask(house, f"/atlasd/v1/why?id={item['id']}")
+    for told in (item["stats"], why["stats"]):
+        assert set(StreamStats.__struct_fields__) <= set(told)
+        assert (told["drafted"], told["rows"]) == ({}, 0)
+
+
 async def test_typing_along_a_suggestion_asks_no_model(house: House) -> None:
     house.says("x + y\n")
     await ask(house, "/atlasd/v1/complete", CURSOR)
