@@ -83,7 +83,8 @@ class Pending:
             return self._dismiss()
         if inserted and rest.startswith(inserted):
             self.known += len(inserted)
-            if len(inserted) == 1 and rest != inserted:
+            if rest != inserted and (len(inserted) == 1 or inserted.isspace()):
+                # A key, or a line's end with the indentation that editors put behind it.
                 return None
             return self._accept()
         if len(inserted) == 2 and rest.startswith(inserted[0]):

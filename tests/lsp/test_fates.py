@@ -38,6 +38,12 @@ def test_a_bracket_the_editor_closed_by_itself_does_not_dismiss() -> None:
     assert follow(pending, [Edit(4, 1, "a, b)")]) == [Told("c", "accepted", 6)]
 
 
+def test_a_line_end_with_the_indentation_an_editor_adds_is_typed_not_accepted() -> None:
+    pending = Pending("c", "\n    return a", start=3)
+    assert follow(pending, [Edit(3, 0, "\n    ")]) == []
+    assert follow(pending, [Edit(8, 0, "return")]) == [Told("c", "accepted_word", 11)]
+
+
 @given(st.text("ab(\n ", min_size=2, max_size=12), st.data())
 def test_typing_along_in_any_pieces_ends_accepted_or_typed(text: str, data: st.DataObject) -> None:
     pending = Pending("c", text, start=5)
