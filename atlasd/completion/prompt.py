@@ -14,7 +14,8 @@ from atlasd.completion.ports import Repository, TextTokenizer, Workspace
 from atlasd.completion.request import CompletionRequest, Piece
 from atlasd.completion.templates import Prompt, Surroundings, Template
 from atlasd.completion.window import prefix_window, suffix_window
-from atlasd.workspace.never import never_directory, never_file
+from atlasd.workspace.nameless import holds_settings_alone
+from atlasd.workspace.never import never_directory, never_file, secret_path
 
 LEAST_TOKENS = 64
 OVERHEAD = 32
@@ -119,6 +120,8 @@ class PromptBuilder:
         characters = int(budget * CONTEXT_SHARE * CHARACTERS_PER_TOKEN)
         brought = []
         for piece in given:
+            if _secret(piece):
+                continue
             if (size := len(piece.text) + len(piece.path)) <= characters:
                 brought.append(piece)
                 characters -= size
@@ -156,10 +159,15 @@ def _trusted(request: CompletionRequest, repository: Repository | None) -> bool:
 def _withheld(request: CompletionRequest, repository: Repository | None, path: str | None) -> bool:
     """Whether nothing may be kept of a file, though its editor asks for suggestions in it."""
     if request.path is None:
-        return False
+        return holds_settings_alone(request.prefix, request.suffix)
     if repository is not None and path is not None:
         return repository.withholds(path)
     # What the repository lies in is nobody's choice of what to keep.
     inside = path if request.repository and path else request.path
     above, _, name = inside.rpartition("/")
     return never_file(name) or any(never_directory(part, ()) for part in above.split("/"))
+
+
+def _secret(piece: Piece) -> bool:
+    """Whether context that a client brings is of a file with secrets."""
+    return secret_path(piece.path) if piece.path else holds_settings_alone(piece.text, "")

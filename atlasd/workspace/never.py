@@ -10,8 +10,11 @@ from functools import lru_cache
 MAX_BYTES = 1 << 20
 """Larger files are data or generated; nobody writes a megabyte of code by hand."""
 
+_OF_SECRETS = frozenset(
+    ".ssh .gnupg .gpg .aws .azure .kube .docker .password-store .secrets".split()
+)
 _DIRECTORIES = """
-    .git .hg .svn .bzr .jj .ssh .gnupg .gpg .aws .azure .kube .docker .password-store .secrets
+    .git .hg .svn .bzr .jj
     node_modules bower_components jspm_packages vendor third_party third-party thirdparty
     site-packages dist-packages .venv venv .virtualenv virtualenv .tox .nox .eggs __pycache__
     .mypy_cache .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints .cache .parcel-cache
@@ -19,7 +22,7 @@ _DIRECTORIES = """
     .yarn .pnpm-store .cargo .rustup .bundle .dart_tool .nyc_output .stack-work .direnv
     bazel-bin bazel-out bazel-testlogs deriveddata htmlcov __generated__
 """
-DIRECTORIES = frozenset(_DIRECTORIES.split())
+DIRECTORIES = _OF_SECRETS.union(_DIRECTORIES.split())
 """Names of folders whose whole tree is skipped, compared in lower case."""
 
 _PYTHON, _NODE = ("pyproject.toml", "setup.py"), ("package.json",)
@@ -39,7 +42,7 @@ MARKERS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
 """A folder that holds one of these is a cache or a virtual environment, whatever its name."""
 
 _DATA = r"(?:\.(?:json|ya?ml|toml|ini|txt|env|enc|cfg|conf|properties|xml|csv|db|sqlite|bak|old))*"
-_FILES = re.compile(
+_SECRET_FILES = re.compile(
     rf"""(?ix)^(?:
       \.env | \.env\..* | .*\.env | \.envrc | \.netrc | _netrc | \.pgpass | \.my\.cnf | \.htpasswd
     | \.npmrc | \.yarnrc(?:\.yml)? | \.pypirc | \.dockercfg | \.dockerconfigjson | \.git-credentials
@@ -49,8 +52,12 @@ _FILES = re.compile(
         |tfstate|tfstate\..*|tfvars|tfvars\.json|mobileprovision|keytab)
     | (?:.*[-_.])?(?:credentials?|secrets?|passwords?)(?:[-_][^.]*)?{_DATA}
     | service[-_]?account.*\.json | client_secret.*\.json | vault\.ya?ml
+    )$"""
+)
+_OTHER_FILES = re.compile(
+    r"""(?ix)^(?:
     # lockfiles
-    | package-lock\.json | npm-shrinkwrap\.json | pnpm-lock\.ya?ml | bun\.lockb | go\.sum
+      package-lock\.json | npm-shrinkwrap\.json | pnpm-lock\.ya?ml | bun\.lockb | go\.sum
     | .*\.lock | .*\.lockfile | packages\.lock\.json | package\.resolved
     # generated, minified, data
     | .*[-.]min\.(?:js|mjs|css|html) | .*\.(?:bundle|chunk|umd\.prod)\.js | .*\.map
@@ -70,7 +77,13 @@ _LONG_LINES = 300
 @lru_cache(maxsize=16384)
 def never_file(name: str) -> bool:
     """True for a file name (without its folder) that is never read."""
-    return _FILES.match(name) is not None
+    return (_SECRET_FILES.match(name) or _OTHER_FILES.match(name)) is not None
+
+
+def secret_path(path: str) -> bool:
+    """True for a file that is never read because of the secrets it holds, by its path."""
+    *above, name = path.split("/")
+    return _SECRET_FILES.match(name) is not None or not _OF_SECRETS.isdisjoint(above)
 
 
 def never_directory(name: str, beside: Container[str]) -> bool:

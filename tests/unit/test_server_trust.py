@@ -85,6 +85,36 @@ async def test_nothing_is_kept_of_what_is_written_in_a_file_that_is_never_read(
     assert (await house.daemon.store.summary(None))["completions"] == {}
 
 
+NAMELESS = "# the shop\nMAIL_HOST=mail\nMAIL_PASSWORD="
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("before", "kept"), [(NAMELESS, False), (f"import os\n{NAMELESS}", True)])
+async def test_nothing_is_kept_of_settings_without_a_file_name(
+    house: House, way: str, before: str, kept: bool
+) -> None:
+    """As llama.vim sends what is written in a .env file."""
+    for text in ("tiger\n", "lion\n"):
+        house.says(text)
+    body = {"input_prefix": before, "input_suffix": "\n", **WAYS[way]}
+    async with house.unix() as client, client.post("/infill", json=body) as answer:
+        assert answer.status == 200
+        await answer.read()
+    assert {submit.learn for submit in house.engine.submitted} == {kept}
+
+
+async def test_context_from_a_file_with_secrets_is_left_out(house: House) -> None:
+    house.says("x + y\n")
+    extra = [
+        {"filename": "/home/me/shop/.env", "text": "MAIL_PASSWORD=tiger"},
+        {"text": "MAIL_PASSWORD=lion"},
+        {"filename": "shop_pb2.py", "text": "bear = 1"},
+    ]
+    body = {"input_prefix": "return ", "input_suffix": "\n", "input_extra": extra}
+    assert (await ask(house, "/infill", body))[0] == 200
+    assert [name in house.prompt() for name in ("tiger", "lion", "bear")] == [False, False, True]
+
+
 async def test_a_path_over_a_symlink_is_that_of_the_file(house: House, root: Path) -> None:
     (root / "src").mkdir()
     (root / ".gitignore").write_text("src/scratch.py\n")
