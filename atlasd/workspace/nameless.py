@@ -29,13 +29,14 @@ def holds_settings_alone(before: str, after: str) -> bool:
     the kind that hold secrets. The cursor's own line may be unfinished."""
     start, end = before.rfind("\n") + 1, after.find("\n")
     below = after[end:] if end >= 0 else ""
-    possible, others = _SHAPES, 0
-    for others, line in enumerate(chain(_lines(before[:start]), _lines(below)), start=1):
+    possible, alone = _SHAPES, True
+    for line in chain(_lines(before[:start]), _lines(below)):
+        alone = False
         possible = tuple(shape for shape in possible if shape.match(line))
         if not possible:
             return False
     own = before[start:] + after.removesuffix(below)
-    return others > 0 or any(shape.match(line) for line in _lines(own) for shape in _SHAPES)
+    return not alone or any(shape.match(line) for line in _lines(own) for shape in _SHAPES)
 
 
 def _lines(text: str) -> Iterator[str]:

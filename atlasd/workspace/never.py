@@ -10,9 +10,10 @@ from functools import lru_cache
 MAX_BYTES = 1 << 20
 """Larger files are data or generated; nobody writes a megabyte of code by hand."""
 
-_OF_SECRETS = frozenset(
-    ".ssh .gnupg .gpg .aws .azure .kube .docker .password-store .secrets".split()
-)
+_SECRET_DIRECTORIES = """
+    .ssh .gnupg .gpg .aws .azure .kube .docker .password-store .secrets
+"""
+_OF_SECRETS = frozenset(_SECRET_DIRECTORIES.split())
 _DIRECTORIES = """
     .git .hg .svn .bzr .jj
     node_modules bower_components jspm_packages vendor third_party third-party thirdparty
