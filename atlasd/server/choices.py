@@ -101,7 +101,7 @@ def usage(stats: Sequence[StreamStats], per_prompt: int | None = None) -> dict[s
 def timings(stats: Sequence[StreamStats]) -> dict[str, Any]:
     """llama.cpp's ``timings`` with its drafting counts, and what atlasd knows beyond them."""
     total = _total(stats)
-    prompt_ms, predicted_ms = total.prefill_ms, total.decode_ms
+    prompt_ms, predicted_ms = sum(map(prompt_time, stats)), total.decode_ms
     return {
         "cache_n": total.cached_tokens,
         "prompt_n": total.prefilled_tokens,
@@ -119,6 +119,14 @@ def timings(stats: Sequence[StreamStats]) -> dict[str, Any]:
         "drafted": total.drafted,
         "accepted": total.accepted,
     }
+
+
+def prompt_time(stats: StreamStats) -> float:
+    """Milliseconds that went into reading the prompt. Of one that was cached, the last token is
+    read in the first step of decoding: its share of that."""
+    if stats.prefill_ms or not stats.rows:
+        return stats.prefill_ms
+    return stats.decode_ms * min(1.0, stats.prefilled_tokens / stats.rows)
 
 
 def _total(stats: Sequence[StreamStats]) -> StreamStats:

@@ -18,7 +18,7 @@ from atlasd.engine.protocol import Priority
 from atlasd.server.body import answer, aside, explain, read
 from atlasd.server.chat_message import Message
 from atlasd.server.chat_request import ChatMessage, ChatRequest, Conversation, conversation
-from atlasd.server.choices import Choices
+from atlasd.server.choices import Choices, prompt_time
 from atlasd.server.constraints import ToolField
 from atlasd.server.errors import invalid
 from atlasd.server.middle import middle_generation
@@ -220,7 +220,7 @@ def _ended(told: Choices) -> dict[str, Any]:
         "total_duration": int(total_ms * 1e6),
         "load_duration": int(stats.queue_ms * 1e6),
         "prompt_eval_count": stats.prompt_tokens,
-        "prompt_eval_duration": int(stats.prefill_ms * 1e6),
+        "prompt_eval_duration": int(prompt_time(stats) * 1e6),
         "eval_count": stats.output_tokens,
         "eval_duration": int(stats.decode_ms * 1e6),
     }

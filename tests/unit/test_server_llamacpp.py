@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from atlasd.engine.protocol import StreamStats
 from tests.served import House, ask
 
 
@@ -64,6 +65,24 @@ async def test_a_prompt_may_mix_texts_and_tokens_and_fill_all_there_is(house: Ho
     assert answer == {"content": "z", "timings/predicted_n": 1}
     assert house.engine.prompts[0] == [65, *house.tokenizer.encode("b"), 67]
     assert house.engine.submitted[0].max_tokens == 4093
+
+
+@pytest.mark.parametrize(
+    ("stats", "prompt_ms"),
+    [
+        (StreamStats(prefilled_tokens=1, decode_ms=6, output_tokens=3, rows=4), 1.5),
+        (StreamStats(prefilled_tokens=9, prefill_ms=2, decode_ms=6, output_tokens=3, rows=4), 2.0),
+    ],
+)
+async def test_a_cached_prompt_took_its_share_of_the_first_step(
+    house: House, stats: StreamStats, prompt_ms: float
+) -> None:
+    """llama.cpp tells the time of the pass that reads the last token; it was 0."""
+    house.says("abc", stats=stats)
+    _, body = await ask(house, "/completion", {"prompt": "x"})
+    told = body["timings"]
+    assert (told["prompt_ms"], told["predicted_ms"]) == (prompt_ms, 6)
+    assert told["prompt_per_second"] == pytest.approx(1000 * told["prompt_n"] / prompt_ms)
 
 
 async def test_none_asked_for_only_warms_the_cache(house: House) -> None:
