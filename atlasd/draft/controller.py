@@ -20,9 +20,11 @@ from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
+from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Candidate, Plan, StepRecord
-from atlasd.draft.planner import NATIVE, NativePlanner
+from atlasd.draft.planner import NATIVE, NativePlanner, Prepared
 from atlasd.draft.proposals import OpenProposals, Proposal, Tally
+from atlasd.draft.taken import TakenSteps
 
 Trim = Callable[[StreamView, Sequence[int]], int]
 """How many of a stream's drafted tokens are allowed."""
@@ -150,6 +152,38 @@ class Controller:
         )
         return Plan(drafts, record)
 
+    # Native steps of a stream that decodes alone
+
+    def prepare(self, stream: StreamView, room: int) -> Prepared | None:
+        """What its next steps plan with, if they can be planned natively from end to end."""
+        if self._native is None or not _usual([stream], room):
+            return None
+        self._worth_per_ms = self._tokens_per_ms
+        price = self.costs.for_step(1, room, len(stream.tokens))
+        return self._native.prepare(stream, price, room, self._terms)
+
+    def took(self, stream: StreamView, taken: TakenSteps, asks: bool) -> None:
+        """Its steps were taken so, and their tokens appended to ``stream.tokens``; ``asks``: they
+        ended where the paid drafter is wanted."""
+        assert self._native is not None
+        for source, count in taken.drafted.items():
+            self._tally(source, count, taken.accepted.get(source, 0))
+        for one in taken.each:
+            self._achieved(one.verified, one.forward_ms)
+        more = len(taken.each) - (not asks)
+        self.costs.used(more)
+        for paid in self._paid:
+            paid.worth.step(more, self._worth_per_ms)
+        self._verify_open(stream, taken.tokens)
+        self._native.took(stream, taken, asks)
+        for listener in self._listeners:
+            listener.observe(stream, taken.tokens, None)
+
+    def records(self, taken: TakenSteps) -> list[PackedStep]:
+        """Of each of these steps, why it was planned as it was."""
+        assert self._native is not None
+        return self._native.records(taken)
+
     def _predict(
         self, stream: StreamView, after: list[int], draft: Draft, least: float
     ) -> list[float]:
@@ -199,14 +233,8 @@ class Controller:
             if isinstance(draft.credit, Chain):
                 draft.credit.settle(len(draft.tokens), accepted)
         if step_ms > 0.0:
-            achieved = len(tokens) / (step_ms + self.costs.beside_ms)
-            weight = 0.05 if self._tokens_per_ms else 1.0
-            self._tokens_per_ms += weight * (achieved - self._tokens_per_ms)
-        opened = self._open[stream.stream]
-        if not stream.learn:
-            opened.waiting.clear()
-        elif opened.waiting:
-            opened.settle(tokens, self.confidence, self.tallies)
+            self._achieved(len(tokens), step_ms)
+        self._verify_open(stream, tokens)
         if self._native is not None and (not draft.tokens or draft.credit is NATIVE):
             best = _best_of(rows)
             self._native.settle(stream, len(draft.tokens), accepted, tokens, best)
@@ -222,15 +250,30 @@ class Controller:
         for drafter in self.drafters:
             drafter.end(stream)
 
+    def _achieved(self, tokens: int, step_ms: float) -> None:
+        achieved = tokens / (step_ms + self.costs.beside_ms)
+        weight = 0.05 if self._tokens_per_ms else 1.0
+        self._tokens_per_ms += weight * (achieved - self._tokens_per_ms)
+
+    def _verify_open(self, stream: StreamView, tokens: list[int]) -> None:
+        opened = self._open[stream.stream]
+        if not stream.learn:
+            opened.waiting.clear()
+        elif opened.waiting:
+            opened.settle(tokens, self.confidence, self.tallies)
+
+    def _tally(self, source: str, drafted: int, accepted: int) -> None:
+        tally = self.tallies.get(source)
+        if tally is None:
+            tally = self.tallies[source] = Tally()
+        tally.drafted += drafted
+        tally.accepted += accepted
+
     def _count(self, draft: Draft, accepted: int) -> None:
         left = len(draft.tokens)
         for source, count in draft.parts or ((draft.source, left),):
-            tally = self.tallies.get(source)
-            if tally is None:
-                tally = self.tallies[source] = Tally()
             count = min(count, left)
-            tally.drafted += count
-            tally.accepted += max(0, min(accepted, count))
+            self._tally(source, count, max(0, min(accepted, count)))
             left -= count
             accepted -= count
             if left <= 0:

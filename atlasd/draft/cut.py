@@ -52,6 +52,10 @@ class CostTable:
         self._tables: dict[tuple[int, int], Price] = {}
         self._age = 0
 
+    def used(self, steps: int) -> None:
+        """So many steps more were planned by the prices given last."""
+        self._age += steps
+
     def for_step(self, streams: int, room: int, kv_tokens: int) -> Price:
         """What steps of ``streams`` streams with up to ``room`` drafted rows cost."""
         self._age += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from struct import Struct
 from time import perf_counter
@@ -31,9 +32,13 @@ from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Plan
+from atlasd.draft.taken import TakenSteps
 
 NATIVE = object()
 """Credit of a native plan's drafts: the native side knows whose tokens they are."""
+
+SOURCES = ("recycle", "positions")
+"""Of the text drafter's tokens, by their number on the native side."""
 
 _ASK = Struct("=Qiidd").pack_into
 _SIZE = ctypes.sizeof(Question)
@@ -46,6 +51,16 @@ it is tried in any case."""
 Ask = Callable[[StreamView, list[int], float, int, float], tuple[str, list[int], list[float]]]
 """Ask it: stream, the chain so far and its reach, how many tokens, and the reach below which no
 row pays; name, tokens, confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What native steps plan with."""
+
+    addresses: tuple[int, int, int, int]
+    """Of the planner, its question and its prices; and the position index's clock."""
+    room: int
+    """Drafted rows of a step at most."""
 
 
 class NativePlanner:
@@ -74,7 +89,9 @@ class NativePlanner:
         self._settled = Settled()
         self._settled_at = ctypes.addressof(self._settled)
         self._names: list[str] = [text.name]
-        self._sources = ["recycle", "positions"]
+        self._sources = list(SOURCES)
+        self._asking: tuple[int, int] | None = None
+        """Stream and length at which native steps ended because the paid drafter is wanted."""
 
     def plan(
         self,
@@ -87,20 +104,16 @@ class NativePlanner:
     ) -> Plan:
         """Drafts of at most ``limits`` tokens, ``room`` in all."""
         started = perf_counter()
-        text, count = self.text, len(streams)
-        text.attach()
-        handles = text.handles
-        for at, stream in enumerate(streams):
-            brought, worth = terms(stream, True)
-            number = stream.stream
-            _ASK(self._questions, at * _SIZE, handles[number], number, limits[at], brought, worth)
-        if price is not self._price or room != self._room:
-            self._price, self._room = price, room
-            prices = self._prices
-            prices.milliseconds, prices.room = price.address, room
-            prices.least_reach, prices.worth_asking = price.least_reach, price.worth_asking
-        run, clock = self._library.plan, text.positions.index.clock
-        waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
+        count = len(streams)
+        run, clock = self._library.plan, self.text.positions.index.clock
+        alone = streams[0] if count == 1 else None
+        if alone is not None and self._asking == (alone.stream, len(alone.tokens)):
+            waiting = 0
+        else:
+            self._put(streams, limits, terms)
+            self._pay(price, room)
+            waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
+        self._asking = None
         while waiting >= 0:
             self._ask(streams[waiting], waiting, limits[waiting], price.least_reach, terms, ask)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 1)
@@ -145,6 +158,57 @@ class NativePlanner:
         if written < count:
             text.grow(stream, address, written, count)
             self._library.learn(self._handle, handle, address, count, best_at, rows)
+
+    def prepare(self, stream: StreamView, price: Price, room: int, terms: Terms) -> Prepared:
+        """For native steps of this stream alone."""
+        self._put([stream], [room], terms)
+        self._pay(price, room)
+        self.text.ready_to_grow(stream)
+        clock = self.text.positions.index.clock
+        return Prepared((self._handle, self._questions_at, self._prices_at, clock), room)
+
+    def took(self, stream: StreamView, taken: TakenSteps, asks: bool) -> None:
+        """Native steps were taken; ``asks``: they ended where the paid drafter is wanted."""
+        text = self.text
+        for segment, accepted in taken.credits:
+            text.credit(segment, accepted)
+        text.grew(stream, len(taken.tokens) - taken.unwritten)
+        if taken.unwritten:
+            last = taken.each[-1].verified
+            raw = array("i", taken.tokens[-last:])
+            best = array("i", taken.best) if taken.best is not None else None
+            best_at, rows = best.buffer_info() if best is not None else (None, 0)
+            address, handle = raw.buffer_info()[0], text.handles[stream.stream]
+            text.grow(stream, address, last - taken.unwritten, last)
+            self._library.learn(self._handle, handle, address, last, best_at, rows)
+        self._asking = (stream.stream, len(stream.tokens)) if asks else None
+
+    def records(self, taken: TakenSteps) -> list[PackedStep]:
+        """Of each native step, why it was planned as it was."""
+        found, begin = [], 0
+        for one in taken.each:
+            raw = taken.records[begin : begin + one.record_bytes]
+            found.append(PackedStep(raw, self._names, [one.foreseen], one.planning_ms))
+            begin += one.record_bytes
+        return found
+
+    def _put(self, streams: Sequence[StreamView], limits: Sequence[int], terms: Terms) -> None:
+        """Ask for drafts of at most ``limits`` tokens."""
+        text = self.text
+        text.attach()
+        handles = text.handles
+        for at, stream in enumerate(streams):
+            brought, worth = terms(stream, True)
+            number = stream.stream
+            _ASK(self._questions, at * _SIZE, handles[number], number, limits[at], brought, worth)
+
+    def _pay(self, price: Price, room: int) -> None:
+        """Steps cost this."""
+        if price is not self._price or room != self._room:
+            self._price, self._room = price, room
+            prices = self._prices
+            prices.milliseconds, prices.room = price.address, room
+            prices.least_reach, prices.worth_asking = price.least_reach, price.worth_asking
 
     def _ask(
         self, stream: StreamView, at: int, limit: int, least: float, terms: Terms, ask: Ask

@@ -67,9 +67,7 @@ class Worth:
         what has to be read before the chain.
         """
         if first:
-            self._steps += 1
-            if tokens_per_ms > 0.0:
-                self._saved_ms += PROBING / tokens_per_ms
+            self.step(1, tokens_per_ms)
         if not self.ask_ms:
             self.ask_ms = ask_ms  # and not what the first ask takes, which finds nothing prepared
         if self._steps >= _BETWEEN and self._saved_ms >= self.ask_ms + read_ms:
@@ -77,6 +75,12 @@ class Worth:
             return inf, 0.0
         cost = self.ask_ms + read_ms / max(1.0, self._usual - record.asks)
         return record.brought, cost * tokens_per_ms
+
+    def step(self, count: int, tokens_per_ms: float) -> None:
+        """So many steps are planned, whether an ask is among them or not."""
+        self._steps += count
+        if tokens_per_ms > 0.0:
+            self._saved_ms += count * PROBING / tokens_per_ms
 
     def asked(self, record: Record, spent_ms: float) -> None:
         """An ask took so long."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from atlasd.engine.batch import Batch
-from atlasd.errors import EngineError
+from atlasd.engine.sampling import damaged
 from atlasd.models.decoder import DecidingDecoder, Decoder, Int32, RowNoise, Wanted
 
 MOST_ROWS = 64
@@ -42,7 +42,7 @@ class Decided:
                 del chosen[index + 1 :]
                 break
         if chosen[-1] < 0:
-            raise EngineError("The model produced no number.", "Its files may be damaged.")
+            raise damaged()
         return chosen
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from ctypes import c_int32
 
 from atlasd.engine.compiling import Compiled
 from atlasd.engine.framing import EngineEnd, frame
@@ -22,6 +23,8 @@ class Inbox:
         self.serving = False
         """While it is not, nothing can be in the middle of anything, and ``Shutdown`` may end
         the process at once, however deep in a library it is."""
+        self.arrived = c_int32()
+        """Not zero once a message came after it was last set to zero, for native code to see."""
         self._messages: queue.SimpleQueue[ToEngine | Compiled] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(end,), daemon=True, name="inbox").start()
 
@@ -31,6 +34,7 @@ class Inbox:
     def put(self, message: Compiled) -> None:
         """Something this process has to tell itself; from any thread."""
         self._messages.put(message)
+        self.arrived.value = 1
 
     def next(self, timeout: float | None = None) -> ToEngine | Compiled | None:
         """The next message; waits for one, at most ``timeout`` seconds (0: not at all)."""
@@ -44,6 +48,7 @@ class Inbox:
             if isinstance(message, Shutdown) and not self.serving:
                 os._exit(0)
             self._messages.put(message)
+            self.arrived.value = 1
         # The daemon is gone, so nobody waits for anything that is being computed here.
         os._exit(0)
 

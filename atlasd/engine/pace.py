@@ -132,6 +132,16 @@ class Pace:
             return False
         return begun or not self._losing or left >= WORTH_BEGINNING
 
+    def resting(self, begun: bool, left: int) -> int:
+        """Of the next ``left`` tokens' steps, how many are plain in any case."""
+        if not begun and self._losing and left < WORTH_BEGINNING:
+            return left
+        return self._wait
+
+    def rested(self, steps: int) -> None:
+        """So many steps were plain."""
+        self._wait = max(0, self._wait - steps)
+
     def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
         what planning and learning took, ``plain_ms`` what a plain step takes."""

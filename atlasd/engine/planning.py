@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import EMPTY, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.plan import Record
+from atlasd.draft.planner import Prepared
+from atlasd.draft.taken import TakenSteps
 from atlasd.engine.batch import Part
 from atlasd.engine.beside import Beside
 from atlasd.engine.clock import StepClock
@@ -54,6 +57,15 @@ class _Drafted:
     """How many of its tokens the drafters know."""
     spent_ms: float = 0.0
     """What planning its last step took, and learning from the one before."""
+
+
+class Ahead(NamedTuple):
+    """How the next steps of a stream that decodes alone may be taken together."""
+
+    steps: int
+    """So many at most."""
+    prepared: Prepared | None
+    """What they plan with; None: they are plain."""
 
 
 class Planning:
@@ -168,15 +180,65 @@ class Planning:
         except Exception:
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
+        self._judge(kept, stream, part.pending, len(part.draft.tokens), accepted, kept.spent_ms)
+        kept.spent_ms = 0.0
+        self._spent(stream, kept, started)
+
+    def ahead(self, stream: Stream, most: int) -> Ahead | None:
+        """How the next ``most`` steps of a stream that decodes alone may be taken together; None:
+        they may not."""
+        kept = self._drafted.get(stream.number)
+        if kept is None:
+            return None
         if self._costs is not None:
-            gained_ms, plain_ms = 0.0, self._ms(part.pending, stream.fed)
-            if part.draft.tokens:
-                saved_ms = plain_ms + self.beside.engine_ms
-                gained_ms = plain_ms + accepted * saved_ms - self._ms(part.rows, stream.fed)
-            kept.pace.settled(gained_ms, kept.spent_ms, plain_ms)
-        kept.spent_ms = (self._now() - started) * 1e3
-        self.spent_ms += kept.spent_ms
-        stream.stats.draft_ms += kept.spent_ms
+            rests = kept.pace.resting(stream.begun, stream.draft_limit)
+            if rests:
+                return Ahead(min(rests, most), None)
+        if not stream.begun:
+            return None
+        started = self._now()
+        try:
+            if kept.told < len(stream.view.tokens):
+                self._catch_up(stream)
+            if self._costs is not None:
+                self._controller.take_beside(self.beside.engine_ms)
+            prepared = self._controller.prepare(stream.view, MAX_ROWS - 1)
+        except Exception:
+            self._failed("planning steps")
+            return None
+        self._spent(stream, kept, started)
+        if prepared is None:
+            return None
+        # Where drafting has only just paid for itself, each attempt is judged before the next one.
+        doubtful = self._costs is not None and kept.pace.net <= 0.0
+        return Ahead(1 if doubtful else most, prepared)
+
+    def took(self, stream: Stream, taken: TakenSteps, asks: bool) -> None:
+        """Steps were taken so, and their tokens are in the stream; ``asks``: a drafter is wanted
+        next that native steps cannot ask."""
+        kept = self._drafted.get(stream.number)
+        if kept is None:
+            return
+        if not taken.planned:
+            kept.pace.rested(len(taken.each))
+            kept.records.extend([None] * len(taken.each))
+            return
+        started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
+        for one in taken.each:
+            stream.stats.foreseen += one.foreseen
+            stream.stats.draft_ms += one.planning_ms
+            self.spent_ms += one.planning_ms
+            self._judge(kept, stream, 1, one.drafted, one.accepted, before_ms + one.planning_ms)
+        if taken.each:
+            kept.spent_ms = 0.0
+        try:
+            self._controller.took(stream.view, taken, asks)
+            kept.records.extend(self._controller.records(taken))
+            self._failures = 0
+        except Exception:
+            self._failed("learning from steps")
+        kept.told = len(stream.view.tokens)
+        self._spent(stream, kept, started)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -197,6 +259,31 @@ class Planning:
         """The kept steps of a stream, oldest first."""
         records = self._records.get(number, ())
         return [RESTING if record is None else record.explain(number) for record in records]
+
+    def _judge(
+        self,
+        kept: _Drafted,
+        stream: Stream,
+        pending: int,
+        drafted: int,
+        accepted: int,
+        spent_ms: float,
+    ) -> None:
+        """What a planned step has brought goes to the stream's pace."""
+        if self._costs is None:
+            return
+        gained_ms, plain_ms = 0.0, self._ms(pending, stream.fed)
+        if drafted:
+            saved_ms = plain_ms + self.beside.engine_ms
+            gained_ms = plain_ms + accepted * saved_ms - self._ms(pending + drafted, stream.fed)
+        kept.pace.settled(gained_ms, spent_ms, plain_ms)
+
+    def _spent(self, stream: Stream, kept: _Drafted, started: float) -> None:
+        """Planning or learning went on since then; the stream's next step is charged with it."""
+        spent_ms = (self._now() - started) * 1e3
+        kept.spent_ms += spent_ms
+        self.spent_ms += spent_ms
+        stream.stats.draft_ms += spent_ms
 
     def _first(self, stream: Stream) -> _Drafted:
         """A stream is met for the first time, or drafting was off and on again."""

@@ -251,7 +251,12 @@ def agreeing(chosen: Sequence[int], draft: Sequence[int]) -> int:
     return count
 
 
+def damaged() -> EngineError:
+    """What is said of a model that answers with what is no number."""
+    return EngineError("The model produced no number.", "Its files may be damaged.")
+
+
 def _refuse_nan(best: float) -> None:
     # argmax returns the first NaN of a row, so looking at the winner is enough.
     if math.isnan(best):
-        raise EngineError("The model produced no number.", "Its files may be damaged.")
+        raise damaged()

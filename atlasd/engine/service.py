@@ -86,6 +86,7 @@ class Service:
             choose=fastest_choose(),
             clock=self._clock,
             poll=self._take_urgent,
+            interrupt=inbox.arrived,
         )
         self._backlog = Backlog(
             restored, lambda: len(inbox) > 0, lambda: self._engine.slots.forget()
@@ -149,6 +150,7 @@ class Service:
             self._take(message)
 
     def _take_urgent(self) -> None:
+        self._inbox.arrived.value = 0  # before looking, or a message in between would be missed
         while len(self._inbox) and (message := self._inbox.next(0)) is not None:
             self._take(message)
 

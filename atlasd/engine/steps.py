@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from ctypes import c_int32
 from time import perf_counter
 
 import numpy as np
@@ -22,10 +23,11 @@ from atlasd.engine.framing import pack_tokens
 from atlasd.engine.masking import Masks, masked
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Tokens
-from atlasd.engine.requests import Emit, Requests
+from atlasd.engine.requests import Emit
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
 from atlasd.engine.schedule import JOIN_ROWS
 from atlasd.engine.streams import Phase, Stream
+from atlasd.engine.together import Together
 from atlasd.models.decoder import Decoder, Float32, kept_states
 
 log = logging.getLogger(__name__)
@@ -35,12 +37,13 @@ BOOKED_TOGETHER = 8
 the step between has pushed out of the caches."""
 
 
-class Engine(Requests):
+class Engine(Together):
     """A decoder, its slots and the streams in them. Not thread-safe.
 
     ``emit`` is given every ``Tokens`` and ``Finished`` message. ``poll`` is called between the
     drafting and the forward pass of a step, so that a cancel which arrives while a slow drafter
-    works takes effect before the pass is paid for.
+    works takes effect before the pass is paid for. ``interrupt`` is not zero while a message waits:
+    steps that are taken together end there.
     """
 
     def __init__(
@@ -53,15 +56,13 @@ class Engine(Requests):
         choose: ChooseRow = choose_row,
         clock: StepClock | None = None,
         poll: Callable[[], None] = lambda: None,
+        interrupt: c_int32 | None = None,
     ) -> None:
-        super().__init__(decoder, emit, planning, choose)
+        super().__init__(decoder, emit, planning, choose, clock or StepClock(), interrupt)
         self.costs = costs or StepCosts(decoder.bucket)
-        self._clock = clock or StepClock()
         self._poll = poll
         self._masks = Masks()
-        self._unbooked: list[tuple[int, int, float, float]] = []
         self._steps = 0
-        self._forward_ms = 0.0
 
     def step(self) -> bool:
         """Do one forward pass, or tell that there is nothing to do by returning False."""
@@ -118,6 +119,8 @@ class Engine(Requests):
     def _decode(self, streams: list[Stream]) -> None:
         planning = self.planning
         self._steps += 1
+        if len(self._streams) == 1 and self._together(streams[0]):
+            return
         if planning is None or self._steps % EVERY:
             self._step(streams)
             return

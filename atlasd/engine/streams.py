@@ -11,6 +11,7 @@ import numpy as np
 
 from atlasd.draft.drafter import Draft, Float32, StreamView
 from atlasd.draft.states import ROOM, States
+from atlasd.draft.taken import TakenSteps
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.predicted import Predicted
 from atlasd.engine.protocol import Priority, StreamStats, Submit
@@ -142,6 +143,13 @@ class Stream:
         for source, count in draft.by_source(decided).items():
             self.stats.drafted[source] = self.stats.drafted.get(source, 0) + count
             self.stats.accepted[source] = self.stats.accepted.get(source, 0) + right.get(source, 0)
+
+    def count_all(self, taken: TakenSteps) -> None:
+        """Book the drafts of several steps."""
+        for source, count in taken.decided.items():
+            self.stats.drafted[source] = self.stats.drafted.get(source, 0) + count
+            right = taken.accepted.get(source, 0)
+            self.stats.accepted[source] = self.stats.accepted.get(source, 0) + right
 
     def sum_up(self) -> None:
         """What is only known at the end."""

@@ -169,6 +169,20 @@ class CpuDecoder:
         self._logits = np.empty((rows, self._logits_ld), np.float32)
         self._logits_address = self._logits.ctypes.data
 
+    def logits_of(self, rows: int) -> int:
+        """The address of the array that ``forward`` leaves logits in, with room for so many rows;
+        for other native calls."""
+        if rows > self._logits_room:
+            self._make_logits(rows)
+            self._place_states()
+        return self._logits_address
+
+    @property
+    def states_address(self) -> int:
+        """Where ``forward`` leaves states (``keep_states``); 0: it does not."""
+        address: int = self._states.ctypes.data if self._states is not None else 0
+        return address
+
     def keep_states(self) -> None:
         """Have ``forward`` leave the final normalised states of its logits' rows in ``states``."""
         self._states = np.empty((0, self.spec.hidden_size), np.float32)

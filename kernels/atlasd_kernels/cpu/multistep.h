@@ -1,0 +1,62 @@
+// Several decoding steps of one stream in one call: plan, forward, choose, accept, learn, and again
+// (multi-step scheduling, as vLLM has it, with drafting inside). Whatever a step needs beside the
+// target's rows it finds warm here, where Python finds caches that the rows have emptied.
+#pragma once
+#include "decoder.h"
+#include "plan.h"
+
+namespace atlasd {
+
+constexpr int kMostSteps = 16;
+constexpr int kMostStops = 16;
+
+// Why steps end before as many as asked for were taken.
+enum class StepsEnd : int32_t { none, stop, length, ask, damaged };
+
+// Mirrored by ctypes in multistep.py, like all of this: keep both in step.
+struct TakenStep {
+  int32_t rows, drafted, accepted;
+  int32_t verified;       // tokens, a stop token included
+  int32_t record_bytes;   // of its plan; see atlasd.draft.packed
+  double foreseen;        // expected accepted tokens
+  double planning_ms, forward_ms;   // planning with learning; both as engine/clock.py measures
+};
+
+struct Steps {
+  // What is asked for.
+  Decoder* decoder;
+  text::Planner* planner;       // null: nothing is drafted
+  text::Question* question;     // its limit is set here
+  const text::Prices* prices;
+  float* logits;                // [rows, logits_ld()], for the longest draft
+  const float* states;          // where the decoder keeps its rows' states; null: it does not
+  float* chose;                 // [tokens, hidden]: of each token the state that chose it
+  const volatile int32_t* interrupt;   // not zero: end after the present step; null: never
+  double budget_ms;             // no step begins later
+  Noise noise;                  // of the next token
+  int32_t clock;                // of the position index
+  int32_t vocab, hidden;
+  int32_t slot, fed;            // positions [0, fed) are in the slot
+  int32_t token;                // the one behind them
+  int32_t left;                 // tokens that the output may still come to
+  int32_t room;                 // drafted rows of a step at most
+  int32_t steps;                // to be taken at most
+  int32_t stop_count, stops[kMostStops];
+  // What was done.
+  int32_t taken;
+  StepsEnd end;
+  int32_t count;                // of `tokens`, which are verified
+  int32_t unwritten;            // the last of them that the stream's tail had no room for
+  int32_t best_count;           // target's first choices in the last step, if they are to be learned
+  int32_t credits;
+  int32_t drafted[2], decided[2], accepted[2];   // by source: recycle, positions
+  double others_ms;             // all that was neither planning nor forward
+  TakenStep each[kMostSteps];
+  int32_t tokens[kMostSteps * 64];
+  int32_t best[64];
+  int32_t segment[kMostSteps * (text::kContinuations + 1)];
+  int32_t credit[kMostSteps * (text::kContinuations + 1)];
+  const uint8_t* records;
+};
+
+}  // namespace atlasd

@@ -1,0 +1,68 @@
+"""Several decoding steps of one stream in one native call, as ctypes sees it (multistep.h);
+``atlasd.engine.multistep`` builds on it."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_char_p, c_double, c_int32, c_void_p
+from functools import cache
+from typing import Any
+
+from atlasd_kernels.cpu.library import Noise, native
+from atlasd_kernels.cpu.plan import PARTS
+
+VERSION = 1
+MOST_STEPS = 16
+MOST_STOPS = 16
+MOST_ROWS = 64
+
+NONE, STOP, LENGTH, ASK, DAMAGED = range(5)
+"""``StepsEnd`` of multistep.h: why steps ended before as many as asked for were taken."""
+
+
+class TakenStep(ctypes.Structure):
+    """Mirrors ``TakenStep`` in multistep.h."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("rows", "drafted", "accepted", "verified", "record_bytes")),
+        *((name, c_double) for name in ("foreseen", "planning_ms", "forward_ms")),
+    ]
+
+
+class Steps(ctypes.Structure):
+    """Mirrors ``Steps`` in multistep.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("decoder", "planner", "question", "prices")),
+        *((name, c_void_p) for name in ("logits", "states", "chose", "interrupt")),
+        ("budget_ms", c_double),
+        ("noise", Noise),
+        *((name, c_int32) for name in ("clock", "vocab", "hidden", "slot", "fed", "token")),
+        *((name, c_int32) for name in ("left", "room", "steps", "stop_count")),
+        ("stops", c_int32 * MOST_STOPS),
+        *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
+        *((name, c_int32) for name in ("best_count", "credits")),
+        *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
+        ("others_ms", c_double),
+        ("each", TakenStep * MOST_STEPS),
+        ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
+        ("best", c_int32 * MOST_ROWS),
+        ("segment", c_int32 * (MOST_STEPS * PARTS)),
+        ("credit", c_int32 * (MOST_STEPS * PARTS)),
+        ("records", c_void_p),
+    ]
+
+
+@cache
+def take_steps() -> Any:
+    """``atlasd_take_steps``, or None where the library is missing or older than this file. It takes
+    the address of a ``Steps`` and returns None, or what is wrong as text. The interpreter is free
+    meanwhile."""
+    try:
+        library = ctypes.CDLL(str(native().path))
+        version, take = library.atlasd_steps_version, library.atlasd_take_steps
+    except (OSError, RuntimeError, AttributeError):
+        return None
+    version.restype, version.argtypes = c_int32, []
+    take.restype, take.argtypes = c_char_p, [c_void_p]
+    return take if version() == VERSION else None

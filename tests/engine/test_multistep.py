@@ -1,0 +1,264 @@
+"""Steps taken several at a time are the steps taken one by one: the same tokens, the same drafts,
+the same learned from them."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from atlasd_kernels import cpu
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from atlasd.draft.lookahead import Lookahead
+from atlasd.draft.neural import Neural
+from atlasd.draft.registry import Drafting
+from atlasd.draft.static import chain_model
+from atlasd.engine.inprocess import Output, Outputs, request, run
+from atlasd.engine.multistep import MOST_STEPS, MultiStep
+from atlasd.engine.native import fastest_choose
+from atlasd.engine.planning import RESTING, Planning
+from atlasd.engine.protocol import Sampling, Submit, Tokens
+from atlasd.engine.steps import Engine
+from atlasd.models.load import LoadOptions, load_decoder
+from atlasd.models.locate import find_model
+from tests.engine.tiny import VOCAB, tiny_checkpoint
+
+pytestmark = pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1] or "native")
+
+SAMPLINGS = (Sampling(), Sampling(temperature=0.2, seed=7), Sampling(temperature=0.9, seed=8))
+
+
+class Costs:
+    """Rows cost little, so that drafts are long."""
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        return 1.0 + 0.02 * rows + kv_tokens / 1e5
+
+    def bucket(self, rows: int) -> int:
+        return rows
+
+
+@dataclass
+class Serving:
+    """An engine with its drafters."""
+
+    engine: Engine
+    outputs: Outputs
+    drafting: Drafting
+    interrupt: ctypes.c_int32
+    calls: list[int]
+    """Steps of each native call."""
+
+    def __call__(self, *submits: Submit) -> list[Output]:
+        for submit in submits:
+            self.engine.submit(submit)
+            run(self.engine)
+        self.engine.check_integrity()
+        return [self.outputs[submit.stream] for submit in submits]
+
+
+@pytest.fixture(scope="module")
+def decoders(tmp_path_factory):
+    """Two for targets, two for static drafters; what their slots hold is nobody's concern."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("multistep"))
+    options = LoadOptions(device="cpu", weight_format="bf16", slots=2, threads=1)
+    loaded = [load_decoder(find_model(str(folder)), options).decoder for _ in range(4)]
+    yield loaded
+    for one in loaded:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def serving(decoders):
+    def make(together: bool, *, static: bool = False) -> Serving:
+        neural = Neural(chain_model(decoders[2 + together], None)) if static else None
+        drafting = Drafting(vocab_size=VOCAB, fingerprint="f", costs=Costs(), neural=neural)
+        outputs, interrupt, calls = Outputs(), ctypes.c_int32(), []
+        engine = Engine(
+            decoders[together],
+            outputs.take,
+            planning=Planning(drafting.controller),
+            choose=fastest_choose(),
+            interrupt=interrupt,
+        )
+        native = engine._multistep
+        assert native is not None
+        if together:
+            take = native.take
+
+            def noted(stream, most, prepared):
+                taken = take(stream, most, prepared)
+                calls.append(len(taken.each))
+                return taken
+
+            native.take = noted
+        else:
+            engine._multistep = None
+        return Serving(engine, outputs, drafting, interrupt, calls)
+
+    return make
+
+
+def facts(output: Output) -> tuple[object, ...]:
+    stats = output.stats
+    return (
+        output.tokens,
+        output.reason,
+        stats.steps,
+        stats.rows,
+        stats.output_tokens,
+        stats.drafted,
+        stats.accepted,
+        pytest.approx(stats.foreseen),
+    )
+
+
+@given(st.data())
+def test_they_are_what_single_steps_are(serving, data):
+    together, single = serving(True), serving(False)
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    prompts = [draw.integers(0, 40, draw.integers(1, 80)).tolist() for _ in range(3)]
+    for number in range(data.draw(st.integers(1, 5))):
+        submit = request(
+            number,
+            data.draw(st.sampled_from(prompts)),
+            max_tokens=data.draw(st.integers(1, 90)),
+            sampling=data.draw(st.sampled_from(SAMPLINGS)),
+            stop_tokens=data.draw(st.lists(st.integers(0, VOCAB - 1), max_size=40, unique=True)),
+            drafting=data.draw(st.booleans()),
+        )
+        submit.learn = data.draw(st.booleans())
+        submit.repository = "r"
+        (ours,), (theirs,) = together(submit), single(submit)
+        assert facts(ours) == facts(theirs)
+        explained = [s.engine.planning.explain(number) for s in (together, single)]
+        for steps in explained:
+            for step in steps:
+                step.pop("drafting_ms", None)
+        assert explained[0] == explained[1]
+    assert together.drafting.sources() == single.drafting.sources()
+    learned = [s.drafting.text.state() for s in (together, single)]
+    np.testing.assert_array_equal(learned[0].weights, learned[1].weights)
+    counted = [one.engine.counters.values["rows"] for one in (together, single)]
+    assert counted[0] == counted[1]
+
+
+def test_drafts_are_accepted_and_rejected_on_the_way(serving):
+    together = serving(True)
+    prompt = list(range(50, 90))
+    outputs = together(*(request(n, prompt, max_tokens=120) for n in range(3)))
+    assert len({tuple(output.tokens) for output in outputs}) == 1
+    assert max(together.calls) > 2
+    again = outputs[-1].stats
+    assert again.steps < 60, "the text is known by then"
+    drafted, accepted = sum(again.drafted.values()), sum(again.accepted.values())
+    assert 60 < accepted <= drafted
+
+
+def test_a_tail_without_room_grows_between_calls(serving, monkeypatch):
+    """The text drafter's arrays are Python's: where a stream's tail is full, steps end."""
+    together, single = serving(True), serving(False)
+    left = []
+    took = together.drafting.controller._native.took
+
+    def noted(stream, taken, asks):
+        left.append(taken.unwritten)
+        took(stream, taken, asks)
+
+    monkeypatch.setattr(together.drafting.controller._native, "took", noted)
+    for number in range(2):
+        submit = request(number, list(range(20)), max_tokens=480)
+        assert facts(together(submit)[0]) == facts(single(submit)[0])
+    assert any(left)
+    segments = [
+        [s.length for s in one.drafting.index.segments.values()] for one in (together, single)
+    ]
+    assert segments[0] == segments[1]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling):
+    """What it is asked behind is the chain that native steps had assembled."""
+    together, single = serving(True, static=True), serving(False, static=True)
+    asked = {}
+    for name, one in (("together", together), ("single", single)):
+        neural = one.drafting.neural
+        found = asked.setdefault(name, [])
+        chain = neural.model.chain
+
+        def noted(ask: Lookahead, chain=chain, found=found):
+            found.append((ask.tokens[-1], ask.position, ask.limit))
+            return chain(ask)
+
+        neural.model.chain = noted
+        neural.terms = lambda stream, first, rate: (float("inf"), 0.0)
+    for number in range(2):
+        submit = request(number, list(range(7, 30)), max_tokens=60, sampling=sampling)
+        ours, theirs = together(submit)[0], single(submit)[0]
+        assert ours.tokens == theirs.tokens
+        assert ours.stats.drafted == theirs.stats.drafted
+        assert ours.stats.accepted == theirs.stats.accepted
+    assert asked["together"] == asked["single"]
+    assert len(asked["single"]) > 4
+    assert together.drafting.sources() == single.drafting.sources()
+
+
+def test_steps_end_where_a_message_waits(serving):
+    together = serving(True)
+    together.interrupt.value = 1
+    output = together(request(1, [5, 6, 7], max_tokens=30, drafting=False))[0]
+    assert len(output.tokens) == 30
+    assert set(together.calls) == {1}
+    together.interrupt.value = 0
+    together.calls.clear()
+    assert together(request(2, [5, 6, 7], max_tokens=30, drafting=False))[0].tokens == output.tokens
+    assert max(together.calls) > 1
+
+
+def test_whoever_reads_gets_the_output_in_pieces(serving, monkeypatch):
+    together = serving(True)
+    pieces = []
+    emit = together.engine._emit
+
+    def noted(message):
+        if isinstance(message, Tokens):
+            pieces.append(len(message.tokens) // 4)
+        emit(message)
+
+    monkeypatch.setattr(together.engine, "_emit", noted)
+    together(request(1, [5, 6, 7], max_tokens=100, drafting=False))
+    assert sum(pieces) == 100
+    assert max(pieces) <= MOST_STEPS
+
+
+def test_resting_streams_say_so(serving, monkeypatch):
+    """Steps that are plain because drafting rests are on record as such."""
+    together = serving(True)
+    costs = together.engine.costs
+    monkeypatch.setattr(together.engine.planning, "_costs", costs)
+    submit = request(1, list(range(100, 130)), max_tokens=90, sampling=SAMPLINGS[2])
+    together(submit)
+    told = together.engine.planning.explain(1)
+    assert len(told) == together.outputs[1].stats.steps
+    assert RESTING in told
+
+
+def test_a_damaged_model_is_told(serving, tmp_path):
+    """Whatever it says after the first token is no number."""
+    together = serving(True)
+    folder = tiny_checkpoint(tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][:] = np.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    options = LoadOptions(device="cpu", weight_format="bf16", slots=2, threads=1)
+    decoder = load_decoder(find_model(str(folder)), options).decoder
+    together.engine._multistep = MultiStep.on(decoder, fastest_choose(), None)
+    output = together(request(1, [5, 6, 7], max_tokens=30))[0]
+    assert output.reason == "error"
+    assert "no number" in output.message
+    assert len(output.tokens) == 1
+    decoder.close()
