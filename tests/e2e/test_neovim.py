@@ -177,18 +177,64 @@ def test_toggle_switches_suggestions_off_and_on(editing: Editing) -> None:
     assert {body["prefix"] for body in asked("/atlasd/v1/complete")} == {""}
 
 
+FORMER = {
+    "text": 'vim.keymap.set("i", "<Tab>", "was-here", { desc = "mine" })',
+    "a function that changes the buffer": """vim.keymap.set("i", "<Tab>", function()
+        vim.api.nvim_put({ "was-here" }, "c", false, true)
+    end)""",
+    "an expression with keys": (
+        r'vim.cmd([[inoremap <expr> <Tab> pumvisible() ? "\<C-n>" : "here\<Home>was-\<End>"]])'
+    ),
+    "a function that gives keys": """vim.keymap.set("i", "<Tab>", function()
+        return vim.keycode("here<Home>was-<End>")
+    end, { expr = true, replace_keycodes = false })""",
+    "another mapping": """vim.cmd("inoremap <Plug>(mine) was-here")
+        vim.cmd("imap <Tab> <Plug>(mine)")""",
+    "itself": 'vim.cmd("imap <Tab> <Tab>was-here")',
+    "text, and set up twice": """vim.keymap.set("i", "<Tab>", "was-here")
+        require("atlasd").setup({})""",
+}
+
+
+@pytest.mark.parametrize("former", FORMER)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_mapping_that_tab_had_before_still_works(version: str, tmp_path: Path) -> None:
-    session = Editing(
-        version, tmp_path, before='vim.keymap.set("i", "<Tab>", "was-here", { desc = "mine" })'
-    )
+def test_a_mapping_that_tab_had_before_still_works(
+    version: str, former: str, tmp_path: Path
+) -> None:
+    session = Editing(version, tmp_path, before=FORMER[former])
     try:
         wait_attached(session)
-        session.terminal.send("i")
-        session.terminal.send(TAB)
-        session.terminal.until("was-here")
+        session.terminal.send("i" + TAB + "!")
+        session.terminal.until("was-here!")
+        assert session.written().strip() == "was-here!"
     finally:
         session.close()
+
+
+def test_what_is_typed_behind_tab_comes_behind_the_suggestion(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.complete_after("", "value = 1")
+    editing.terminal.send("i")
+    editing.terminal.until("value = 1")
+    editing.terminal.send(TAB + ";")
+    editing.until_accepted()
+    assert editing.written() == "value = 1;\n"
+
+
+def test_an_accepted_suggestion_is_undone_by_itself(editing: Editing) -> None:
+    wait_attached(editing)
+    editing.daemon.complete_after("x = ", "[\n  1,\n]")
+    editing.terminal.send("i")
+    editing.terminal.type("x = ")
+    editing.terminal.until("1,")
+    editing.terminal.send(TAB)
+    editing.until_accepted()
+    editing.terminal.type(" # b")
+    whole = "x = [\n  1,\n] # b\n"
+    assert editing.written() == whole
+    for keys, left in (("u", "x = \n"), ("u", "\n"), ("\x12\x12", whole)):
+        editing.terminal.send(keys)
+        assert editing.written() == left
 
 
 NEXT = """vim.keymap.set("i", "<F2>", function() require("atlasd").next() end)"""

@@ -1,6 +1,7 @@
 --- atlasd in Neovim: exact completions from the daemon on your own machine.
 local client = require("atlasd.client")
 local config = require("atlasd.config")
+local shared = require("atlasd.keys")
 local M = { enabled = true }
 
 --- Whether suggestions are drawn by vim.lsp.inline_completion rather than by atlasd; it always asks
@@ -19,53 +20,26 @@ local function attach(buf)
   end
 end
 
---- What a key did in insert mode before atlasd took it: a mapping's effect, or the key itself.
-local function before(key)
-  local map = vim.fn.maparg(key, "i", false, true)
-  if not map.lhs or (map.desc or ""):find("^atlasd") then
-    return function()
-      return key
-    end
-  end
-  return function()
-    if map.callback then
-      local typed = map.callback()
-      return map.expr == 1 and typed or ""
-    end
-    return map.expr == 1 and vim.api.nvim_eval(map.rhs) or map.rhs
-  end
-end
-
---- Accept in insert mode; when nothing is on screen, do what the key did before.
----@param what "all"|"word"|"line"
----@param key string
-local function accept_or(what, key)
-  local otherwise = key and before(key)
-  return function()
-    local buf = vim.api.nvim_get_current_buf()
-    if not view().visible(buf) then
-      return otherwise()
-    end
-    vim.schedule(function()
-      view().accept(buf, what)
-    end)
-    return ""
-  end
-end
-
 local function map_keys()
   local keys = config.values.keymaps or {}
-  local function map(key, run, expr, about)
-    if key then
-      vim.keymap.set("i", key, run, { expr = expr, replace_keycodes = expr, desc = "atlasd: " .. about })
+  for name, about in pairs({
+    accept = "accept the suggestion",
+    accept_word = "accept a word",
+    accept_line = "accept a line",
+  }) do
+    if keys[name] then
+      shared.share(keys[name], M.visible, ("require('atlasd').%s()"):format(name), about)
     end
   end
-  map(keys.accept, accept_or("all", keys.accept), true, "accept the suggestion")
-  map(keys.accept_word, accept_or("word", keys.accept_word), true, "accept a word")
-  map(keys.accept_line, accept_or("line", keys.accept_line), true, "accept a line")
-  map(keys.next, M.next, false, "next suggestion")
-  map(keys.previous, M.previous, false, "previous suggestion")
-  map(keys.dismiss, M.dismiss, false, "dismiss the suggestion")
+  for name, about in pairs({
+    next = "next suggestion",
+    previous = "previous suggestion",
+    dismiss = "dismiss the suggestion",
+  }) do
+    if keys[name] then
+      vim.keymap.set("i", keys[name], M[name], { desc = "atlasd: " .. about })
+    end
+  end
 end
 
 ---@param user table? see lua/atlasd/config.lua

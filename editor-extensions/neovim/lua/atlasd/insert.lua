@@ -49,6 +49,8 @@ function M.accept(buf, suggestion, what)
   local line = vim.api.nvim_get_current_line()
   local stop = left == "" and math.min(col + suggestion.replace, #line) or col
   local lines = vim.split(part, "\n", { plain = true })
+  -- Undone by itself: what was typed before stays.
+  vim.bo[buf].undolevels = vim.bo[buf].undolevels
   vim.api.nvim_buf_set_text(buf, row - 1, col, row - 1, stop, lines)
   local last = #lines
   vim.api.nvim_win_set_cursor(0, { row + last - 1, (last == 1 and col or 0) + #lines[last] })

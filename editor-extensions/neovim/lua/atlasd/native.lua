@@ -24,7 +24,7 @@ end
 --- the request, and what was typed since would survive behind the insertion (neovim#36529).
 ---@param what "all"|"word"|"line"
 function M.accept(buf, what)
-  inline.get({
+  local done = not inline.get({
     bufnr = buf,
     on_accept = function(item)
       local row, col, _, end_col = item.range:to_extmark()
@@ -38,6 +38,13 @@ function M.accept(buf, what)
       return nil
     end,
   })
+  -- Neovim gives the item a moment later; what was typed behind the key has to come after it.
+  vim.schedule(function()
+    done = true
+  end)
+  vim.wait(200, function()
+    return done
+  end, 1)
 end
 
 local asked = {} ---@type table<integer, string> where others were asked for last
