@@ -127,16 +127,7 @@ class Planning:
             for part, kept in zip(due, drafted, strict=True):
                 stream = part.stream
                 view = stream.view
-                if not stream.begun:
-                    stream.begun = True
-                    kept.told = len(view.tokens)
-                    self._controller.begin(view)
-                    # Once in a stream: what it costs is not what the next steps will.
-                    began = self._now()
-                    self._took(stream, kept, (began - started) * 1e3)
-                    started = began
-                elif kept.told < len(view.tokens):
-                    self._catch_up(stream)
+                started = self._ready(stream, kept, started)
                 part.planned = True
                 views.append(view)
                 limits.append(stream.draft_limit)
@@ -187,19 +178,14 @@ class Planning:
     def ahead(self, stream: Stream, most: int) -> Ahead | None:
         """How the next ``most`` steps of a stream that decodes alone may be taken together; None:
         they may not."""
-        kept = self._drafted.get(stream.number)
-        if kept is None:
-            return None
+        kept = self._drafted.get(stream.number) or self._first(stream)
         if self._costs is not None:
             rests = kept.pace.resting(stream.begun, stream.draft_limit)
             if rests:
                 return Ahead(min(rests, most), None)
-        if not stream.begun:
-            return None
         started = self._now()
         try:
-            if kept.told < len(stream.view.tokens):
-                self._catch_up(stream)
+            started = self._ready(stream, kept, started)
             if self._costs is not None:
                 self._controller.take_beside(self.beside.engine_ms)
             prepared = self._controller.prepare(stream.view, MAX_ROWS - 1)
@@ -293,6 +279,21 @@ class Planning:
         kept = _Drafted(Pace(self._usual.of(stream.view)), records)
         self._drafted[stream.number] = kept
         return kept
+
+    def _ready(self, stream: Stream, kept: _Drafted, started: float) -> float:
+        """Have the drafters know of the stream and of all its tokens; the time from which on what
+        is done belongs to its next step."""
+        if not stream.begun:
+            stream.begun = True
+            kept.told = len(stream.view.tokens)
+            self._controller.begin(stream.view)
+            # Once in a stream: what it costs is not what the next steps will.
+            began = self._now()
+            self._took(stream, kept, (began - started) * 1e3)
+            return began
+        if kept.told < len(stream.view.tokens):
+            self._catch_up(stream)
+        return started
 
     def _took(self, stream: Stream, kept: _Drafted, spent_ms: float) -> None:
         """Taking a stream up or ending it took so long."""
