@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from atlasd.config import SETTINGS, Config, LogSettings, load
@@ -58,7 +59,7 @@ def leave_out_malformed_requests() -> None:
 
 def _is_ours(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 def serve(options: dict[str, Any], *, foreground: bool) -> int:

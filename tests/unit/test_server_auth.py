@@ -147,6 +147,10 @@ async def test_a_request_that_is_no_http_leaves_nothing_in_the_log(
         assert b"400" in await reader.readline()
         writer.close()
         await writer.wait_closed()
+    async with house.tcp() as client:
+        wrong = {**JSON, "Content-Encoding": "gzip"}
+        async with client.post("/completion", data=b"no gzip", headers=wrong) as answer:
+            assert answer.status == 400
     logging.getLogger("aiohttp.server").error("a fault of the server's own")
     assert [record.getMessage() for record in caplog.records] == ["a fault of the server's own"]
 
