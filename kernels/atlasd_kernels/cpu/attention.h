@@ -2,52 +2,78 @@
 // of one slot share each load of keys and values, and nothing else: what a row computes depends on
 // its query and positions [begin, end).
 #pragma once
+#include "attention_softmax.h"
 
 namespace {
 
-struct FullCache {
-  using T = float;
-  // N vectors of 16 floats
+// What a tile of queries reads keys or values from: N vectors of 16 floats at a time, and what it
+// fetches meanwhile of what comes next. This one: floats of which the first tile has left them.
+struct Near {
+  const float* from;
+
   template <int N>
-  static void load_vectors(const float* p, V* out) {
+  ATLASD_INLINE void load(long at, V* out) const {
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) out[v] = load(p + 16 * v);
+    for (int v = 0; v < N; v++) out[v] = ::load(from + at + 16 * v);
   }
-};
-
-// bf16 in pairs (i, i + 16) of 32 elements, as weights are; a single 16 lies as it is.
-struct HalfCache {
-  using T = uint16_t;
   template <int N>
-  static void load_vectors(const uint16_t* p, V* out) {
-    if (N == 1) out[0] = load_bf16(p);
-#pragma GCC unroll 2
-    for (int v = 0; v + 1 < N; v += 2) load_bf16_pairs(p + 16 * v, out[v], out[v + 1]);
+  ATLASD_INLINE void fetch(long) const {}
+};
+
+// An fp32 cache.
+struct Floats : Near {
+  const uint8_t* ahead;
+
+  template <int N>
+  ATLASD_INLINE void fetch(long at) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < N; v++) prefetch(ahead + 4 * at + 64 * v);
   }
 };
 
-constexpr int kBlockVectors = kBlock / 16;
+// A bf16 cache, in pairs (i, i + 16) of 32 elements, as weights are; a single 16 lies as it is.
+struct Halves {
+  const uint16_t* from;
+  const uint8_t* ahead;
 
-// A query's softmax so far.
-struct Running {
-  float most, total;
+  template <int N>
+  ATLASD_INLINE void load(long at, V* out) const {
+    if (N == 1) out[0] = load_bf16(from + at);
+#pragma GCC unroll 2
+    for (int v = 0; v + 1 < N; v += 2) load_bf16_pairs(from + at + 16 * v, out[v], out[v + 1]);
+  }
+  template <int N>
+  ATLASD_INLINE void fetch(long at) const {
+    prefetch(ahead + 2 * at);
+    if (N == 4) prefetch(ahead + 2 * at + 64);
+  }
 };
 
-// scores[q][j] = query q . key j for the first 16 * N positions of a block. `ahead`: what is
-// fetched meanwhile, as long as a block's keys.
-template <class Cache, int Q, int N>
-void block_scores(const Query* queries, int head_dim, const typename Cache::T* keys,
-                  const uint8_t* ahead, float (*scores)[kBlock]) {
+// The same for the first of several tiles, which leaves the floats for the others.
+struct Widened : Halves {
+  float* wide;
+
+  template <int N>
+  ATLASD_INLINE void load(long at, V* out) const {
+    Halves::load<N>(at, out);
+#pragma GCC unroll 4
+    for (int v = 0; v < N; v++) store(wide + at + 16 * v, out[v]);
+  }
+};
+
+// scores[q][j] = query q . key j for the first 16 * N positions of a block.
+template <int Q, int N, class From>
+void block_scores(const Query* queries, int head_dim, const From& keys, float (*scores)[kBlock]) {
   V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
     for (int v = 0; v < N; v++) sums[q][v] = zero();
+#pragma GCC unroll 2
   for (int d = 0; d < head_dim; d++) {
     V key[N];
-    Cache::template load_vectors<N>(keys + d * kBlock, key);
-    prefetch(ahead + d * 2 * kBlock);
-    prefetch(ahead + d * 2 * kBlock + 64);
+    keys.template load<N>(long{d} * kBlock, key);
+    keys.template fetch<kBlockVectors>(long{d} * kBlock);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V x = set1(queries[q].values[d]);
@@ -61,23 +87,21 @@ void block_scores(const Query* queries, int head_dim, const typename Cache::T* k
     for (int v = 0; v < N; v++) store(scores[q] + 16 * v, sums[q][v]);
 }
 
-// N vectors, from d on, of out[q] = out[q] * shrink[q] + sum over positions, ascending, of
-// p[q][j] * value j; p is zero where a query does not see what another one does.
-template <class Cache, int Q, int N>
-void block_values(const float (*p)[kBlock], const float* shrink, int first, int last,
-                  const typename Cache::T* values, const uint8_t* ahead, int head_dim,
-                  const Query* queries, int d) {
+// Adds p[q][j] * value j, positions [first, last) ascending, to N vectors of out[q] from d on; p is
+// zero where a query does not see what another one does.
+template <int Q, int N, class From>
+void block_values(const Query* queries, int head_dim, const From& values, const float (*p)[kBlock],
+                  int first, int last, int d) {
   V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++)
-      sums[q][v] = load(queries[q].out + d + 16 * v) * set1(shrink[q]);
+    for (int v = 0; v < N; v++) sums[q][v] = load(queries[q].out + d + 16 * v);
+#pragma GCC unroll 2
   for (int j = first; j < last; j++) {
     V value[N];
-    Cache::template load_vectors<N>(values + long{j} * head_dim + d, value);
-    prefetch(ahead + (long{j} * head_dim + d) * 2);
-    if (N == 4) prefetch(ahead + (long{j} * head_dim + d) * 2 + 64);
+    values.template load<N>(long{j} * head_dim + d, value);
+    values.template fetch<N>(long{j} * head_dim + d);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V weight = set1(p[q][j]);
@@ -91,125 +115,65 @@ void block_values(const float (*p)[kBlock], const float* shrink, int first, int 
     for (int v = 0; v < N; v++) store(queries[q].out + d + 16 * v, sums[q][v]);
 }
 
-inline int within_block(int position) {
-  return position < 0 ? 0 : position < kBlock ? position : kBlock;
-}
-
-// Turns the scores of Q queries over the first 16 * N positions into weights, zero where a query
-// sees nothing; shrink: the factor by which what it summed before shrinks.
-template <int Q, int N>
-void block_softmax(const Query* queries, int start, float (*scores)[kBlock], Running* running,
-                   float* shrink) {
-  constexpr int width = 16 * N;
-  int first[Q], last[Q];
-  alignas(64) float change[16] = {};
-#pragma GCC unroll 8
-  for (int q = 0; q < Q; q++) {
-    first[q] = within_block(queries[q].begin - start);
-    last[q] = within_block(queries[q].end - start);
-    if (first[q] >= last[q]) continue;
-    float* s = scores[q];
-    for (int j = 0; j < first[q]; j++) s[j] = -__builtin_inff();
-    for (int j = last[q]; j < width; j++) s[j] = -__builtin_inff();
-    V largest = load(s);
-#pragma GCC unroll 4
-    for (int v = 1; v < N; v++) largest = max(largest, load(s + 16 * v));
-    const float now = max_lanes(largest);
-    const float next = now > running[q].most ? now : running[q].most;
-    change[q] = running[q].most - next;   // -inf in the first block: any factor of nothing will do
-    running[q].most = next;
-  }
-  store(shrink, exp(load(change)));
-#pragma GCC unroll 8
-  for (int q = 0; q < Q; q++) {
-    float* s = scores[q];
-    V sum = zero();
-    if (first[q] < last[q]) {
-      const V most = set1(running[q].most);
-#pragma GCC unroll 4
-      for (int v = 0; v < N; v++) store(s + 16 * v, exp(load(s + 16 * v) - most));
-    }
-    const int end = first[q] < last[q] ? last[q] : 0;
-    for (int j = 0; j < first[q] && end; j++) s[j] = 0.0f;
-    for (int j = end; j < width; j++) s[j] = 0.0f;
-#pragma GCC unroll 4
-    for (int v = 0; v < N; v++) sum = sum + load(s + 16 * v);
-    running[q].total = running[q].total * shrink[q] + sum_lanes(sum);
-  }
-}
-
 // Queries of which some see positions [first, last) of a block.
 struct Tile {
   const Query* queries;
   Running* running;
   float (*p)[kBlock];   // their scores, then their weights
-  float* shrink;        // [16]
   int count, start, first, last;
 };
 
-template <class Cache, int Q>
-void tile_scores(const Tile& t, int head_dim, const typename Cache::T* keys,
-                 const uint8_t* ahead) {
+template <int Q, int N, class From>
+void tile_weights(const Tile& t, int head_dim, const From& keys) {
+  block_scores<Q, N>(t.queries, head_dim, keys, t.p);
+  for (int q = 0; q < Q; q++)
+    block_softmax<N>(t.queries[q], head_dim, t.start, t.p[q], t.running[q]);
+}
+
+template <int Q = kQueries, class From>
+void tile_weights(const Tile& t, int head_dim, const From& keys) {
   if constexpr (Q >= 1) {
-    if (t.count < Q) return tile_scores<Cache, Q - 1>(t, head_dim, keys, ahead);
-    if (t.last <= kBlock / 2) {
-      block_scores<Cache, Q, kBlockVectors / 2>(t.queries, head_dim, keys, ahead, t.p);
-      block_softmax<Q, kBlockVectors / 2>(t.queries, t.start, t.p, t.running, t.shrink);
-    } else {
-      block_scores<Cache, Q, kBlockVectors>(t.queries, head_dim, keys, ahead, t.p);
-      block_softmax<Q, kBlockVectors>(t.queries, t.start, t.p, t.running, t.shrink);
-    }
+    if (t.count < Q) return tile_weights<Q - 1>(t, head_dim, keys);
+    if (t.last <= kBlock / 2)
+      tile_weights<Q, kBlockVectors / 2>(t, head_dim, keys);
+    else
+      tile_weights<Q, kBlockVectors>(t, head_dim, keys);
   }
 }
 
-template <class Cache, int Q>
-void tile_values(const Tile& t, int head_dim, const typename Cache::T* values,
-                 const uint8_t* ahead) {
+template <int Q = kQueries, class From>
+void tile_values(const Tile& t, int head_dim, const From& values) {
   if constexpr (Q >= 1) {
-    if (t.count < Q) return tile_values<Cache, Q - 1>(t, head_dim, values, ahead);
+    if (t.count < Q) return tile_values<Q - 1>(t, head_dim, values);
     int d = 0;
     for (; d + 64 <= head_dim; d += 64)
-      block_values<Cache, Q, 4>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
-                                 t.queries, d);
+      block_values<Q, 4>(t.queries, head_dim, values, t.p, t.first, t.last, d);
     for (; d + 32 <= head_dim; d += 32)
-      block_values<Cache, Q, 2>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
-                                 t.queries, d);
+      block_values<Q, 2>(t.queries, head_dim, values, t.p, t.first, t.last, d);
     for (; d < head_dim; d += 16)
-      block_values<Cache, Q, 1>(t.p, t.shrink, t.first, t.last, values, ahead, head_dim,
-                                 t.queries, d);
+      block_values<Q, 1>(t.queries, head_dim, values, t.p, t.first, t.last, d);
   }
 }
 
 constexpr int kMostTiles = (kMaxQueries + kQueries - 1) / kQueries;
-constexpr int kWideTiles = 7;     // from so many on, it pays to widen a block once for all of them
-constexpr int kWideDim = 128;     // of larger heads a block would not stay in the first cache
+constexpr int kWideDim = 128;   // of larger heads a block would not stay in the first cache
+
+// From so many tiles on, widening a block once for all of them pays: larger blocks crowd the cache.
+inline int widened_tiles(int head_dim) {
+  return head_dim <= 64 ? 2 : head_dim <= kWideDim ? 4 : kMostTiles + 1;
+}
 
 // What queries have between them while they go through the blocks.
 struct Attending {
   Running running[kMaxQueries];
   alignas(64) float p[kMaxQueries][kBlock];
-  alignas(64) float shrink[kMostTiles][16];
   alignas(64) float wide[kBlock * kWideDim];   // keys or values of one block
 };
 
-// Rows of a bf16 cache as floats.
-void widen_block(const uint16_t* from, int rows, int columns, float* to) {
-  for (int r = 0; r < rows; r++, from += columns, to += columns) {
-    int c = 0;
-    for (; c + 32 <= columns; c += 32) {
-      V pair[2];
-      HalfCache::load_vectors<2>(from + c, pair);
-      store(to + c, pair[0]);
-      store(to + c + 16, pair[1]);
-    }
-    if (c < columns) store(to + c, load_bf16(from + c));
-  }
-}
-
 // All queries over one block, in tiles of nearly equal size.
-template <class Cache>
+template <class T>
 void attend_block(const Attention& a, Attending& state, int tiles, int start, bool more,
-                  const typename Cache::T* keys, const typename Cache::T* values) {
+                  const T* keys, const T* values) {
   Tile seeing[kMostTiles];
   int count = 0, begin = kBlock, end = 0;
   for (int t = 0; t < tiles; t++) {
@@ -223,43 +187,43 @@ void attend_block(const Attention& a, Attending& state, int tiles, int start, bo
       last = until > last ? until : last;
     }
     if (first >= last) continue;
-    seeing[count++] = {a.queries + from,      state.running + from, state.p + from,
-                       state.shrink[t],       to - from,            start,
-                       first,                 last};
+    seeing[count++] = {a.queries + from, state.running + from, state.p + from, to - from,
+                       start,            first,                last};
     begin = first < begin ? first : begin;
     end = last > end ? last : end;
   }
-  // The first tile fetches what comes next: the values, then the next block's keys. The others
-  // name what is near already.
+  // The first tile fetches what comes next: the values, then the next block's keys. The others, if
+  // they read the cache itself, name what is near already.
   const auto bytes = [](const void* p) { return static_cast<const uint8_t*>(p); };
   const uint8_t* next = bytes(more ? keys + kBlock * a.head_dim : values);
-  if constexpr (sizeof(typename Cache::T) == 2) {
-    if (count >= kWideTiles && a.head_dim <= kWideDim) {
-      const uint8_t* near = bytes(state.wide);
-      widen_block(keys, a.head_dim, kBlock, state.wide);
-      for (int t = 0; t < count; t++)
-        tile_scores<FullCache, kQueries>(seeing[t], a.head_dim, state.wide,
-                                         t ? near : bytes(values));
-      const long skipped = long{begin} * a.head_dim;
-      widen_block(values + skipped, end - begin, a.head_dim, state.wide + skipped);
-      for (int t = 0; t < count; t++)
-        tile_values<FullCache, kQueries>(seeing[t], a.head_dim, state.wide, t ? near : next);
-      return;
+  if constexpr (sizeof(T) == 4) {
+    for (int t = 0; t < count; t++) {
+      tile_weights(seeing[t], a.head_dim, Floats{{keys}, bytes(t ? keys : values)});
+      tile_values(seeing[t], a.head_dim, Floats{{values}, t ? bytes(values) : next});
     }
-  }
-  for (int t = 0; t < count; t++) {
-    tile_scores<Cache, kQueries>(seeing[t], a.head_dim, keys, bytes(t ? keys : values));
-    tile_values<Cache, kQueries>(seeing[t], a.head_dim, values, t ? bytes(values) : next);
+  } else if (count < widened_tiles(a.head_dim)) {
+    for (int t = 0; t < count; t++) {
+      tile_weights(seeing[t], a.head_dim, Halves{keys, bytes(t ? keys : values)});
+      tile_values(seeing[t], a.head_dim, Halves{values, t ? bytes(values) : next});
+    }
+  } else {
+    // the first one reads all that any of them does
+    seeing[0].first = begin;
+    seeing[0].last = end;
+    tile_weights(seeing[0], a.head_dim, Widened{{keys, bytes(values)}, state.wide});
+    for (int t = 1; t < count; t++) tile_weights(seeing[t], a.head_dim, Near{state.wide});
+    tile_values(seeing[0], a.head_dim, Widened{{values, next}, state.wide});
+    for (int t = 1; t < count; t++) tile_values(seeing[t], a.head_dim, Near{state.wide});
   }
 }
 
-template <class Cache>
+template <class T>
 void attend_queries(const Attention& a) {
-  using T = typename Cache::T;
   Attending state;
   int begin = a.queries[0].begin, end = a.queries[0].end;
   for (int q = 0; q < a.count; q++) {
-    state.running[q] = {-__builtin_inff(), 0.0f};
+    state.running[q].most = -__builtin_inff();
+    store(state.running[q].total, zero());
     begin = a.queries[q].begin < begin ? a.queries[q].begin : begin;
     end = a.queries[q].end > end ? a.queries[q].end : end;
     for (int d = 0; d < a.head_dim; d += 16) store(a.queries[q].out + d, zero());
@@ -269,17 +233,17 @@ void attend_queries(const Attention& a) {
     const int start = block * kBlock;
     const T* keys = static_cast<const T*>(a.keys) + long{start} * a.head_dim;
     const T* values = static_cast<const T*>(a.values) + long{start} * a.head_dim;
-    attend_block<Cache>(a, state, tiles, start, start + kBlock < end, keys, values);
+    attend_block(a, state, tiles, start, start + kBlock < end, keys, values);
   }
   for (int q = 0; q < a.count; q++) {
-    const V scale = set1(1.0f / state.running[q].total);
+    const V scale = set1(1.0f / sum_lanes(load(state.running[q].total)));
     for (int d = 0; d < a.head_dim; d += 16)
       store(a.queries[q].out + d, load(a.queries[q].out + d) * scale);
   }
 }
 
 void attend_all(const Attention& a) {
-  a.half ? attend_queries<HalfCache>(a) : attend_queries<FullCache>(a);
+  a.half ? attend_queries<uint16_t>(a) : attend_queries<float>(a);
 }
 
 }  // namespace

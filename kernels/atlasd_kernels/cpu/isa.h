@@ -2,6 +2,10 @@
 #pragma once
 #include "kernels.h"
 #include "vector_math.h"
+
+// Where a call would have all sums go through memory.
+#define ATLASD_INLINE __attribute__((always_inline)) inline
+
 // order matters: each uses what stands above
 #include "finish.h"
 #include "matmul_float.h"

@@ -8,7 +8,6 @@
 #pragma once
 #include "twelve.h"
 
-#define ATLASD_INLINE __attribute__((always_inline)) inline
 #define ATLASD_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace {
