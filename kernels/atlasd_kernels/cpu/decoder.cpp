@@ -112,8 +112,10 @@ const char* Decoder::check(const RowBatch& rows, const int32_t* wanted, long cou
     if (rows.positions[r] < 0 || rows.positions[r] >= config_.slot_tokens)
       return "position out of range";
   }
-  for (long i = 0; i < count; i++)
+  for (long i = 0; i < count; i++) {
     if (wanted[i] < 0 || wanted[i] >= rows.count) return "logits row out of range";
+    if (i > 0 && wanted[i] <= wanted[i - 1]) return "logits rows out of order";
+  }
   return nullptr;
 }
 

@@ -130,12 +130,9 @@ class CpuDecoder:
         next call. ``prefill`` changes nothing here: the bits are the same either way.
         """
         # A step empties the caches: what runs here runs cold, at several times its cost.
-        count, asked, inverse = len(tokens), len(wanted), None
+        count, asked = len(tokens), len(wanted)
         if not len(slots) == len(positions) == count:
             raise ValueError("tokens, slots and positions must be of one length")
-        if asked > 1 and not (wanted[1:] > wanted[:-1]).all():
-            wanted, inverse = np.unique(wanted, return_inverse=True)
-            asked = len(wanted)
         if count > self._room or asked > self._room:
             self._make_rows(max(count, asked))
         if asked > self._logits_room:
@@ -149,12 +146,22 @@ class CpuDecoder:
             handle, at[0], at[1], at[2], count, at[3], asked, self._logits_address
         )
         if error is not None:
+            if not (wanted[1:] > wanted[:-1]).all():
+                return self._forward_unordered(tokens, slots, positions, wanted)
             check(error)
-        logits = self._logits[:asked, : self.vocab_size]
         if self._states is not None:
-            states = self._states[:asked]
-            self.states = states if inverse is None else states[inverse]
-        return logits if inverse is None else logits[inverse]
+            self.states = self._states[:asked]
+        return self._logits[:asked, : self.vocab_size]
+
+    def _forward_unordered(
+        self, tokens: Int32, slots: Int32, positions: Int32, wanted: Int32
+    ) -> Float32:
+        """The same where the library refuses ``wanted``, whose rows come out of order or twice."""
+        ordered, places = np.unique(wanted, return_inverse=True)
+        logits = self.forward(tokens, slots, positions, ordered)
+        if self._states is not None:
+            self.states = self.states[places]
+        return logits[places]
 
     def _make_rows(self, count: int) -> None:
         """Arrays for tokens, slots, positions and wanted rows, whose addresses are asked for once:
