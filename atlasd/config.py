@@ -180,9 +180,8 @@ def _read_file(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}.", "Mend or remove it.") from None
     except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error.strerror}.", f"Try: chmod u+r {file}"
-        ) from None
+        mend = f"Try: chmod u+r {file}" if isinstance(error, PermissionError) else ""
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.", mend) from None
     flat: dict[str, Any] = {}
     for section, content in document.items():
         if isinstance(content, dict):

@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlasd.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -51,11 +53,22 @@ class Paths:
         self.runtime.chmod(0o700)
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder that a ``~`` stands for. Raises RequestError where there is
+    none: of a user who does not exist, or where nothing says whose home it would be."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RequestError(
+            f"{path}: no home folder of that name is known.", "Write the path in full, or set HOME."
+        ) from None
+
+
 def paths(environ: dict[str, str] | None = None) -> Paths:
     """The folders in force, from ``ATLASD_HOME`` or the XDG variables or their defaults."""
     env = os.environ if environ is None else environ
     if root := env.get("ATLASD_HOME"):
-        base = Path(root).expanduser().absolute()
+        base = expanded(root).absolute()
         return Paths(
             config=base / "config",
             data=base / "data",
@@ -63,7 +76,7 @@ def paths(environ: dict[str, str] | None = None) -> Paths:
             state=base / "state",
             runtime=base / "run",
         )
-    home = Path(env.get("HOME") or Path.home())
+    home = Path(env.get("HOME") or expanded("~"))
 
     def xdg(variable: str, default: str) -> Path:
         # The XDG specification: relative paths in these variables are to be ignored.

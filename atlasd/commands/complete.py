@@ -11,6 +11,7 @@ from typing import Any
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import print_json, styled
 from atlasd.errors import AtlasdError, RequestError
+from atlasd.paths import expanded
 
 CONTEXT_LINES = 4
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?$")
@@ -83,7 +84,7 @@ def locate(place: str) -> Cursor:
     found = PLACE.match(place)
     if found is None:
         raise RequestError(f"{place!r} is not FILE:LINE:COL.", "Such as: src/main.py:12:5")
-    path = Path(found["file"]).expanduser().absolute()
+    path = expanded(found["file"]).absolute()
     try:
         text = path.read_bytes().decode("utf-8-sig")  # no editor counts its mark as a column
     except FileNotFoundError:

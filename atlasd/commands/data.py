@@ -14,7 +14,7 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.output import count, counted, print_json, size, styled, table
 from atlasd.errors import AtlasdError
 from atlasd.listeners import is_locked
-from atlasd.paths import paths
+from atlasd.paths import expanded, paths
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """0 when done, 1 when the answer to the question was no."""
-    repository = str(options.repository.expanduser().resolve()) if options.repository else None
+    repository = str(expanded(options.repository).resolve()) if options.repository else None
     if options.action == "show":
         return _show(repository, as_json=options.json)
     if options.action == "export":

@@ -9,6 +9,7 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.output import count, print_json
 from atlasd.commands.progress import bar
 from atlasd.errors import AtlasdError, RequestError
+from atlasd.paths import expanded
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """0 once everything is indexed."""
-    path = options.path.expanduser().resolve()
+    path = expanded(options.path).resolve()
     if not path.is_dir():
         raise RequestError(f"{path} is not a folder.")
     last = None

@@ -20,7 +20,7 @@ from atlasd.commands.progress import follow
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
 from atlasd.listeners import Running, is_locked
-from atlasd.paths import Paths, paths
+from atlasd.paths import Paths, expanded, paths
 
 UP_S = 60.0
 """Longest time until health answers; it takes well under a second on an idle machine."""
@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> int:
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The options as settings by their dotted names."""
     model = options.model
-    if model is not None and Path(model).expanduser().exists():
-        model = str(Path(model).expanduser().absolute())
+    if model is not None and expanded(model).exists():
+        model = str(expanded(model).absolute())
     return {
         "model.name": model,
         "server.port": options.port,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atlasd.errors import ModelError
+from atlasd.paths import expanded
 
 PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
 IGNORED = ["*/*", "consolidated*"]
@@ -22,11 +23,11 @@ IGNORED = ["*/*", "consolidated*"]
 def cache_folder() -> Path:
     """The hub cache in force, from the variables that ``huggingface_hub`` honours."""
     if folder := os.environ.get("HF_HUB_CACHE"):
-        return Path(folder).expanduser()
+        return expanded(folder)
     home = os.environ.get("HF_HOME")
     if home is None:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(home).expanduser() / "hub"
+    return expanded(home) / "hub"
 
 
 def cached_snapshot(name: str) -> Path | None:

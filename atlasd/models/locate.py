@@ -17,7 +17,7 @@ from typing import Any, Literal
 from atlasd.errors import ModelError
 from atlasd.models import hub
 from atlasd.models.gguf_file import read_gguf
-from atlasd.paths import Paths
+from atlasd.paths import Paths, expanded
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how far it is (0..1)."""
@@ -76,7 +76,7 @@ def find_model(
     """
     if name is None or name == BUNDLED:
         return bundled_model()
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return folder_model(path.resolve(), path.resolve().name)
     if path.suffix.lower() == ".gguf":

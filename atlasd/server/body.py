@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -66,7 +67,11 @@ def sound_path(text: str, param: str) -> str:
 
 def compact(value: Any) -> bytes:
     """JSON on one line without spaces."""
-    return msgspec.json.encode(value)
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # A path whose name is no text where it was made: its bytes go out as Python has them.
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
 
 
 def answer(value: Any, status: int = 200) -> web.Response:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from atlasd.engine.protocol import DropRepository
 from atlasd.errors import RequestError
+from atlasd.paths import expanded
 from atlasd.workspace.delivery import Delivery, Drain, IndexProgress, Progress, Segment, Send
 from atlasd.workspace.index import Indexer
 from atlasd.workspace.repository import Repository
@@ -167,7 +168,7 @@ class Workspace:
 
 def real_root(root: str | Path) -> Path:
     """A root by its real path, so that one folder is opened once whatever it is called."""
-    return Path(root).expanduser().resolve()
+    return expanded(root).resolve()
 
 
 def real_file(path: Path) -> Path:

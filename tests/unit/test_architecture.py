@@ -23,7 +23,7 @@ TORCH_FREE_MODELS = {
 # engine.worker -> {engine, models, draft, learn} -> kernels.
 ALLOWED = {
     "atlasd.errors": set[str](),
-    "atlasd.paths": set[str](),
+    "atlasd.paths": {"atlasd.errors"},
     "atlasd.config": {"atlasd.errors", "atlasd.paths"},
     "atlasd.store": {"atlasd.errors", "atlasd.paths", "atlasd.workspace"},
     "atlasd.workspace": {"atlasd.errors", "atlasd.paths"},
