@@ -7,7 +7,9 @@ tokenizer, or a damaged one, is ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import struct
 import zlib
@@ -17,16 +19,20 @@ from typing import Any
 
 import numpy as np
 
+from atlasd.draft.drafter import Int32
 from atlasd.draft.ngrams import ORDERS
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.segments import Piece, Run, Segment
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 _CHECKSUM = struct.Struct("<I")
 
 
 def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
-    """Write the index; the file appears whole or not at all, and of an empty index there is none.
+    """Write the index; the file appears whole or not at all, and of an empty index there is none,
+    nor where there is no room: an older one might hold what has been purged since.
     Nobody waits for the disk: after a power cut the checksum tells what it has not got, and the
     index is made anew."""
     index.link_all()  # the file is of a moment, and what is not linked then is out of reach
@@ -52,11 +58,22 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
         "free": index.arena.holes,
         "segments": [_packed(segment) for segment in segments],
     }
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    with open(partial, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(index, partial, header, tokens)
+        partial.replace(path)
+    except OSError as error:
+        log.warning("the position index could not be written: %s", error)
+        for left in (partial, path):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
+
+
+def _write(index: PositionIndex, path: Path, header: dict[str, Any], tokens: Int32) -> None:
+    with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
         line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
-        links = [table.previous[:used] for table in index.tables]
+        links = [table.previous[: len(tokens)] for table in index.tables]
         arrays = [tokens, *links, *(table.heads for table in index.tables)]
         parts: list[bytes | memoryview] = [line, *(array.data for array in arrays)]
         checksum = 0
@@ -64,7 +81,6 @@ def save(index: PositionIndex, path: Path, fingerprint: str) -> None:
             file.write(part)
             checksum = zlib.crc32(part, checksum)
         file.write(_CHECKSUM.pack(checksum))
-    partial.replace(path)
 
 
 def load(index: PositionIndex, path: Path, fingerprint: str) -> bool:

@@ -127,8 +127,13 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Raises OSError where there is no room, and leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.chmod(0o600)
-    beside.replace(path)
+    try:
+        beside.write_bytes(content)
+        beside.chmod(0o600)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import msgspec
@@ -12,6 +14,8 @@ from atlasd.learn.files import AdapterFiles, Header
 from atlasd.learn.repository import Adapted
 from atlasd.learn.training import Trainer
 from atlasd.learn.versions import FORMAT, Report
+
+log = logging.getLogger(__name__)
 
 KIND = "adapter"
 """The ``kind`` of the ``Learned`` and ``Restore`` messages that carry a ``Report``."""
@@ -98,11 +102,12 @@ class Repositories:
         self._saved_at = monotonic()
         one.unsaved = False
         if self._files is not None and one.loaded:
-            yield from self._files.save_rows(one.repository, one.replay)
-            if one.trainer is not None:
-                self._files.save_candidate(one.repository, one.trainer.adapter)
-                yield
-            yield from self.saving_versions(one)
+            with _if_there_is_room(one):
+                yield from self._files.save_rows(one.repository, one.replay)
+                if one.trainer is not None:
+                    self._files.save_candidate(one.repository, one.trainer.adapter)
+                    yield
+                yield from self.saving_versions(one)
         if self._leaving.get(one.repository) is one:
             del self._leaving[one.repository]
 
@@ -112,7 +117,8 @@ class Repositories:
             return
         report = one.versions.report(self._files.key, one.replay.rows, one.steps)
         header = self._headers[one.repository] = Header(one.repository, report)
-        yield from self._files.save_versions(header, one.versions)
+        with _if_there_is_room(one):
+            yield from self._files.save_versions(header, one.versions)
         yield
 
     def save(self) -> None:
@@ -156,3 +162,13 @@ class Repositories:
                 held.pop(repository, None)
         if self._files is not None:
             self._files.forget(repository)
+
+
+@contextmanager
+def _if_there_is_room(one: Adapted) -> Iterator[None]:
+    """A disk that is full or may not be written costs what was learned since, and nothing else."""
+    try:
+        yield
+    except OSError as error:
+        one.unsaved = True
+        log.warning("what was learned of %s could not be written: %s", one.repository, error)

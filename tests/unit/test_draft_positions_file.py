@@ -10,6 +10,7 @@ import pytest
 
 from atlasd.draft import positions_files
 from atlasd.draft.positions_index import PositionIndex
+from tests.unit.full_disk import at_most
 
 
 def ids(first: int) -> np.ndarray:
@@ -67,3 +68,19 @@ def test_text_that_was_given_up_is_in_no_file(tmp_path: Path, forgotten: str) ->
     copy = PositionIndex(1 << 20)
     assert positions_files.load(copy, path, "tokenizer")
     assert [copy.read(each).tolist() for each in copy] == [index.read(kept).tolist()]
+
+
+def test_a_disk_without_room_costs_the_file_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = PositionIndex(1 << 20)
+    index.put("file", "mine", "file", ids(1000))
+    path = tmp_path / "positions.index"
+    positions_files.save(index, path, "tokenizer")
+    with at_most(5000):
+        positions_files.save(index, path, "tokenizer")
+    # What stood there before might have been purged since.
+    assert list(tmp_path.iterdir()) == []
+    assert "could not be written" in caplog.text
+    positions_files.save(index, path, "tokenizer")
+    assert positions_files.load(PositionIndex(1 << 20), path, "tokenizer")

@@ -11,6 +11,7 @@ from atlasd.learn.passages import of_stream
 from atlasd.learn.replay import RECENT
 from atlasd.learn.repositories import REPOSITORIES, SAVE_EVERY_S
 from atlasd.learn.versions import Key
+from tests.unit.full_disk import at_most
 from tests.unit.learners import (
     SUCCESSOR,
     learner,
@@ -127,6 +128,27 @@ def test_a_purge_leaves_no_file_and_no_memory(tmp_path: Path) -> None:
     one.idle(1.0)
     one.save()
     assert not tmp_path.exists()
+
+
+def test_a_disk_without_room_costs_what_was_learned_since_and_nothing_else(
+    taught: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine ended with it, and again each time it had something to write."""
+    one = learner(taught)
+    work(one)
+    rows = one.repositories.of("/r").replay.rows
+    serve(one, texts(SUCCESSOR, 20), "/r")
+    before = {path: path.read_bytes() for path in taught.rglob("*") if path.is_file()}
+    with at_most(100):
+        one.save()
+        one.repositories._saved_at -= SAVE_EVERY_S + 1
+        work(one)
+    assert {path: path.read_bytes() for path in taught.rglob("*") if path.is_file()} == before
+    assert "could not be written" in caplog.text
+    one.save()
+    again = learner(taught)
+    work(again)
+    assert again.repositories.of("/r").replay.rows > rows
 
 
 def test_versions_reach_the_store_and_come_back(taught: Path, tmp_path: Path) -> None:
