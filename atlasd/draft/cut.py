@@ -21,7 +21,7 @@ class Costs(Protocol):
 
 
 _KV_STEP = 1024
-_REFRESH = 64
+_REFRESH = 256
 _LOOKUP_MS = 0.03
 
 

@@ -22,8 +22,9 @@ MEASURED = 50
 OUTLIER = 1.5
 """An observation counts as at most this factor off, so that a hiccup cannot spoil the table."""
 
-REBUILD_EVERY = 32
-"""Observations after which the monotone table is made anew."""
+REBUILD_EVERY = 128
+"""Observations after which the monotone table is made anew, which takes a quarter of a small step;
+the speed follows at once."""
 
 
 class _Saved(msgspec.Struct):
@@ -68,8 +69,8 @@ class StepCosts:
             cost *= padded / ROWS[at]
         return cost * self._speed
 
-    def observe(self, rows: int, kv_tokens: int, ms: float) -> None:
-        """A step took this long."""
+    def observe(self, rows: int, kv_tokens: int, ms: float, count: int = 1) -> None:
+        """A step took this long, or ``count`` of them did, one after the other."""
         row, kv = _nearest(ROWS, self._bucket(rows)), _nearest(KV_TOKENS, kv_tokens)
         seen = self._seen[row][kv]
         if not seen:
@@ -78,12 +79,12 @@ class StepCosts:
             self._cells[row][kv] = expected / self._speed
             self._stale = True
         ratio = min(max(ms / max(self.ms(rows, kv_tokens), 1e-9), 1 / OUTLIER), OUTLIER)
-        self._speed *= 1 + FAST * (ratio - 1)
-        self._cells[row][kv] *= 1 + max(SLOW, 1 / (3 + seen)) * (ratio - 1)
-        self._seen[row][kv] += 1
-        self._observed += 1
-        if self._observed % REBUILD_EVERY == 0:
-            self._stale = True
+        self._speed *= 1 + _followed(FAST, count) * (ratio - 1)
+        self._cells[row][kv] *= 1 + _followed(max(SLOW, 1 / (3 + seen)), count) * (ratio - 1)
+        self._seen[row][kv] += count
+        self._observed += count
+        if self._observed >= REBUILD_EVERY:
+            self._observed, self._stale = 0, True
 
     def measure(self, rows: int, kv_tokens: int, ms: float) -> None:
         """A step was run only to be measured: take its time as it is."""
@@ -198,6 +199,11 @@ def _slope(cells: list[list[float]], seen: list[list[int]]) -> float:
                 best = max((row_cells[known[-1]] - row_cells[known[0]]) / span, 0.0)
                 widest = span
     return best
+
+
+def _followed(rate: float, count: int) -> float:
+    """How far ``count`` steps at this rate go."""
+    return rate if count == 1 else 1 - (1 - rate) ** count
 
 
 def _nearest(points: tuple[int, ...], value: int) -> int:

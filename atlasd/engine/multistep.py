@@ -26,11 +26,11 @@ from atlasd.engine.streams import Stream
 from atlasd.errors import EngineError
 from atlasd.models.decoder import Decoder
 
-BUDGET_MS = 3.0
-"""No step begins later in a call: whoever reads the output gets it in pieces of this length."""
-
 MOST_STEPS = native.MOST_STEPS
 
+# From the first pointer on, from `taken` on, and of one step: see multistep.h.
+_ASKED = Struct("@8Qdf4xQII10i")
+_DONE = Struct("@12i")
 _EACH = Struct("@5i3d")
 _REASONS = {native.STOP: "stop", native.LENGTH: "length"}
 
@@ -40,18 +40,21 @@ class MultiStep:
 
     def __init__(self, decoder: CpuDecoder, take: Any, interrupt: ctypes.c_int32 | None) -> None:
         self._decoder, self._take = decoder, take
-        self._steps = steps = native.Steps(
-            decoder=decoder.handle.value,
-            interrupt=None if interrupt is None else ctypes.addressof(interrupt),
-            budget_ms=BUDGET_MS,
-            vocab=decoder.vocab_size,
-            hidden=decoder.spec.hidden_size,
-        )
+        self._interrupt = interrupt
+        self._interrupt_at = 0 if interrupt is None else ctypes.addressof(interrupt)
+        self._shape = decoder.vocab_size, decoder.spec.hidden_size
+        self._steps = steps = native.Steps()
         self._address = ctypes.addressof(steps)
-        raw = memoryview(steps).cast("B")
+        # Views of plain numbers: a structure's fields take several times as long.
+        self._raw = raw = memoryview(steps).cast("B")
         self._each = raw[native.Steps.each.offset :]
         self._tokens = raw[native.Steps.tokens.offset : native.Steps.best.offset].cast("i")
         self._chose = np.empty((0, 0), np.float32)
+        self._stops: frozenset[int] = frozenset()
+        self._end = native.NONE
+        self._states = 0
+        self.fed = 0
+        """After a call: positions of the slot that hold the stream's tokens."""
 
     @staticmethod
     def on(
@@ -74,99 +77,83 @@ class MultiStep:
             and stream.sampler.drawn is not None
         )
 
-    def take(self, stream: Stream, most: int, prepared: Prepared | None) -> TakenSteps:
-        """At most ``most`` steps, drafting as ``prepared`` (None: not at all). ``ended`` and
-        ``states`` tell the rest. Raises EngineError; the stream is then as it was."""
-        steps, drawn = self._steps, stream.sampler.drawn
+    def take(
+        self, stream: Stream, most: int, budget_ms: float, prepared: Prepared | None
+    ) -> TakenSteps:
+        """At most ``most`` steps, of which none begins after ``budget_ms``, drafting as
+        ``prepared`` (None: not at all). Raises EngineError; the stream is then as it was."""
+        drawn = stream.sampler.drawn
         assert drawn is not None
-        room = prepared.room if prepared is not None else 0
-        steps.logits = self._decoder.logits_of(1 + room)
-        self._keep(stream)
-        noise = steps.noise
-        noise.temperature, noise.seed, noise.choice = drawn
-        noise.output_index = stream.sampler.outputs
-        steps.slot, steps.fed, steps.token = stream.slot, stream.fed, stream.tokens[-1]
-        steps.left, steps.room = stream.max_tokens - stream.stats.output_tokens, room
-        steps.steps = min(most, MOST_STEPS)
-        steps.stop_count = len(stream.stops)
-        for at, token in enumerate(stream.stops):
-            steps.stops[at] = token
-        if prepared is None:
-            steps.planner = None
-        else:
-            steps.planner, steps.question, steps.prices, steps.clock = prepared.addresses
-        for name in ("taken", "end", "count", "unwritten", "best_count", "credits"):
-            setattr(steps, name, 0)
+        planner, question, prices, clock, room = 0, 0, 0, 0, 0
+        if prepared is not None:
+            (planner, question, prices, clock), room = prepared.addresses, prepared.room
+        if stream.stops != self._stops:
+            self._put_stops(stream.stops)
+        decoder, left = self._decoder, stream.max_tokens - stream.stats.output_tokens
+        logits = decoder.logits_of(1 + room)
+        states, chose = self._places(stream)
+        _ASKED.pack_into(
+            *(self._raw, 0, decoder.handle.value, planner, question, prices),
+            *(logits, states, chose, self._interrupt_at, budget_ms),
+            *(*drawn, stream.sampler.outputs),
+            *(clock, *self._shape, stream.slot, stream.fed, stream.view.tokens[-1]),
+            *(left, room, min(most, MOST_STEPS), len(stream.stops)),
+        )
         problem = self._take(self._address)
         if problem is not None:
             raise EngineError(f"Decoding failed: {problem.decode()}.", "See the log.")
-        return self._taken(prepared is not None)
+        return self._taken(stream, prepared is not None)
 
     @property
     def reason(self) -> str:
         """Why the output ended in the last call; "": it goes on."""
-        return _REASONS.get(self._steps.end, "")
+        return _REASONS.get(self._end, "")
 
     @property
     def asks(self) -> bool:
         """Whether the last call ended because a drafter is wanted that Python asks."""
-        ended: int = self._steps.end
-        return ended == native.ASK
+        return self._end == native.ASK
 
     @property
     def damaged(self) -> bool:
         """Whether the model produced what is no number."""
-        ended: int = self._steps.end
-        return ended == native.DAMAGED
-
-    @property
-    def fed(self) -> int:
-        """Positions of the slot that hold the stream's tokens now."""
-        fed: int = self._steps.fed
-        return fed
-
-    @property
-    def others_ms(self) -> float:
-        """What the last call took beside planning and rows."""
-        others: float = self._steps.others_ms
-        return others
+        return self._end == native.DAMAGED
 
     def states(self, count: int) -> Float32 | None:
         """The states [count, hidden] that chose the last call's tokens, if they are kept."""
-        return self._chose[:count] if self._steps.states else None
+        return self._chose[:count] if self._states else None
 
-    def _keep(self, stream: Stream) -> None:
-        """Have states kept where a drafter may ask for them."""
-        wanted = stream.begun or (stream.drafting and not stream.stats.output_tokens)
-        kept = self._decoder.states_address if wanted else 0
-        if kept and not len(self._chose):
-            most = native.MOST_STEPS * native.MOST_ROWS
-            self._chose = np.empty((most, self._decoder.spec.hidden_size), np.float32)
-            self._steps.chose = self._chose.ctypes.data
-        self._steps.states = kept or None
+    def _put_stops(self, stops: frozenset[int]) -> None:
+        self._stops = stops
+        for at, token in enumerate(stops):
+            self._steps.stops[at] = token
 
-    def _taken(self, planned: bool) -> TakenSteps:
-        steps = self._steps
-        each = [
-            TakenStep._make(one)
-            for one in _EACH.iter_unpack(self._each[: steps.taken * _EACH.size])
-        ]
-        taken = TakenSteps(each, self._tokens[: steps.count].tolist(), planned)
+    def _places(self, stream: Stream) -> tuple[int, int]:
+        """Where states come from and go to, if a drafter that knows the stream may want them."""
+        self._states = self._decoder.states_address if stream.begun else 0
+        if not self._states:
+            return 0, 0
+        if not len(self._chose):
+            self._chose = np.empty((MOST_STEPS * native.MOST_ROWS, self._shape[1]), np.float32)
+        return self._states, self._chose.ctypes.data
+
+    def _taken(self, stream: Stream, planned: bool) -> TakenSteps:
+        done = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
+        count, self._end, tokens, unwritten, best, credits = done[:6]
+        each = [TakenStep._make(one) for one in _EACH.iter_unpack(self._each[: count * _EACH.size])]
+        self.fed = stream.fed + sum([1 + one.accepted for one in each])
+        taken = TakenSteps(each, self._tokens[:tokens].tolist(), planned)
         if planned:
-            _by_source(taken.drafted, steps.drafted)
-            _by_source(taken.decided, steps.decided)
-            _by_source(taken.accepted, steps.accepted)
-            taken.records = ctypes.string_at(steps.records, sum(one.record_bytes for one in each))
-            taken.credits = list(
-                zip(steps.segment[: steps.credits], steps.credit[: steps.credits], strict=True)
+            steps = self._steps
+            taken.drafted, taken.decided, taken.accepted = map(
+                _by_source, (done[6:8], done[8:10], done[10:12])
             )
-            taken.unwritten = steps.unwritten
-            taken.best = steps.best[: steps.best_count] or None
+            taken.records = ctypes.string_at(steps.records, sum(one.record_bytes for one in each))
+            taken.unwritten = unwritten
+            taken.credits = list(zip(steps.segment[:credits], steps.credit[:credits], strict=True))
+            taken.best = steps.best[:best] or None
         return taken
 
 
-def _by_source(counts: dict[str, int], numbers: Any) -> None:
-    for at, source in enumerate(SOURCES):
-        if numbers[at]:
-            counts[source] = numbers[at]
-            numbers[at] = 0
+def _by_source(counts: tuple[int, ...]) -> dict[str, int]:
+    return {source: count for source, count in zip(SOURCES, counts, strict=True) if count}

@@ -133,9 +133,9 @@ class Pace:
         return begun or not self._losing or left >= WORTH_BEGINNING
 
     def resting(self, begun: bool, left: int) -> int:
-        """Of the next ``left`` tokens' steps, how many are plain in any case."""
+        """How many of the next steps are plain in any case; the arguments are those of ``due``."""
         if not begun and self._losing and left < WORTH_BEGINNING:
-            return left
+            return WORTH_BEGINNING  # all that are left
         return self._wait
 
     def rested(self, steps: int) -> None:

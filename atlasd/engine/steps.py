@@ -27,7 +27,7 @@ from atlasd.engine.requests import Emit
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
 from atlasd.engine.schedule import JOIN_ROWS
 from atlasd.engine.streams import Phase, Stream
-from atlasd.engine.together import Together
+from atlasd.engine.together import Booked, Together
 from atlasd.models.decoder import Decoder, Float32, kept_states
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Engine(Together):
         step_ms = self._clock.ms_since(began)
         self._forward_ms += step_ms
         seconds = perf_counter() - began[0]
-        self._unbooked.append((batch.rows, batch.kv_tokens, step_ms, seconds))
+        self._unbooked.append(Booked(batch.rows, batch.kv_tokens, step_ms, seconds))
         if decided is None:
             self._book()
         at = 0
@@ -201,11 +201,12 @@ class Engine(Together):
             self._book_all()
 
     def _book_all(self) -> None:
-        for rows, kv_tokens, step_ms, seconds in self._unbooked:
-            self.costs.observe(rows, kv_tokens, step_ms)
-            self.counters.add("rows", rows)
-            self.counters.add("forward_seconds", seconds)
-        self.counters.add("steps", len(self._unbooked))
+        add = self.counters.add
+        for rows, kv_tokens, step_ms, seconds, count in self._unbooked:
+            self.costs.observe(rows, kv_tokens, step_ms, count)
+            add("rows", rows * count)
+            add("forward_seconds", seconds)
+            add("steps", count)
         self._unbooked.clear()
 
     def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ctypes import c_int32
+from time import perf_counter
+from typing import NamedTuple
 
 from atlasd.draft.taken import TakenSteps
 from atlasd.engine.clock import StepClock
@@ -15,6 +17,25 @@ from atlasd.engine.sampling import ChooseRow, damaged
 from atlasd.engine.streams import Stream
 from atlasd.errors import AtlasdError
 from atlasd.models.decoder import Decoder
+
+SHORTEST_MS, LONGEST_MS = 2.0, 8.0
+"""No step begins later in a call. Whoever reads the output gets it in pieces of this length: a
+piece takes no longer than what was there before it, so that a reader who stops early has not waited
+much longer than it had to."""
+
+PLAIN = Ahead(MOST_STEPS, None)
+
+
+class Booked(NamedTuple):
+    """Steps of one kind, one after the other."""
+
+    rows: int
+    kv_tokens: int
+    step_ms: float
+    """Of each; where they differ, of the one in the middle."""
+    seconds: float
+    """Of all, by the wall."""
+    steps: int = 1
 
 
 class Together(Requests):
@@ -33,8 +54,8 @@ class Together(Requests):
         self._clock = clock
         self._interrupt = interrupt
         self._multistep = MultiStep.on(decoder, self._choose, interrupt)
-        self._unbooked: list[tuple[int, int, float, float]] = []
-        """Rows, KV tokens, milliseconds and seconds by the wall of steps not counted yet."""
+        self._unbooked: list[Booked] = []
+        """Steps that are not counted yet."""
         self._forward_ms = 0.0
 
     def replace(self, decoder: Decoder) -> None:
@@ -47,42 +68,50 @@ class Together(Requests):
         steps, planning = self._multistep, self.planning
         if steps is None or not steps.suits(stream):
             return False
-        began, planned = self._clock.own(), False
-        ahead = Ahead(MOST_STEPS, None)
-        if planning is not None and planning.on and stream.drafting:
-            before_ms, planned = planning.taken_ms, True
-            found = planning.ahead(stream, MOST_STEPS)
+        drafting = planning if planning is not None and planning.on and stream.drafting else None
+        began, forward_ms, drafting_ms = self._clock.own(), self._forward_ms, 0.0
+        ahead = PLAIN
+        if drafting is not None:
+            drafting_ms = drafting.taken_ms
+            found = drafting.ahead(stream, MOST_STEPS)
             if found is None:
                 return False
             ahead = found
+        waits_ms = (perf_counter() - stream.waits_since) * 1e3
+        budget_ms = min(max(waits_ms, SHORTEST_MS), LONGEST_MS)
         try:
-            taken = steps.take(stream, ahead.steps, ahead.prepared)
+            taken = steps.take(stream, ahead.steps, budget_ms, ahead.prepared)
             if steps.damaged:
                 raise damaged()
         except AtlasdError as error:
             self._fail(stream, error)
             return True
         self._took(stream, taken, steps)
-        if planning is not None and planned:
-            planning.took(stream, taken, steps.asks)
-            planned_ms = planning.taken_ms - before_ms
-            self.counters.add("draft_seconds", planned_ms / 1e3)
+        if drafting is not None:
+            drafting.took(stream, taken, steps.asks)
+            drafting_ms = drafting.taken_ms - drafting_ms
+            self.counters.add("draft_seconds", drafting_ms / 1e3)
             if taken.each:
-                others_ms = (self._clock.own() - began) * 1e3 - planned_ms
-                others_ms -= sum(one.forward_ms for one in taken.each)
-                planning.beside.stepped(others_ms / len(taken.each))
+                others_ms = (self._clock.own() - began) * 1e3 - drafting_ms
+                others_ms -= self._forward_ms - forward_ms
+                drafting.beside.stepped(others_ms / len(taken.each))
         if steps.reason:
             self._end(stream, steps.reason)
         return not steps.asks
 
     def _took(self, stream: Stream, taken: TakenSteps, steps: MultiStep) -> None:
         """The stream went on by these steps."""
-        verified, stats, fed = taken.tokens, stream.stats, stream.fed
+        verified, stats = taken.tokens, stream.stats
+        by_rows: dict[int, list[float]] = {}
         for one in taken.each:
-            self._unbooked.append((one.rows, fed + one.rows, one.forward_ms, one.forward_ms / 1e3))
-            fed += 1 + one.accepted
-            stats.rows += one.rows
-            self._forward_ms += one.forward_ms
+            by_rows.setdefault(one.rows, []).append(one.forward_ms)
+        for rows, took_ms in by_rows.items():
+            took_ms.sort()
+            count, all_ms = len(took_ms), sum(took_ms)
+            middle = took_ms[count // 2]
+            self._unbooked.append(Booked(rows, stream.fed, middle, all_ms / 1e3, count))
+            stats.rows += rows * count
+            self._forward_ms += all_ms
         states = steps.states(len(verified))
         if states is not None and verified:
             stream.keep(states)

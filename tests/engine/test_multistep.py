@@ -90,8 +90,8 @@ def serving(decoders):
         if together:
             take = native.take
 
-            def noted(stream, most, prepared):
-                taken = take(stream, most, prepared)
+            def noted(stream, most, budget_ms, prepared):
+                taken = take(stream, most, budget_ms, prepared)
                 calls.append(len(taken.each))
                 return taken
 

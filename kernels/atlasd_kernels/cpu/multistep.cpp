@@ -50,9 +50,8 @@ class Taking {
   // Null, or what is wrong with a step's rows.
   const char* all() {
     const Moment began = Moment::now();
-    double known_ms = 0.0;
     Moment last = began;
-    records().clear();
+    clear();
     while (s_.taken < s_.steps && s_.end == StepsEnd::none && !s_.unwritten) {
       if (s_.taken && (last.wall - began.wall > s_.budget_ms || (s_.interrupt && *s_.interrupt)))
         break;
@@ -73,14 +72,19 @@ class Taking {
       s_.taken++;
       last = Moment::now();
       step.planning_ms = s_.planner ? start.until(planned) + chosen.until(last) : 0.0;
-      known_ms += step.forward_ms + step.planning_ms;
     }
     s_.records = records().data();
-    s_.others_ms = std::max(0.0, began.until(last) - known_ms);
     return nullptr;
   }
 
  private:
+  void clear() {
+    s_.taken = s_.count = s_.unwritten = s_.best_count = s_.credits = 0;
+    s_.end = StepsEnd::none;
+    for (int i = 0; i < 2; i++) s_.drafted[i] = s_.decided[i] = s_.accepted[i] = 0;
+    records().clear();
+  }
+
   // False where the paid drafter is wanted first, whom Python asks.
   bool plan(TakenStep& step) {
     Planner& planner = *s_.planner;

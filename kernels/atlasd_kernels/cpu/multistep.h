@@ -7,7 +7,7 @@
 
 namespace atlasd {
 
-constexpr int kMostSteps = 16;
+constexpr int kMostSteps = 32;
 constexpr int kMostStops = 16;
 
 // Why steps end before as many as asked for were taken.
@@ -50,7 +50,6 @@ struct Steps {
   int32_t best_count;           // target's first choices in the last step, if they are to be learned
   int32_t credits;
   int32_t drafted[2], decided[2], accepted[2];   // by source: recycle, positions
-  double others_ms;             // all that was neither planning nor forward
   TakenStep each[kMostSteps];
   int32_t tokens[kMostSteps * 64];
   int32_t best[64];

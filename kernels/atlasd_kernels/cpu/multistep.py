@@ -12,7 +12,7 @@ from atlasd_kernels.cpu.library import Noise, native
 from atlasd_kernels.cpu.plan import PARTS
 
 VERSION = 1
-MOST_STEPS = 16
+MOST_STEPS = 32
 MOST_STOPS = 16
 MOST_ROWS = 64
 
@@ -43,7 +43,6 @@ class Steps(ctypes.Structure):
         *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
         *((name, c_int32) for name in ("best_count", "credits")),
         *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
-        ("others_ms", c_double),
         ("each", TakenStep * MOST_STEPS),
         ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
         ("best", c_int32 * MOST_ROWS),
