@@ -181,9 +181,9 @@ class Delivery:
     def snapshot(self, task: Task, done: bool) -> IndexProgress:
         counts, repository = task.counts, task.repository
         seconds = time.monotonic() - counts.started
-        return IndexProgress(
-            counts.files, counts.total, repository.tokens, counts.path, done, seconds
-        )
+        # Not all that was looked at was taken in: some are no text, too large, empty.
+        files = len(repository.files) if done else counts.files
+        return IndexProgress(files, counts.total, repository.tokens, counts.path, done, seconds)
 
     def _finish(self, task: Task) -> None:
         if not task.idle.is_set():

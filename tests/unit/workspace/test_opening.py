@@ -42,6 +42,17 @@ async def test_opening_a_root_indexes_what_may_be_read(
     )
 
 
+async def test_what_is_told_at_the_end_is_what_was_taken_in(
+    workspace: Workspace, sink: Sink, root: Path
+) -> None:
+    write(root, "main.py", "x = 1\n")
+    (root / "binary.py").write_bytes(b"\0\1")
+    (root / "other.py").write_bytes("x = 1\n".encode("utf-16"))
+    for _ in range(2):
+        done = await workspace.index(root)
+        assert (done.files, len(workspace.repositories[0].files)) == (1, 1)
+
+
 async def test_a_root_that_is_not_trusted_is_not_read(
     workspace: Workspace, sink: Sink, root: Path
 ) -> None:
