@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
@@ -45,7 +46,7 @@ async def resume(bridge: Bridge) -> dict[str, Any]:
 
 async def why(bridge: Bridge, id: str | None = None) -> dict[str, Any]:
     """How the last suggestion (or the one named) came about."""
-    query = f"?id={id}" if id else ""
+    query = f"?id={quote(id)}" if id else ""
     return await bridge.call(f"/atlasd/v1/why{query}")
 
 

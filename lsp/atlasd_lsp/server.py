@@ -6,9 +6,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
+from pygls.workspace import TextDocument
 
 from atlasd_lsp import __version__, commands, inline
 from atlasd_lsp.bridge import Bridge
@@ -128,6 +130,13 @@ def _register_documents(server: AtlasdServer) -> None:
             bridge.closed(path, owning_root(path, bridge.roots))
 
 
+def _opened(server: AtlasdServer, uri: str) -> TextDocument | None:
+    """A document the editor has open. pygls would read any other from the disk, whatever it is,
+    and fail where there is none, as behind a tab that was closed a moment ago."""
+    documents: dict[str, TextDocument] = server.workspace.text_documents
+    return documents.get(unquote(uri))
+
+
 def _register_suggestions(server: AtlasdServer) -> None:
     bridge = server.bridge
 
@@ -135,7 +144,9 @@ def _register_suggestions(server: AtlasdServer) -> None:
     async def inline_completion(
         params: types.InlineCompletionParams,
     ) -> types.InlineCompletionList | None:
-        document = server.workspace.get_text_document(params.text_document.uri)
+        document = _opened(server, params.text_document.uri)
+        if document is None:
+            return types.InlineCompletionList([])
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         if document.uri in bridge.others_wanted:
             bridge.others_wanted.discard(document.uri)
@@ -151,7 +162,9 @@ def _register_popup(server: AtlasdServer) -> None:
 
     @server.feature(types.TEXT_DOCUMENT_COMPLETION)
     async def completion(params: types.CompletionParams) -> types.CompletionList | None:
-        document = server.workspace.get_text_document(params.text_document.uri)
+        document = _opened(server, params.text_document.uri)
+        if document is None:
+            return None
         asked = params.context
         invoked = asked is None or asked.trigger_kind == types.CompletionTriggerKind.Invoked
         items = await inline.suggest(bridge, document, params.position, invoked)

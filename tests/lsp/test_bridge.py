@@ -43,6 +43,24 @@ async def test_a_suggestion_carries_the_text_around_the_cursor_and_comes_back(
         assert fates == [{"id": "c1", "fate": "shown"}]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_document_that_is_not_open_is_not_read_from_the_disk(
+    daemon: ScriptedDaemon, tmp_path: Path, exists: bool
+) -> None:
+    async with editor(tmp_path) as session:
+        if exists:
+            (tmp_path / "repository" / "main.py").write_text("SECRET = 1\n")
+        assert await session.complete(0, 0) == []
+        session.open("x = ")
+        daemon.enqueue("1")
+        assert [item.insert_text for item in await session.complete(0, 4) or ()] == ["1"]
+        session.client.text_document_did_close(
+            types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(session.uri))
+        )
+        assert await session.complete(0, 4) == []
+        assert len(daemon.bodies(COMPLETE)) == 1
+
+
 @pytest.mark.parametrize(
     ("encoding", "column"),
     [
