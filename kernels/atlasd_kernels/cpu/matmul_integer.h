@@ -75,9 +75,12 @@ inline void single_group(const uint8_t* w, const Rows& x, long row, long g, V& l
   add_scaled(Weights::join(a[0], a[1]), Weights::join(b[0], b[1]), sa, sb, x.scales[at], low, high);
 }
 
-// One group of one panel: R rows' exact sums, scaled and added to what is there.
+// One group of one panel: R rows' exact sums, scaled and added to what is there. The first block of
+// rows fetches what comes next in the panel; a later one, if `ahead` is not null, half as much from
+// there.
 template <class Weights, int R>
-inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* low, V* high) {
+inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, const uint8_t* ahead,
+                          V* low, V* high) {
   if constexpr (R == 1) return single_group<Weights>(w, x, row, g, *low, *high);
   const int8_t* q = x.quantised + row * x.ld + g * Weights::group;
   I a[R], b[R];
@@ -86,8 +89,12 @@ inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* 
 #pragma GCC unroll 16
   for (int i = 0; i < Weights::loads; i++) {
     const I first = iload(w + i * 128), second = iload(w + i * 128 + 64);
-    prefetch(w + i * 128 + kAhead);
-    prefetch(w + i * 128 + 64 + kAhead);
+    if (ahead) {
+      prefetch_in_turn(ahead + i * 64);
+    } else {
+      prefetch_in_turn(w + i * 128 + kAhead);
+      prefetch_in_turn(w + i * 128 + 64 + kAhead);
+    }
 #pragma GCC unroll 2
     for (int quad = 0; quad < Weights::quads; quad++) {
       const I wa = Weights::unpack(first, quad), wb = Weights::unpack(second, quad);
@@ -99,7 +106,7 @@ inline void integer_group(const uint8_t* w, const Rows& x, long row, long g, V* 
       }
     }
   }
-  prefetch(w + Weights::scales + kAhead);
+  if (!ahead) prefetch_in_turn(w + Weights::scales + kAhead);
   V sa, sb;
   load_bf16_pairs(reinterpret_cast<const uint16_t*>(w + Weights::scales), sa, sb);
 #pragma GCC unroll 8
@@ -152,7 +159,7 @@ inline void unpacked_rows(int rows, const uint8_t* w, V sa, V sb, const Rows& x,
 
 constexpr long kTotalRows = 64;   // whose totals stay in the first cache
 
-// Four bits and several blocks of rows: each weight is unpacked once for all of them.
+// Four bits and several blocks of few rows: each weight is unpacked once for all of them.
 template <class Weights>
 void unpacked_panel(const Matrix& m, long panel, const Rows& x, long row, long rows,
                     const Output& out) {
@@ -184,11 +191,17 @@ void integer_block(const Matrix& m, long panel, const Rows& x, long row, const O
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) low[p][r] = high[p][r] = zero();
   const uint8_t* w = m.data + panel * m.panel_bytes;
+  // A second block finds its weights near, and fetches the latter half of the next panel's. Four bits
+  // take longer to multiply than to fetch.
+  const uint8_t* ahead =
+      Weights::quads == 1 && row > 0 ? w + m.panel_bytes + m.panel_bytes / 2 : nullptr;
   const long groups = m.k / Weights::group;
-  for (long g = 0; g < groups; g++, w += Weights::bytes)
+  for (long g = 0; g < groups; g++, w += Weights::bytes) {
 #pragma GCC unroll 2
     for (int p = 0; p < P; p++)
-      integer_group<Weights, R>(w + p * m.panel_bytes, x, row, g, low[p], high[p]);
+      integer_group<Weights, R>(w + p * m.panel_bytes, x, row, g, ahead, low[p], high[p]);
+    if (ahead) ahead += Weights::bytes / 2;
+  }
 #pragma GCC unroll 2
   for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
@@ -211,7 +224,7 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
   if (rows <= kPairedIntegerRows)
     for (; panel + 2 <= end; panel += 2)
       integer_rows<Weights, kPairedIntegerRows, 2>(static_cast<int>(rows), m, panel, x, 0, out);
-  if (Weights::quads > 1 && rows > kIntegerRows) {
+  if (Weights::quads > 1 && kIntegerRows < 8 && rows > kIntegerRows) {
     const long part = block_rows(rows, kTotalRows);
     for (; panel < end; panel++)
       for (long row = 0; row < rows; row += part)

@@ -151,5 +151,6 @@ inline void store_int8(int8_t* p, I x) {
 __attribute__((always_inline)) inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
+__attribute__((always_inline)) inline void prefetch_in_turn(const void* p) { prefetch(p); }
 
 }  // namespace

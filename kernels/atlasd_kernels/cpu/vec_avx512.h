@@ -118,4 +118,10 @@ __attribute__((always_inline)) inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
 
+// The same, where it stands: GCC gathers a loop's fetches at its head. That suits a loop that waits
+// for memory anyway; in one that computes meanwhile they wait for each other.
+__attribute__((always_inline)) inline void prefetch_in_turn(const void* p) {
+  asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
+}
+
 }  // namespace

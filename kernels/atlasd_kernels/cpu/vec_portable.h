@@ -160,5 +160,6 @@ inline void store_int8(int8_t* p, const I& a) {
 }
 
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_in_turn(const void* p) { prefetch(p); }
 
 }  // namespace
