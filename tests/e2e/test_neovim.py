@@ -211,6 +211,43 @@ def test_a_mapping_that_tab_had_before_still_works(
         session.close()
 
 
+def test_nothing_is_asked_in_the_command_line_window_nor_in_scratch_buffers(
+    editing: Editing,
+) -> None:
+    wait_attached(editing)
+    terminal = editing.terminal
+    terminal.type(":new | setlocal buftype=nofile\r")
+    terminal.send("i")
+    terminal.type("scratch")
+    terminal.send(ESCAPE + "q:i")
+    terminal.until("[Command Line]")
+    terminal.type("let secret = 1")
+    terminal.send(ESCAPE)
+    terminal.type(":q\r:bwipe!\r")
+    terminal.until(lambda shown: "[Command Line]" not in shown and "Scratch" not in shown)
+    terminal.type("ihere")
+    asked = editing.daemon.bodies
+    terminal.until(lambda _: any(body["prefix"] == "here" for body in asked("/atlasd/v1/complete")))
+    told = str(editing.daemon.calls)
+    assert "scratch" not in told
+    assert "secret" not in told
+
+
+def test_of_two_buffers_without_a_name_only_one_is_suggested_in(editing: Editing) -> None:
+    wait_attached(editing)
+    terminal = editing.terminal
+    editing.daemon.complete_after("first\nmore", "_of_first")
+    terminal.type(":set hidden | enew\r")
+    terminal.type("ifirst")
+    terminal.send(ESCAPE)
+    terminal.type(":vnew\r")
+    terminal.type("isecond")
+    terminal.send(ESCAPE + "\x17l")
+    terminal.type("omore")
+    terminal.until("more_of_first")
+    assert "second" not in str(editing.daemon.calls)
+
+
 def test_what_is_typed_behind_tab_comes_behind_the_suggestion(editing: Editing) -> None:
     wait_attached(editing)
     editing.daemon.complete_after("", "value = 1")

@@ -65,6 +65,17 @@ function M.lsp_config(root)
   }
 end
 
+--- Whether another buffer without a name is attached: they all have the same URI, and the bridge would
+--- take what is typed in one for the other's.
+---@param buf integer
+local function another_nameless(buf)
+  return vim.iter(vim.lsp.get_clients({ name = "atlasd" })):any(function(client)
+    return vim.iter(pairs(client.attached_buffers)):any(function(other)
+      return other ~= buf and vim.api.nvim_buf_is_valid(other) and vim.api.nvim_buf_get_name(other) == ""
+    end)
+  end)
+end
+
 --- Attach a buffer, starting the client of its root if there is none.
 ---@param buf integer
 ---@return integer? client_id
@@ -73,6 +84,9 @@ function M.attach(buf)
     return
   end
   local name = vim.api.nvim_buf_get_name(buf)
+  if name == "" and another_nameless(buf) then
+    return
+  end
   local start = name ~= "" and vim.fs.dirname(name) or vim.uv.cwd()
   local marker = vim.fs.find(config.values.root_markers, { path = start, upward = true })[1]
   local root = marker and vim.fs.dirname(marker) or nil

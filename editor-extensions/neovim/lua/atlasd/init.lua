@@ -50,7 +50,10 @@ function M.setup(user)
   vim.api.nvim_create_autocmd({ "FileType", "BufEnter" }, {
     group = group,
     callback = function(event)
-      attach(event.buf)
+      -- A buffer is entered before it is told what it is: scratch, a terminal, the command-line window.
+      vim.schedule(function()
+        attach(event.buf)
+      end)
     end,
   })
   map_keys()
