@@ -162,22 +162,22 @@ class Controller:
         price = self.costs.for_step(1, room, len(stream.tokens))
         return self._native.prepare(stream, price, room, self._terms)
 
-    def took(self, stream: StreamView, taken: TakenSteps, asks: bool) -> None:
-        """Its steps were taken so, and their tokens appended to ``stream.tokens``; ``asks``: they
-        ended where the paid drafter is wanted."""
+    def took(self, stream: StreamView, told: list[int], taken: TakenSteps, asks: bool) -> None:
+        """Its steps were taken so, and their tokens appended to ``stream.tokens``; ``told`` are
+        those of planned steps; ``asks``: they ended where the paid drafter is wanted."""
         assert self._native is not None
         for source, count in taken.drafted.items():
             self._tally(source, count, taken.accepted.get(source, 0))
-        for one in taken.each:
+        for one in taken.each[: taken.planned]:
             self._achieved(one.verified, one.forward_ms)
-        more = len(taken.each) - (not asks)
+        more = taken.planned - (not asks)
         self.costs.used(more)
         for paid in self._paid:
             paid.worth.step(more, self._worth_per_ms)
-        self._verify_open(stream, taken.tokens)
-        self._native.took(stream, taken, asks)
+        self._verify_open(stream, told)
+        self._native.took(stream, told, taken, asks)
         for listener in self._listeners:
-            listener.observe(stream, taken.tokens, None)
+            listener.observe(stream, told, None)
 
     def records(self, taken: TakenSteps) -> list[PackedStep]:
         """Of each of these steps, why it was planned as it was."""

@@ -167,15 +167,16 @@ class NativePlanner:
         clock = self.text.positions.index.clock
         return Prepared((self._handle, self._questions_at, self._prices_at, clock), room)
 
-    def took(self, stream: StreamView, taken: TakenSteps, asks: bool) -> None:
-        """Native steps were taken; ``asks``: they ended where the paid drafter is wanted."""
+    def took(self, stream: StreamView, told: list[int], taken: TakenSteps, asks: bool) -> None:
+        """Native steps were taken, of which planned ones verified ``told``; ``asks``: they ended
+        where the paid drafter is wanted."""
         text = self.text
         for segment, accepted in taken.credits:
             text.credit(segment, accepted)
-        text.grew(stream, len(taken.tokens) - taken.unwritten)
+        text.grew(stream, len(told) - taken.unwritten)
         if taken.unwritten:
             last = taken.each[-1].verified
-            raw = array("i", taken.tokens[-last:])
+            raw = array("i", told[-last:])
             best = array("i", taken.best) if taken.best is not None else None
             best_at, rows = best.buffer_info() if best is not None else (None, 0)
             address, handle = raw.buffer_info()[0], text.handles[stream.stream]
@@ -186,7 +187,7 @@ class NativePlanner:
     def records(self, taken: TakenSteps) -> list[PackedStep]:
         """Of each native step, why it was planned as it was."""
         found, begin = [], 0
-        for one in taken.each:
+        for one in taken.each[: taken.planned]:
             raw = taken.records[begin : begin + one.record_bytes]
             found.append(PackedStep(raw, self._names, [one.foreseen], one.planning_ms))
             begin += one.record_bytes

@@ -28,7 +28,8 @@ class TakenSteps:
     each: list[TakenStep]
     tokens: list[int]
     """Verified, step by step."""
-    planned: bool
+    planned: int
+    """So many of the steps, the first ones: drafters know what these verified, and no more."""
     drafted: dict[str, int] = field(default_factory=dict)
     """By source, like the two that follow."""
     decided: dict[str, int] = field(default_factory=dict)
@@ -39,6 +40,11 @@ class TakenSteps:
     credits: Sequence[tuple[int, int]] = ()
     """(segment, accepted tokens)"""
     unwritten: int = 0
-    """Of the tokens the last, for which the stream's tail had no room."""
+    """Of the tokens told the last, for which the stream's tail had no room."""
     best: list[int] | None = None
-    """The target's first choices at the last step's rows, where they are to be learned."""
+    """The target's first choices at the last planned step's rows, where they are to be learned."""
+
+    def told(self) -> list[int]:
+        """The tokens that planned steps verified."""
+        count = sum([one.verified for one in self.each[: self.planned]])
+        return self.tokens[:count]

@@ -18,9 +18,10 @@ from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu import multistep as native
 
 from atlasd.draft.drafter import Float32
-from atlasd.draft.planner import SOURCES, Prepared
+from atlasd.draft.planner import SOURCES
 from atlasd.draft.taken import TakenStep, TakenSteps
 from atlasd.engine.native import ChooseNatively
+from atlasd.engine.planning import Ahead
 from atlasd.engine.sampling import ChooseRow
 from atlasd.engine.streams import Stream
 from atlasd.errors import EngineError
@@ -29,7 +30,7 @@ from atlasd.models.decoder import Decoder
 MOST_STEPS = native.MOST_STEPS
 
 # From the first pointer on, from `taken` on, and of one step: see multistep.h.
-_ASKED = Struct("@8Qdf4xQII10i")
+_ASKED = Struct("@8Qdf4xQII11i")
 _DONE = Struct("@12i")
 _EACH = Struct("@5i3d")
 _REASONS = {native.STOP: "stop", native.LENGTH: "length"}
@@ -48,11 +49,14 @@ class MultiStep:
         # Views of plain numbers: a structure's fields take several times as long.
         self._raw = raw = memoryview(steps).cast("B")
         self._each = raw[native.Steps.each.offset :]
+        self._others = raw[native.Steps.others_ms.offset :][:8].cast("d")
         self._tokens = raw[native.Steps.tokens.offset : native.Steps.best.offset].cast("i")
         self._chose = np.empty((0, 0), np.float32)
         self._stops: frozenset[int] = frozenset()
         self._end = native.NONE
         self._states = 0
+        self.others_ms = 0.0
+        """What the last call took beside planning and rows."""
         self.fed = 0
         """After a call: positions of the slot that hold the stream's tokens."""
 
@@ -77,15 +81,15 @@ class MultiStep:
             and stream.sampler.drawn is not None
         )
 
-    def take(
-        self, stream: Stream, most: int, budget_ms: float, prepared: Prepared | None
-    ) -> TakenSteps:
-        """At most ``most`` steps, of which none begins after ``budget_ms``, drafting as
-        ``prepared`` (None: not at all). Raises EngineError; the stream is then as it was."""
+    def take(self, stream: Stream, ahead: Ahead, budget_ms: float) -> TakenSteps:
+        """Steps as they were planned ``ahead``, of which none begins after ``budget_ms``. Raises
+        EngineError; the stream is then as it was."""
         drawn = stream.sampler.drawn
         assert drawn is not None
         planner, question, prices, clock, room = 0, 0, 0, 0, 0
+        prepared, planned = ahead.prepared, 0
         if prepared is not None:
+            planned = ahead.planned
             (planner, question, prices, clock), room = prepared.addresses, prepared.room
         if stream.stops != self._stops:
             self._put_stops(stream.stops)
@@ -97,12 +101,12 @@ class MultiStep:
             *(logits, states, chose, self._interrupt_at, budget_ms),
             *(*drawn, stream.sampler.outputs),
             *(clock, *self._shape, stream.slot, stream.fed, stream.view.tokens[-1]),
-            *(left, room, min(most, MOST_STEPS), len(stream.stops)),
+            *(left, room, ahead.steps, planned, len(stream.stops)),
         )
         problem = self._take(self._address)
         if problem is not None:
             raise EngineError(f"Decoding failed: {problem.decode()}.", "See the log.")
-        return self._taken(stream, prepared is not None)
+        return self._taken(stream, planned)
 
     @property
     def reason(self) -> str:
@@ -113,6 +117,11 @@ class MultiStep:
     def asks(self) -> bool:
         """Whether the last call ended because a drafter is wanted that Python asks."""
         return self._end == native.ASK
+
+    @property
+    def in_full(self) -> bool:
+        """Whether the last call took as long as it might."""
+        return self._end == native.TIME
 
     @property
     def damaged(self) -> bool:
@@ -137,12 +146,13 @@ class MultiStep:
             self._chose = np.empty((MOST_STEPS * native.MOST_ROWS, self._shape[1]), np.float32)
         return self._states, self._chose.ctypes.data
 
-    def _taken(self, stream: Stream, planned: bool) -> TakenSteps:
+    def _taken(self, stream: Stream, planned: int) -> TakenSteps:
         done = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
         count, self._end, tokens, unwritten, best, credits = done[:6]
         each = [TakenStep._make(one) for one in _EACH.iter_unpack(self._each[: count * _EACH.size])]
+        self.others_ms = self._others[0]
         self.fed = stream.fed + sum([1 + one.accepted for one in each])
-        taken = TakenSteps(each, self._tokens[:tokens].tolist(), planned)
+        taken = TakenSteps(each, self._tokens[:tokens].tolist(), min(planned, count))
         if planned:
             steps = self._steps
             taken.drafted, taken.decided, taken.accepted = map(

@@ -138,6 +138,11 @@ class Pace:
             return WORTH_BEGINNING  # all that are left
         return self._wait
 
+    @property
+    def pause(self) -> int:
+        """Plain steps that follow the next attempt if it brings nothing."""
+        return self._rest() if self.net < 0.0 else 0
+
     def rested(self, steps: int) -> None:
         """So many steps were plain."""
         self._wait = max(0, self._wait - steps)

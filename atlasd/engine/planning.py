@@ -64,8 +64,10 @@ class Ahead(NamedTuple):
 
     steps: int
     """So many at most."""
-    prepared: Prepared | None
+    prepared: Prepared | None = None
     """What they plan with; None: they are plain."""
+    planned: int = 0
+    """So many of them, the first; plain ones follow if these bring nothing."""
 
 
 class Planning:
@@ -83,7 +85,10 @@ class Planning:
         self._controller = controller
         self._costs = costs
         self._usual = Usual()
-        self.beside = Beside()
+        self.beside, self.beside_native = Beside(), Beside()
+        """Of steps one by one, and of those taken together."""
+        self.calling = Beside()
+        """Of a call that takes plain steps together."""
         self.spent_ms = 0.0
         """All that planning and learning took so far."""
         self.once_ms = 0.0
@@ -171,7 +176,8 @@ class Planning:
         except Exception:
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
-        self._judge(kept, stream, part.pending, len(part.draft.tokens), accepted, kept.spent_ms)
+        beside_ms, drafted = self.beside.engine_ms, len(part.draft.tokens)
+        self._judge(kept, stream, part.pending, drafted, accepted, beside_ms, kept.spent_ms)
         kept.spent_ms = 0.0
         self._spent(stream, kept, started)
 
@@ -182,12 +188,12 @@ class Planning:
         if self._costs is not None:
             rests = kept.pace.resting(stream.begun, stream.draft_limit)
             if rests:
-                return Ahead(min(rests, most), None)
+                return Ahead(min(rests, most))
         started = self._now()
         try:
             started = self._ready(stream, kept, started)
             if self._costs is not None:
-                self._controller.take_beside(self.beside.engine_ms)
+                self._controller.take_beside(self.beside_native.engine_ms)
             prepared = self._controller.prepare(stream.view, MAX_ROWS - 1)
         except Exception:
             self._failed("planning steps")
@@ -195,9 +201,9 @@ class Planning:
         self._spent(stream, kept, started)
         if prepared is None:
             return None
-        # Where drafting has only just paid for itself, each attempt is judged before the next one.
-        doubtful = self._costs is not None and kept.pace.net <= 0.0
-        return Ahead(1 if doubtful else most, prepared)
+        # Where drafting does not pay for itself, it rests behind an attempt.
+        pause = kept.pace.pause if self._costs is not None else 0
+        return Ahead(min(1 + pause, most), prepared, 1) if pause else Ahead(most, prepared, most)
 
     def took(self, stream: Stream, taken: TakenSteps, asks: bool) -> None:
         """Steps were taken so, and their tokens are in the stream; ``asks``: a drafter is wanted
@@ -205,26 +211,44 @@ class Planning:
         kept = self._drafted.get(stream.number)
         if kept is None:
             return
-        if not taken.planned:
-            kept.pace.rested(len(taken.each))
-            kept.records.extend([None] * len(taken.each))
-            return
-        started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
-        for one in taken.each:
+        rests = len(taken.each) - taken.planned
+        if taken.planned or asks:
+            self._took_planned(stream, kept, taken, asks)
+        kept.pace.rested(rests)
+        kept.records.extend([None] * rests)
+
+    def _took_planned(self, stream: Stream, kept: _Drafted, taken: TakenSteps, asks: bool) -> None:
+        started, before_ms = self._now(), kept.spent_ms / max(1, taken.planned)
+        for one in taken.each[: taken.planned]:
             stream.stats.foreseen += one.foreseen
             stream.stats.draft_ms += one.planning_ms
             self.spent_ms += one.planning_ms
-            self._judge(kept, stream, 1, one.drafted, one.accepted, before_ms + one.planning_ms)
-        if taken.each:
+            spent_ms, beside_ms = before_ms + one.planning_ms, self.beside_native.engine_ms
+            self._judge(kept, stream, 1, one.drafted, one.accepted, beside_ms, spent_ms)
+        if taken.planned:
             kept.spent_ms = 0.0
+        told = taken.told()
         try:
-            self._controller.took(stream.view, taken, asks)
+            self._controller.took(stream.view, told, taken, asks)
             kept.records.extend(self._controller.records(taken))
             self._failures = 0
         except Exception:
             self._failed("learning from steps")
-        kept.told = len(stream.view.tokens)
+        kept.told += len(told)
         self._spent(stream, kept, started)
+
+    def took_beside(
+        self, stream: Stream, taken: TakenSteps, others_ms: float, call_ms: float, share: float
+    ) -> None:
+        """Steps that were taken together took ``others_ms`` beside rows and drafting, and calling
+        them ``call_ms``. Where they took only a ``share`` of the time they had, or left more to do,
+        drafting answers for it."""
+        self.beside_native.stepped(others_ms / len(taken.each))
+        if not taken.planned:
+            if share == 1.0:
+                self.calling.stepped(call_ms)
+        elif self.calling.engine_ms and (kept := self._drafted.get(stream.number)) is not None:
+            kept.spent_ms += max(0.0, call_ms - share * self.calling.engine_ms)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -237,7 +261,7 @@ class Planning:
                 self._controller.end(stream.view)
             except Exception:
                 self._failed("ending a stream")
-            self._took(stream, kept, (self._now() - started) * 1e3)
+            self._took(stream, kept, (self._now() - started) * 1e3 + kept.spent_ms)
             kept.pace.ended()
         self._drafted.pop(stream.number, None)
 
@@ -253,6 +277,7 @@ class Planning:
         pending: int,
         drafted: int,
         accepted: int,
+        beside_ms: float,
         spent_ms: float,
     ) -> None:
         """What a planned step has brought goes to the stream's pace."""
@@ -260,7 +285,7 @@ class Planning:
             return
         gained_ms, plain_ms = 0.0, self._ms(pending, stream.fed)
         if drafted:
-            saved_ms = plain_ms + self.beside.engine_ms
+            saved_ms = plain_ms + beside_ms
             gained_ms = plain_ms + accepted * saved_ms - self._ms(pending + drafted, stream.fed)
         kept.pace.settled(gained_ms, spent_ms, plain_ms)
 

@@ -80,7 +80,7 @@ class Together(Requests):
         waits_ms = (perf_counter() - stream.waits_since) * 1e3
         budget_ms = min(max(waits_ms, SHORTEST_MS), LONGEST_MS)
         try:
-            taken = steps.take(stream, ahead.steps, budget_ms, ahead.prepared)
+            taken = steps.take(stream, ahead, budget_ms)
             if steps.damaged:
                 raise damaged()
         except AtlasdError as error:
@@ -91,10 +91,12 @@ class Together(Requests):
             drafting.took(stream, taken, steps.asks)
             drafting_ms = drafting.taken_ms - drafting_ms
             self.counters.add("draft_seconds", drafting_ms / 1e3)
-            if taken.each:
-                others_ms = (self._clock.own() - began) * 1e3 - drafting_ms
-                others_ms -= self._forward_ms - forward_ms
-                drafting.beside.stepped(others_ms / len(taken.each))
+            if taken.each and not steps.reason:
+                native_ms = self._forward_ms - forward_ms + steps.others_ms
+                call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
+                drafting.took_beside(
+                    stream, taken, steps.others_ms, call_ms, min(1.0, native_ms / budget_ms)
+                )
         if steps.reason:
             self._end(stream, steps.reason)
         return not steps.asks

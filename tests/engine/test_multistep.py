@@ -4,6 +4,7 @@ the same learned from them."""
 from __future__ import annotations
 
 import ctypes
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from atlasd.draft.static import chain_model
 from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.multistep import MOST_STEPS, MultiStep
 from atlasd.engine.native import fastest_choose
+from atlasd.engine.pace import Pace
 from atlasd.engine.planning import RESTING, Planning
 from atlasd.engine.protocol import Sampling, Submit, Tokens
 from atlasd.engine.steps import Engine
@@ -90,8 +92,8 @@ def serving(decoders):
         if together:
             take = native.take
 
-            def noted(stream, most, budget_ms, prepared):
-                taken = take(stream, most, budget_ms, prepared)
+            def noted(stream, ahead, budget_ms):
+                taken = take(stream, ahead, budget_ms)
                 calls.append(len(taken.each))
                 return taken
 
@@ -165,9 +167,9 @@ def test_a_tail_without_room_grows_between_calls(serving, monkeypatch):
     left = []
     took = together.drafting.controller._native.took
 
-    def noted(stream, taken, asks):
+    def noted(stream, told, taken, asks):
         left.append(taken.unwritten)
-        took(stream, taken, asks)
+        took(stream, told, taken, asks)
 
     monkeypatch.setattr(together.drafting.controller._native, "took", noted)
     for number in range(2):
@@ -238,13 +240,18 @@ def test_whoever_reads_gets_the_output_in_pieces(serving, monkeypatch):
 def test_resting_streams_say_so(serving, monkeypatch):
     """Steps that are plain because drafting rests are on record as such."""
     together = serving(True)
-    costs = together.engine.costs
-    monkeypatch.setattr(together.engine.planning, "_costs", costs)
-    submit = request(1, list(range(100, 130)), max_tokens=90, sampling=SAMPLINGS[2])
-    together(submit)
+    monkeypatch.setattr(together.engine.planning, "_costs", together.engine.costs)
+    monkeypatch.setattr(Pace, "_rest", lambda self: 5)
+    monkeypatch.setattr(Pace, "settled", lambda self, *told: setattr(self, "net", -0.1))
+    together(request(1, list(range(100, 130)), max_tokens=90, sampling=SAMPLINGS[2]))
     told = together.engine.planning.explain(1)
     assert len(told) == together.outputs[1].stats.steps
-    assert RESTING in told
+    attempts = [at for at, one in enumerate(told) if one != RESTING]
+    # the first call, whose steps are judged once it is over, then attempts and rests in turn
+    late = [at for at in attempts if at > MOST_STEPS]
+    assert len(late) > 3
+    gaps = {b - a for a, b in itertools.pairwise(late)}
+    assert gaps == {1, 6}, "after an attempt that brought something the next follows at once"
 
 
 def test_a_damaged_model_is_told(serving, tmp_path):

@@ -51,14 +51,19 @@ class Taking {
   const char* all() {
     const Moment began = Moment::now();
     Moment last = began;
+    double known_ms = 0.0;
     clear();
     while (s_.taken < s_.steps && s_.end == StepsEnd::none && !s_.unwritten) {
-      if (s_.taken && (last.wall - began.wall > s_.budget_ms || (s_.interrupt && *s_.interrupt)))
+      if (s_.taken && (last.wall - began.wall > s_.budget_ms || (s_.interrupt && *s_.interrupt))) {
+        s_.end = StepsEnd::time;
         break;
+      }
+      if (s_.planner && s_.taken == s_.planned && (s_.accepted[0] || s_.accepted[1])) break;
+      const bool plans = s_.planner && s_.taken < s_.planned;
       TakenStep& step = s_.each[s_.taken];
       step = {};
       const Moment start = last;
-      if (s_.planner && !plan(step)) break;
+      if (plans && !plan(step)) break;
       const Moment planned = Moment::now();
       step.rows = 1 + step.drafted;
       if (const char* problem = forward(step.rows)) return problem;
@@ -67,13 +72,15 @@ class Taking {
       const int32_t count = choose(step);
       if (s_.end == StepsEnd::damaged) break;
       const Moment chosen = Moment::now();
-      if (s_.planner) learn(step, count);
+      if (plans) learn(step, count);
       go_on(step);
       s_.taken++;
       last = Moment::now();
-      step.planning_ms = s_.planner ? start.until(planned) + chosen.until(last) : 0.0;
+      step.planning_ms = plans ? start.until(planned) + chosen.until(last) : 0.0;
+      known_ms += step.forward_ms + step.planning_ms;
     }
     s_.records = records().data();
+    s_.others_ms = std::max(0.0, began.until(last) - known_ms);
     return nullptr;
   }
 

@@ -10,8 +10,9 @@ namespace atlasd {
 constexpr int kMostSteps = 32;
 constexpr int kMostStops = 16;
 
-// Why steps end before as many as asked for were taken.
-enum class StepsEnd : int32_t { none, stop, length, ask, damaged };
+// Why steps end: `none` where as many as asked for were taken, or where those that were planned have
+// brought something, so that more may be.
+enum class StepsEnd : int32_t { none, stop, length, ask, damaged, time };
 
 // Mirrored by ctypes in multistep.py, like all of this: keep both in step.
 struct TakenStep {
@@ -41,6 +42,7 @@ struct Steps {
   int32_t left;                 // tokens that the output may still come to
   int32_t room;                 // drafted rows of a step at most
   int32_t steps;                // to be taken at most
+  int32_t planned;              // of them the first; plain ones follow if these bring nothing
   int32_t stop_count, stops[kMostStops];
   // What was done.
   int32_t taken;
@@ -50,6 +52,7 @@ struct Steps {
   int32_t best_count;           // target's first choices in the last step, if they are to be learned
   int32_t credits;
   int32_t drafted[2], decided[2], accepted[2];   // by source: recycle, positions
+  double others_ms;             // what was neither planning nor rows
   TakenStep each[kMostSteps];
   int32_t tokens[kMostSteps * 64];
   int32_t best[64];

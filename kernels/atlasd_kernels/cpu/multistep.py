@@ -16,8 +16,8 @@ MOST_STEPS = 32
 MOST_STOPS = 16
 MOST_ROWS = 64
 
-NONE, STOP, LENGTH, ASK, DAMAGED = range(5)
-"""``StepsEnd`` of multistep.h: why steps ended before as many as asked for were taken."""
+NONE, STOP, LENGTH, ASK, DAMAGED, TIME = range(6)
+"""``StepsEnd`` of multistep.h: why steps ended."""
 
 
 class TakenStep(ctypes.Structure):
@@ -38,11 +38,12 @@ class Steps(ctypes.Structure):
         ("budget_ms", c_double),
         ("noise", Noise),
         *((name, c_int32) for name in ("clock", "vocab", "hidden", "slot", "fed", "token")),
-        *((name, c_int32) for name in ("left", "room", "steps", "stop_count")),
+        *((name, c_int32) for name in ("left", "room", "steps", "planned", "stop_count")),
         ("stops", c_int32 * MOST_STOPS),
         *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
         *((name, c_int32) for name in ("best_count", "credits")),
         *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
+        ("others_ms", c_double),
         ("each", TakenStep * MOST_STEPS),
         ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
         ("best", c_int32 * MOST_ROWS),
