@@ -74,11 +74,13 @@ void block_softmax(const Query& query, int head_dim, int start, float* scores, R
   for (int v = 1; v < N; v++) largest = max(largest, s[v]);
   V total = load(running.total);
   if (any_greater(largest, set1(running.most + kGrowth))) {
-    const float most = max_lanes(largest);
-    const V shrink = exp_weight(set1(running.most - most));   // in the first block: of nothing
-    running.most = most;
-    total = total * shrink;
-    for (int d = 0; d < head_dim; d += 16) store(query.out + d, load(query.out + d) * shrink);
+    const float before = running.most;
+    running.most = max_lanes(largest);
+    if (before > -__builtin_inff()) {
+      const V shrink = exp_weight(set1(before - running.most));
+      total = total * shrink;
+      for (int d = 0; d < head_dim; d += 16) store(query.out + d, load(query.out + d) * shrink);
+    }
   }
   const V most = set1(running.most);
 #pragma GCC unroll 4

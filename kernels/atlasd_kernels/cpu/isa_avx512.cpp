@@ -2,6 +2,7 @@
 
 #include "isa.h"
 #include "matmul_twelve.h"
+#include "quantise_avx512.h"
 
 namespace atlasd {
 namespace {
@@ -14,6 +15,7 @@ void matmul(const Matrix& m, const Rows& x, long rows, long begin, long end, con
 constexpr Kernels make() {
   Kernels kernels = make_kernels("avx512");
   kernels.matmul = matmul;
+  kernels.quantise = quantise_by_chunks;
   kernels.twelve = true;
   return kernels;
 }

@@ -74,7 +74,7 @@ struct Kernels {
   void (*matmul)(const Matrix&, const Rows&, long rows, long panel_begin, long panel_end,
                  const Output&);
   // One row for weights in such groups: int8 values, a scale and an offset per group; k is a
-  // multiple of group.
+  // multiple of 64.
   void (*quantise)(const float* x, long k, int group, int8_t* values, float* scales,
                    int32_t* offsets);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
