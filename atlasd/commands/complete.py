@@ -50,6 +50,8 @@ class Cursor:
 
 def run(options: argparse.Namespace) -> int:
     """0 also when there is nothing to suggest, but not when nobody looked: while paused."""
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise RequestError("max_tokens must be at least 1.")
     cursor = locate(options.place)
     root = repository_root(cursor.path)
     body: dict[str, Any] = {
@@ -85,6 +87,9 @@ def locate(place: str) -> Cursor:
     if found is None:
         raise RequestError(f"{place!r} is not FILE:LINE:COL.", "Such as: src/main.py:12:5")
     path = expanded(found["file"]).absolute()
+    if path.exists() and not path.is_file():
+        # A pipe is waited for, a device may never end.
+        raise RequestError(f"{path} is not a file.")
     try:
         text = path.read_bytes().decode("utf-8-sig")  # no editor counts its mark as a column
     except FileNotFoundError:

@@ -73,6 +73,8 @@ def _show(repository: str | None, *, as_json: bool) -> int:
     if as_json:
         print_json(summary)
     else:
+        if repository is not None and not summary["repositories"]:
+            print(f"Nothing is known of {repository}.\n")
         print(describe(summary))
     return 0
 

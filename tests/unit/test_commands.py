@@ -53,11 +53,13 @@ def test_a_place_in_a_file_is_found(tmp_path: Path, place: str, offset: int) -> 
 @pytest.mark.parametrize(
     ("place", "says"),
     [("f.py:9:1", "lines 1 to 3"), ("f.py:1:99", "columns 1 to 6"), ("g.py:1:1", "no file"),
-     ("f.py:x", "FILE:LINE:COL"), ("b.bin:1:1", "as text")],
+     ("f.py:x", "FILE:LINE:COL"), ("b.bin:1:1", "as text"), ("pipe:1", "is not a file"),
+     (".:1", "is not a file"), ("/dev/zero:1", "is not a file")],
 )  # fmt: skip
 def test_a_place_that_is_none_is_refused(tmp_path: Path, place: str, says: str) -> None:
     (tmp_path / "f.py").write_text("héllo\nlast\n")
     (tmp_path / "b.bin").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RequestError, match=says):
         complete.locate(str(tmp_path / place))
 

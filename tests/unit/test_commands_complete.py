@@ -53,6 +53,12 @@ async def test_what_is_no_text_is_told_to_be_none(
         assert "udcff" in err
 
 
+@pytest.mark.parametrize("most", ["0", "-5"])
+def test_no_tokens_are_refused(place: str, most: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["complete", place, "--max-tokens", most]) == 1
+    assert "at least 1" in capsys.readouterr().err
+
+
 async def test_paused_is_no_answer(
     house: House, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

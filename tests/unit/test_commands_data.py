@@ -78,3 +78,7 @@ def test_a_purge_of_what_is_not_known_says_so(
     """A folder that was mistyped must not look forgotten."""
     assert cli.main(["data", "purge", "--repository", "/frist", "--yes"]) == 0
     assert "nothing is known of /frist" in capsys.readouterr().out
+    for known in ("/frist", "/first"):
+        assert cli.main(["data", "show", "--repository", known]) == 0
+        said = capsys.readouterr().out
+        assert (f"Nothing is known of {known}." in said) == (known == "/frist")
