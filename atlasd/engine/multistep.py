@@ -21,7 +21,7 @@ from atlasd.draft.drafter import Float32
 from atlasd.draft.planner import SOURCES
 from atlasd.draft.taken import TakenStep, TakenSteps
 from atlasd.engine.native import ChooseNatively
-from atlasd.engine.planning import Ahead
+from atlasd.engine.planning_ahead import Ahead
 from atlasd.engine.sampling import ChooseRow
 from atlasd.engine.streams import Stream
 from atlasd.errors import EngineError

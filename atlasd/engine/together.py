@@ -10,7 +10,8 @@ from atlasd.draft.taken import TakenSteps
 from atlasd.engine.clock import StepClock
 from atlasd.engine.framing import pack_tokens
 from atlasd.engine.multistep import MOST_STEPS, MultiStep
-from atlasd.engine.planning import Ahead, Planning
+from atlasd.engine.planning import Planning
+from atlasd.engine.planning_ahead import Ahead
 from atlasd.engine.protocol import Tokens
 from atlasd.engine.requests import Emit, Requests
 from atlasd.engine.sampling import ChooseRow, damaged

@@ -19,10 +19,11 @@ from atlasd.draft.neural import Neural
 from atlasd.draft.registry import Drafting
 from atlasd.draft.static import chain_model
 from atlasd.engine.inprocess import Output, Outputs, request, run
+from atlasd.engine.judged import RESTING
 from atlasd.engine.multistep import MOST_STEPS, MultiStep
 from atlasd.engine.native import fastest_choose
 from atlasd.engine.pace import Pace
-from atlasd.engine.planning import RESTING, Planning
+from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling, Submit, Tokens
 from atlasd.engine.steps import Engine
 from atlasd.models.load import LoadOptions, load_decoder

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from atlasd.engine.inprocess import Outputs, request, run
-from atlasd.engine.planning import COSTS_STAY, MAX_ROWS, Planning
+from atlasd.engine.judged import COSTS_STAY
+from atlasd.engine.planning import Planning
+from atlasd.engine.planning_ahead import MAX_ROWS
 from atlasd.engine.steps import Engine
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController

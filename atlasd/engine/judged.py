@@ -1,0 +1,190 @@
+"""What is kept of running streams for drafting, and how drafting is judged.
+
+A drafter that raises costs its stream the draft, never the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from atlasd.draft.controller import Controller
+from atlasd.draft.drafter import EMPTY
+from atlasd.draft.plan import Record
+from atlasd.engine.beside import Beside
+from atlasd.engine.clock import StepClock
+from atlasd.engine.costs import StepCosts
+from atlasd.engine.pace import Pace, Usual
+from atlasd.engine.streams import Stream
+
+log = logging.getLogger(__name__)
+
+KEPT_STREAMS, KEPT_STEPS = 32, 256
+"""Records that can be asked for by ``explain``: of so many streams, so many steps each."""
+
+COSTS_STAY = 512
+"""Uses of looked-up step costs after which they are looked up again: they are being measured."""
+
+PATIENCE = 3
+"""After this many failures in a row drafting is switched off."""
+
+RESTING: dict[str, object] = {
+    "candidates": [],
+    "lookahead": 0,
+    "reason": "drafting rests: in this stream it has cost more than it gained",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Drafted:
+    """What is kept of a running stream."""
+
+    pace: Pace
+    records: deque[Record | None]
+    told: int = 0
+    """How many of its tokens the drafters know."""
+    spent_ms: float = 0.0
+    """What planning its last step took, and learning from the one before."""
+
+
+class Judged:
+    """Streams that are drafted for. ``costs`` are those of the engine; without them every step is
+    planned, whether that pays or not."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        costs: StepCosts | None = None,
+        clock: StepClock | None = None,
+    ) -> None:
+        self.on = True
+        self._now = (clock or StepClock()).own
+        self._controller = controller
+        self._costs = costs
+        self._usual = Usual()
+        self.beside, self.beside_native = Beside(), Beside()
+        """Of steps one by one, and of those taken together."""
+        self.calling = Beside()
+        """Of a call that takes plain steps together."""
+        self.spent_ms = 0.0
+        """All that planning and learning took so far."""
+        self.once_ms = 0.0
+        """What taking streams up and ending them took."""
+        self._failures = 0
+        self._drafted: dict[int, Drafted] = {}
+        self._known_ms: dict[tuple[int, int], float] = {}
+        self._known_uses = 0
+        self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
+
+    @property
+    def taken_ms(self) -> float:
+        """All that drafting took so far."""
+        return self.spent_ms + self.once_ms
+
+    def end(self, stream: Stream) -> None:
+        """The stream is over."""
+        kept = self._drafted.get(stream.number)
+        if stream.begun and kept is not None:
+            stream.begun = False
+            started = self._now()
+            try:
+                self._catch_up(stream)
+                self._controller.end(stream.view)
+            except Exception:
+                self._failed("ending a stream")
+            self._took(stream, kept, (self._now() - started) * 1e3)
+            if self._costs is not None:  # what no later step was charged with
+                kept.pace.took(kept.spent_ms, self._ms(1, stream.fed))
+            kept.pace.ended()
+        self._drafted.pop(stream.number, None)
+
+    def explain(self, number: int) -> list[dict[str, object]]:
+        """The kept steps of a stream, oldest first."""
+        records = self._records.get(number, ())
+        return [RESTING if record is None else record.explain(number) for record in records]
+
+    def _judge(
+        self,
+        kept: Drafted,
+        stream: Stream,
+        pending: int,
+        drafted: int,
+        accepted: int,
+        beside_ms: float,
+        spent_ms: float,
+    ) -> None:
+        """What a planned step has brought goes to the stream's pace."""
+        if self._costs is None:
+            return
+        gained_ms, plain_ms = 0.0, self._ms(pending, stream.fed)
+        if drafted:
+            saved_ms = plain_ms + beside_ms
+            gained_ms = plain_ms + accepted * saved_ms - self._ms(pending + drafted, stream.fed)
+        kept.pace.settled(gained_ms, spent_ms, plain_ms)
+
+    def _spent(self, stream: Stream, kept: Drafted, started: float) -> None:
+        """Planning or learning went on since then; the stream's next step is charged with it."""
+        spent_ms = (self._now() - started) * 1e3
+        kept.spent_ms += spent_ms
+        self.spent_ms += spent_ms
+        stream.stats.draft_ms += spent_ms
+
+    def _first(self, stream: Stream) -> Drafted:
+        """A stream is met for the first time, or drafting was off and on again."""
+        records = self._records[stream.number] = deque[Record | None](maxlen=KEPT_STEPS)
+        if len(self._records) > KEPT_STREAMS:
+            self._records.popitem(last=False)
+        kept = Drafted(Pace(self._usual.of(stream.view)), records)
+        self._drafted[stream.number] = kept
+        return kept
+
+    def _ready(self, stream: Stream, kept: Drafted, started: float) -> float:
+        """Have the drafters know of the stream and of all its tokens; the time from which on what
+        is done belongs to its next step."""
+        if not stream.begun:
+            stream.begun = True
+            kept.told = len(stream.view.tokens)
+            self._controller.begin(stream.view)
+            # Once in a stream: what it costs is not what the next steps will.
+            began = self._now()
+            self._took(stream, kept, (began - started) * 1e3)
+            return began
+        if kept.told < len(stream.view.tokens):
+            self._catch_up(stream)
+        return started
+
+    def _took(self, stream: Stream, kept: Drafted, spent_ms: float) -> None:
+        """Taking a stream up or ending it took so long."""
+        self.once_ms += spent_ms
+        stream.stats.draft_ms += spent_ms
+        if self._costs is not None:
+            kept.pace.took(spent_ms, self._ms(1, stream.fed))
+
+    def _catch_up(self, stream: Stream) -> None:
+        """Tell the drafters of tokens that were decoded while they rested."""
+        kept, length = self._drafted[stream.number], len(stream.view.tokens)
+        if kept.told < length:
+            unknown = stream.view.tokens[kept.told :]
+            kept.told = length
+            self._controller.settle(stream.view, EMPTY, 0, unknown, None, 0.0)
+
+    def _ms(self, rows: int, kv_tokens: int) -> float:
+        """What a step costs; looked up now and then."""
+        self._known_uses += 1
+        if self._known_uses > COSTS_STAY:
+            self._known_uses = 0
+            self._known_ms.clear()
+        key = rows, kv_tokens >> 9
+        known = self._known_ms.get(key)
+        if known is None:
+            assert self._costs is not None
+            known = self._known_ms[key] = self._costs.ms(rows, kv_tokens)
+        return known
+
+    def _failed(self, doing: str) -> None:
+        self._failures += 1
+        log.exception("a drafter failed while %s", doing)
+        if self._failures >= PATIENCE:
+            self.on = False
+            log.error("drafting is off after %d failures in a row", self._failures)

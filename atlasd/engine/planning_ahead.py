@@ -1,0 +1,97 @@
+"""Drafting for steps that a stream takes several at a time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from atlasd.draft.planner import Prepared
+from atlasd.draft.taken import TakenSteps
+from atlasd.engine.judged import Drafted, Judged
+from atlasd.engine.streams import Stream
+
+MAX_ROWS = 64
+"""Rows of one decoding step, drafts included."""
+
+
+class Ahead(NamedTuple):
+    """How the next steps of a stream that decodes alone may be taken together."""
+
+    steps: int
+    """So many at most."""
+    prepared: Prepared | None = None
+    """What they plan with; None: they are plain."""
+    planned: int = 0
+    """So many of them, the first; plain ones follow if these bring nothing."""
+
+
+class PlanningAhead(Judged):
+    """How several steps are planned, and what is learned from them."""
+
+    def ahead(self, stream: Stream, most: int) -> Ahead | None:
+        """How the next ``most`` steps of a stream that decodes alone may be taken together; None:
+        they may not."""
+        kept = self._drafted.get(stream.number) or self._first(stream)
+        if self._costs is not None:
+            rests = kept.pace.resting(stream.begun, stream.draft_limit)
+            if rests:
+                return Ahead(min(rests, most))
+        started = self._now()
+        try:
+            started = self._ready(stream, kept, started)
+            if self._costs is not None:
+                self._controller.take_beside(self.beside_native.engine_ms)
+            prepared = self._controller.prepare(stream.view, MAX_ROWS - 1)
+        except Exception:
+            self._failed("planning steps")
+            return None
+        self._spent(stream, kept, started)
+        if prepared is None:
+            return None
+        # Where drafting does not pay for itself, it rests behind an attempt.
+        pause = kept.pace.pause if self._costs is not None else 0
+        return Ahead(min(1 + pause, most), prepared, 1) if pause else Ahead(most, prepared, most)
+
+    def took(self, stream: Stream, taken: TakenSteps, asks: bool) -> None:
+        """Steps were taken so, and their tokens are in the stream; ``asks``: a drafter is wanted
+        next that native steps cannot ask."""
+        kept = self._drafted.get(stream.number)
+        if kept is None:
+            return
+        rests = len(taken.each) - taken.planned
+        if taken.planned or asks:
+            self._took_planned(stream, kept, taken, asks)
+        kept.pace.rested(rests)
+        kept.records.extend([None] * rests)
+
+    def _took_planned(self, stream: Stream, kept: Drafted, taken: TakenSteps, asks: bool) -> None:
+        started, before_ms = self._now(), kept.spent_ms / max(1, taken.planned)
+        for one in taken.each[: taken.planned]:
+            stream.stats.foreseen += one.foreseen
+            stream.stats.draft_ms += one.planning_ms
+            self.spent_ms += one.planning_ms
+            spent_ms, beside_ms = before_ms + one.planning_ms, self.beside_native.engine_ms
+            self._judge(kept, stream, 1, one.drafted, one.accepted, beside_ms, spent_ms)
+        if taken.planned:
+            kept.spent_ms = 0.0
+        told = taken.told()
+        try:
+            self._controller.took(stream.view, told, taken, asks)
+            kept.records.extend(self._controller.records(taken))
+            self._failures = 0
+        except Exception:
+            self._failed("learning from steps")
+        kept.told += len(told)
+        self._spent(stream, kept, started)
+
+    def took_beside(
+        self, stream: Stream, taken: TakenSteps, others_ms: float, call_ms: float, share: float
+    ) -> None:
+        """Steps that were taken together took ``others_ms`` beside rows and drafting, and calling
+        them ``call_ms``. Where they took only a ``share`` of the time they had, or left more to do,
+        drafting answers for it."""
+        self.beside_native.stepped(others_ms / len(taken.each))
+        if not taken.planned:
+            if share == 1.0:
+                self.calling.stepped(call_ms)
+        elif self.calling.engine_ms and (kept := self._drafted.get(stream.number)) is not None:
+            kept.spent_ms += max(0.0, call_ms - share * self.calling.engine_ms)
