@@ -26,7 +26,11 @@ ANY_SEED = -1
 
 LEAST_TOP_P = 1e-6
 
+NEVER = -100.0
+"""The bias at which OpenAI says that a token is never chosen."""
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -42,7 +46,8 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     repeat_penalty: Annotated[float, Meta(ge=0, le=10)] | None = None
     """llama.cpp's and Ollama's name of the same; Ollama's 0 means none, as 1 does."""
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: dict[int, Bias] | list[tuple[int, Bias | bool]] | None = None
+    """By token as OpenAI has it, or llama.cpp's pairs, where ``false`` is never."""
     seed: int | None = None
     lookahead: int | None = msgspec.field(default=None, name="speculative.n_max")
     """llama.cpp's ``speculative.n_max``. Lookahead is the controller's business, so only 0 is
@@ -63,7 +68,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     def sampling(self, vocab_size: int, choices: int = 1) -> list[Sampling]:
         """One way of sampling per choice. Greedy unless a temperature is given, because that is
         what suits code; without a seed every request draws its own."""
-        bias = self.logit_bias or {}
+        bias = _by_token(self.logit_bias or {})
         if wrong := [token for token in bias if not 0 <= token < vocab_size]:
             raise invalid(
                 f"logit_bias: token {wrong[0]} is not in the vocabulary (0 to {vocab_size - 1}).",
@@ -89,6 +94,14 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             seed=seed,
         )
         return [msgspec.structs.replace(shared, choice=index) for index in range(choices)]
+
+
+def _by_token(given: dict[int, float] | list[tuple[int, float | bool]]) -> dict[int, float]:
+    if isinstance(given, dict):
+        return given
+    return {
+        token: NEVER if bias is False else float(bias) for token, bias in given if bias is not True
+    }
 
 
 class StreamOptions(msgspec.Struct):

@@ -85,6 +85,21 @@ async def test_a_cached_prompt_took_its_share_of_the_first_step(
     assert told["prompt_per_second"] == pytest.approx(1000 * told["prompt_n"] / prompt_ms)
 
 
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [([], {}), ([[65, -2.5], [66, False], [67, True]], {65: -2.5, 66: -100}), ({"65": 1}, {65: 1})],
+)
+async def test_biases_come_as_pairs_or_by_token(
+    house: House, given: object, taken: dict[int, float]
+) -> None:
+    """Clients of llama.cpp send an empty list where there are none."""
+    house.says("a")
+    status, _ = await ask(house, "/completion", {"prompt": "x", "logit_bias": given})
+    assert (status, house.engine.submitted[0].sampling.logit_bias) == (200, taken)
+    status, said = await ask(house, "/completion", {"prompt": "x", "logit_bias": [[99999, 1]]})
+    assert (status, "99999 is not in the vocabulary" in said["error"]["message"]) == (400, True)
+
+
 async def test_none_asked_for_only_warms_the_cache(house: House) -> None:
     house.says("zzz")
     _, answer = await ask(house, "/completion", {"prompt": "x", "n_predict": 0})
