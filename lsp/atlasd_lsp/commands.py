@@ -1,4 +1,4 @@
-"""``workspace/executeCommand``: what an editor's commands ask of the daemon."""
+"""What an editor's commands ask of the daemon."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pygls.workspace import TextDocument
 from atlasd_lsp import __version__, commands, inline
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.cursor import file_path, owning_root
+from atlasd_lsp.executing import register_commands
 from atlasd_lsp.fates import Told
 from atlasd_lsp.lines import count_lines_by_protocol
 from atlasd_lsp.loading import show_loading
@@ -29,6 +30,12 @@ class AtlasdServer(LanguageServer):
         super().__init__("atlasd", __version__)
         self.bridge = Bridge(socket_path())
 
+    def warn(self, text: str) -> None:
+        """Tell whoever sits before the editor."""
+        self.window_show_message(
+            types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {text}")
+        )
+
 
 def make_server() -> AtlasdServer:
     """A server with every feature registered."""
@@ -38,7 +45,7 @@ def make_server() -> AtlasdServer:
     _register_documents(server)
     _register_suggestions(server)
     _register_fates(server)
-    _register_commands(server)
+    register_commands(server)
     return server
 
 
@@ -58,7 +65,7 @@ def _register_session(server: AtlasdServer) -> None:
         if bridge.options.popup and not has_inline:
             _register_popup(server)
         for complaint in complaints:
-            _warn(server, complaint)
+            server.warn(complaint)
 
     @server.feature(types.INITIALIZED)
     def initialized(_: types.InitializedParams) -> None:
@@ -80,7 +87,7 @@ def _register_session(server: AtlasdServer) -> None:
         if isinstance(settings, dict) and isinstance(settings.get("atlasd"), dict):
             bridge.options, complaints = parse_options(settings["atlasd"], bridge.options)
             for complaint in complaints:
-                _warn(server, complaint)
+                server.warn(complaint)
             await bridge.open_roots(bridge.roots)
 
     @server.feature(types.SHUTDOWN)
@@ -97,13 +104,7 @@ async def _connect_or_say_why(server: AtlasdServer) -> None:
     """Without this somebody whose daemon cannot start would wait for suggestions that never come.
     Told once: what fails later is in the status."""
     if not await server.bridge.connect():
-        _warn(server, str(server.bridge.problem))
-
-
-def _warn(server: AtlasdServer, text: str) -> None:
-    server.window_show_message(
-        types.ShowMessageParams(types.MessageType.Warning, f"atlasd: {text}")
-    )
+        server.warn(str(server.bridge.problem))
 
 
 def _register_documents(server: AtlasdServer) -> None:
@@ -206,52 +207,6 @@ def _register_fates(server: AtlasdServer) -> None:
         id, _ = bridge.shown.original(_item_id(params))
         bridge.shown.settle(id)
         bridge.tell([Told(id, "dismissed")])
-
-
-def _register_commands(server: AtlasdServer) -> None:
-    bridge = server.bridge
-
-    @server.command(inline.ACCEPT_COMMAND)
-    async def accept(id: str) -> None:
-        await commands.accept(bridge, id)
-
-    @server.command("atlasd.status")
-    async def status() -> dict[str, Any]:
-        return await commands.status(bridge)
-
-    @server.command("atlasd.pause")
-    async def pause() -> dict[str, Any]:
-        return await commands.pause(bridge)
-
-    @server.command("atlasd.resume")
-    async def resume() -> dict[str, Any]:
-        return await commands.resume(bridge)
-
-    @server.command("atlasd.why")
-    async def why(*id: str) -> dict[str, Any]:
-        return await commands.why(bridge, id[0] if id else None)
-
-    @server.command("atlasd.chat")
-    async def chat(*arguments: str) -> str:
-        prompt, selection, language, token, uri = (*arguments, "", "", "", "", "")[:5]
-        path = file_path(uri) if uri else None
-
-        def kept_out() -> None:
-            name = (path or "").rpartition("/")[2]
-            _warn(server, f"{name} is ignored or never read: nothing of this chat is kept.")
-
-        def stream(text: str) -> None:
-            server.protocol.notify("atlasd/chatText", {"token": token, "text": text})
-
-        return await commands.chat(
-            bridge,
-            prompt,
-            selection or None,
-            language or None,
-            path,
-            stream if token else None,
-            kept_out,
-        )
 
 
 def _item_id(params: Any) -> str:
