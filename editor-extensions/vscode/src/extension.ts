@@ -19,7 +19,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     vscode.workspace.onDidGrantWorkspaceTrust(() => running.configure()),
     vscode.workspace.onDidChangeConfiguration(async (event) => {
       if (event.affectsConfiguration("atlasd.command")) {
-        await running.restart();
+        await running.restart().catch(explainMissing);
+        await bar.refresh();
       } else if (event.affectsConfiguration("atlasd")) {
         await running.configure();
       }
