@@ -131,7 +131,7 @@ def _launch(folders: Paths, given: dict[str, Any]) -> bool:
     settings = [
         f"--set={name}={json.dumps(value)}" for name, value in given.items() if value is not None
     ]
-    with open(said, "w", encoding="utf-8") as output:
+    with open(said, "w", encoding="utf-8", opener=_private) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "atlasd.run", *settings],
             stdin=subprocess.DEVNULL,
@@ -153,6 +153,10 @@ def _launch(folders: Paths, given: dict[str, Any]) -> bool:
         except NotRunningError:
             time.sleep(0.03)
     raise AtlasdError("The daemon does not answer.", f"See {folders.log}; try: atlasd doctor")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _ended(said: Path, folders: Paths) -> AtlasdError:

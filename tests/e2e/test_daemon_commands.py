@@ -139,6 +139,7 @@ def test_the_log_is_private_and_holds_no_prompt(home: Home) -> None:
     home.atlasd("chat", "--max-tokens", "4", "the secret word")
     log = home.folder / "state" / "atlasd.log"
     assert log.stat().st_mode & 0o077 == 0
+    assert log.with_name("start.log").stat().st_mode & 0o077 == 0
     text = log.read_text()
     assert "secret" not in text
     assert home.token not in text
