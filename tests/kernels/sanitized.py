@@ -13,6 +13,14 @@ from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, instruction_sets
 from atlasd_kernels.cpu.correction import Correction, LowRank, last_states
 from atlasd_kernels.spec import DecoderSpec
 
+from atlasd.draft.registry import Drafting
+from atlasd.engine.costs import StepCosts
+from atlasd.engine.inprocess import Outputs, request, run
+from atlasd.engine.native import fastest_choose
+from atlasd.engine.planning import Planning
+from atlasd.engine.protocol import Sampling
+from atlasd.engine.steps import Engine
+
 SPEC = DecoderSpec(
     vocab_size=77,
     hidden_size=80,
@@ -72,6 +80,7 @@ def exercise(weight_format: str, isa: str, threads: int) -> None:
     learned(decoder, rows[:11] * 7)
     choose(logits, temperature=0.7, seed=1, output_index=3)
     top_k(logits, 5)
+    several_steps(decoder)
     decoder.close()
 
 
@@ -91,6 +100,20 @@ def learned(decoder: CpuDecoder, head: np.ndarray) -> None:
     decoder.forward(row, row * 0, row, row[::2])
     last_states(decoder, row, 1, 0, chose=some(9, hidden))
     draft_chain(decoder, row, 0, 50, 6, chose=decoder.states[-1:], temperature=0.8)
+
+
+def several_steps(decoder: CpuDecoder) -> None:
+    """Steps in one call, with and without drafts, of outputs that know each other."""
+    drafting = Drafting(vocab_size=SPEC.vocab_size, fingerprint="f", costs=StepCosts(lambda n: n))
+    outputs = Outputs()
+    planning = Planning(drafting.controller)
+    engine = Engine(decoder, outputs.take, planning=planning, choose=fastest_choose())
+    for number in range(8):
+        sampling = Sampling(temperature=0.5 * (number % 3), seed=number)
+        engine.submit(request(number, range(9), max_tokens=122, sampling=sampling))
+        run(engine)
+    accepted = sum(sum(output.stats.accepted.values()) for output in outputs.values())
+    assert accepted > 50, accepted
 
 
 if __name__ == "__main__":
