@@ -23,6 +23,9 @@ LAUNCH_PAUSE_S = 20.0
 EDIT_PAUSE_S = 1.0
 """An unsaved buffer is sent once typing has paused for so long."""
 
+MOST_EDITED = 1 << 20
+"""The daemon takes in no longer texts."""
+
 
 class Bridge:
     """What the handlers share. Lives on the event loop of the language server."""
@@ -145,6 +148,8 @@ class Bridge:
         """An open buffer changed: pass it on once typing has paused."""
         if handle := self._edits.pop(path, None):
             handle.cancel()
+        if len(text) > MOST_EDITED:
+            return
         body = {"path": path, "repository": repository, "text": text}
         self._edits[path] = asyncio.get_running_loop().call_later(
             EDIT_PAUSE_S, self._send_edit, path, body

@@ -22,6 +22,17 @@ def owning_root(path: str | None, roots: list[str]) -> str | None:
     return max(holding, key=len, default=None)
 
 
+NEAR = 1 << 18
+"""Characters around a cursor that matter: more than any prompt takes."""
+
+
+def around(source: str, offset: int) -> tuple[str, str]:
+    """The text before and behind a cursor, as far as it matters. Where a long document begins moves
+    in steps, so that what was computed of it is found again at the next key."""
+    begin = max(0, offset - NEAR) // NEAR * NEAR
+    return source[begin:offset], source[offset : offset + NEAR]
+
+
 def offset_at(document: TextDocument, position: types.Position) -> int:
     """Code-point offset of a client position; positions beyond a line's end count as its end."""
     lines = document.lines

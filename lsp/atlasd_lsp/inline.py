@@ -10,7 +10,7 @@ from pygls.workspace import TextDocument
 
 from atlasd_lsp.bridge import Bridge
 from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
-from atlasd_lsp.cursor import file_path, offset_at, owning_root, range_right
+from atlasd_lsp.cursor import around, file_path, offset_at, owning_root, range_right
 from atlasd_lsp.fates import Pending, Told
 
 ACCEPT_COMMAND = "atlasd.accept"
@@ -35,9 +35,10 @@ async def suggest(
     source = document.source
     offset = offset_at(document, position)
     path = file_path(uri)
+    prefix, suffix = around(source, offset)
     body: dict[str, Any] = {
-        "prefix": source[:offset],
-        "suffix": source[offset:],
+        "prefix": prefix,
+        "suffix": suffix,
         "path": path,
         "language": document.language_id,
         "repository": owning_root(path, bridge.roots),

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from pygls.workspace import TextDocument
 
+_LINES = "_atlasd_lines"
+"""Where a document has the text that was cut last, and its lines."""
+
 _NO_LINE_END = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
@@ -21,9 +24,15 @@ def lines_of(text: str) -> list[str]:
 
 
 def count_lines_by_protocol() -> None:
-    """From now on pygls's documents have these lines."""
+    """From now on pygls's documents have these lines. They are cut once for each of a document's
+    texts: a key in a long one asks for them several times."""
 
     def lines(document: TextDocument) -> Sequence[str]:
-        return lines_of(document.source)
+        source = document.source
+        known: tuple[str, list[str]] | None = getattr(document, _LINES, None)
+        if known is None or known[0] is not source:
+            known = (source, lines_of(source))
+            setattr(document, _LINES, known)
+        return known[1]
 
     setattr(TextDocument, "lines", property(lines))  # noqa: B010 (a property is replaced)
