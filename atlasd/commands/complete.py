@@ -13,6 +13,9 @@ from atlasd.commands.output import print_json, styled
 from atlasd.errors import AtlasdError, RequestError
 from atlasd.paths import expanded
 
+NEAR = 1 << 18
+"""Characters around the cursor that are sent: more than any prompt takes."""
+
 CONTEXT_LINES = 4
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?$")
 
@@ -55,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     cursor = locate(options.place)
     root = repository_root(cursor.path)
     body: dict[str, Any] = {
-        "prefix": cursor.prefix,
-        "suffix": cursor.suffix,
+        "prefix": cursor.prefix[-NEAR:],
+        "suffix": cursor.suffix[:NEAR],
         "path": str(cursor.path),
         "repository": str(root) if root else None,
         "trusted": True,

@@ -42,6 +42,16 @@ async def test_a_byte_order_mark_is_no_column_and_no_text(
     assert "x = 1" in house.prompt(0)
 
 
+async def test_a_file_too_long_for_a_request_is_completed(
+    house: House, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "add.py").write_text("x = 1\n" * 2_000_000 + "y = ")
+    house.says("2\n")
+    at = place.replace(":2", ":2000001")
+    assert await asyncio.to_thread(cli.main, ["complete", at]) == 0
+    assert "y = 2" in capsys.readouterr().out
+
+
 async def test_what_is_no_text_is_told_to_be_none(
     house: House, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
