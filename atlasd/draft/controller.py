@@ -168,9 +168,9 @@ class Controller:
         assert self._native is not None
         for source, count in taken.drafted.items():
             self._tally(source, count, taken.accepted.get(source, 0))
-        for one in taken.each[: taken.planned]:
+        for one in taken.each:
             self._achieved(one.verified, one.forward_ms)
-        more = taken.planned - (not asks)
+        more = len(taken.each) - (not asks)
         self.costs.used(more)
         for paid in self._paid:
             paid.worth.step(more, self._worth_per_ms)

@@ -187,7 +187,7 @@ class NativePlanner:
     def records(self, taken: TakenSteps) -> list[PackedStep]:
         """Of each native step, why it was planned as it was."""
         found, begin = [], 0
-        for one in taken.each[: taken.planned]:
+        for one in taken.each:
             raw = taken.records[begin : begin + one.record_bytes]
             found.append(PackedStep(raw, self._names, [one.foreseen], one.planning_ms))
             begin += one.record_bytes

@@ -26,10 +26,13 @@ class TakenSteps:
     """All of them."""
 
     each: list[TakenStep]
+    """Those that were planned, the first ones: drafters know what these verified, and no more."""
+    plain: int
+    """So many followed that were not."""
+    plain_ms: float
+    """What their rows took."""
     tokens: list[int]
     """Verified, step by step."""
-    planned: int
-    """So many of the steps, the first ones: drafters know what these verified, and no more."""
     drafted: dict[str, int] = field(default_factory=dict)
     """By source, like the two that follow."""
     decided: dict[str, int] = field(default_factory=dict)
@@ -44,7 +47,11 @@ class TakenSteps:
     best: list[int] | None = None
     """The target's first choices at the last planned step's rows, where they are to be learned."""
 
+    @property
+    def steps(self) -> int:
+        """How many there were."""
+        return len(self.each) + self.plain
+
     def told(self) -> list[int]:
         """The tokens that planned steps verified."""
-        count = sum([one.verified for one in self.each[: self.planned]])
-        return self.tokens[:count]
+        return self.tokens[: sum([one.verified for one in self.each])]

@@ -49,7 +49,7 @@ class MultiStep:
         # Views of plain numbers: a structure's fields take several times as long.
         self._raw = raw = memoryview(steps).cast("B")
         self._each = raw[native.Steps.each.offset :]
-        self._others = raw[native.Steps.others_ms.offset :][:8].cast("d")
+        self._spent = raw[native.Steps.plain_ms.offset :][:16].cast("d")
         self._tokens = raw[native.Steps.tokens.offset : native.Steps.best.offset].cast("i")
         self._chose = np.empty((0, 0), np.float32)
         self._stops: frozenset[int] = frozenset()
@@ -149,10 +149,13 @@ class MultiStep:
     def _taken(self, stream: Stream, planned: int) -> TakenSteps:
         done = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
         count, self._end, tokens, unwritten, best, credits = done[:6]
-        each = [TakenStep._make(one) for one in _EACH.iter_unpack(self._each[: count * _EACH.size])]
-        self.others_ms = self._others[0]
-        self.fed = stream.fed + sum([1 + one.accepted for one in each])
-        taken = TakenSteps(each, self._tokens[:tokens].tolist(), min(planned, count))
+        planned = min(planned, count)
+        raw = self._each[: planned * _EACH.size]
+        each = [TakenStep._make(one) for one in _EACH.iter_unpack(raw)] if planned else []
+        plain_ms, self.others_ms = self._spent
+        plain = count - planned
+        self.fed = stream.fed + plain + sum([1 + one.accepted for one in each])
+        taken = TakenSteps(each, plain, plain_ms, self._tokens[:tokens].tolist())
         if planned:
             steps = self._steps
             taken.drafted, taken.decided, taken.accepted = map(

@@ -57,21 +57,20 @@ class PlanningAhead(Judged):
         kept = self._drafted.get(stream.number)
         if kept is None:
             return
-        rests = len(taken.each) - taken.planned
-        if taken.planned or asks:
+        if taken.each or asks:
             self._took_planned(stream, kept, taken, asks)
-        kept.pace.rested(rests)
-        kept.records.extend([None] * rests)
+        kept.pace.rested(taken.plain)
+        kept.records.extend([None] * taken.plain)
 
     def _took_planned(self, stream: Stream, kept: Drafted, taken: TakenSteps, asks: bool) -> None:
-        started, before_ms = self._now(), kept.spent_ms / max(1, taken.planned)
-        for one in taken.each[: taken.planned]:
+        started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
+        for one in taken.each:
             stream.stats.foreseen += one.foreseen
             stream.stats.draft_ms += one.planning_ms
             self.spent_ms += one.planning_ms
             spent_ms, beside_ms = before_ms + one.planning_ms, self.beside_native.engine_ms
             self._judge(kept, stream, 1, one.drafted, one.accepted, beside_ms, spent_ms)
-        if taken.planned:
+        if taken.each:
             kept.spent_ms = 0.0
         told = taken.told()
         try:
@@ -89,8 +88,8 @@ class PlanningAhead(Judged):
         """Steps that were taken together took ``others_ms`` beside rows and drafting, and calling
         them ``call_ms``. Where they took only a ``share`` of the time they had, or left more to do,
         drafting answers for it."""
-        self.beside_native.stepped(others_ms / len(taken.each))
-        if not taken.planned:
+        self.beside_native.stepped(others_ms / taken.steps)
+        if not taken.each:
             if share == 1.0:
                 self.calling.stepped(call_ms)
         elif self.calling.engine_ms and (kept := self._drafted.get(stream.number)) is not None:

@@ -92,12 +92,11 @@ class Together(Requests):
             drafting.took(stream, taken, steps.asks)
             drafting_ms = drafting.taken_ms - drafting_ms
             self.counters.add("draft_seconds", drafting_ms / 1e3)
-            if taken.each and not steps.reason:
+            if taken.steps and not steps.reason:
                 native_ms = self._forward_ms - forward_ms + steps.others_ms
                 call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
-                drafting.took_beside(
-                    stream, taken, steps.others_ms, call_ms, min(1.0, native_ms / budget_ms)
-                )
+                share = 1.0 if steps.in_full else min(1.0, native_ms / budget_ms)
+                drafting.took_beside(stream, taken, steps.others_ms, call_ms, share)
         if steps.reason:
             self._end(stream, steps.reason)
         return not steps.asks
@@ -110,11 +109,10 @@ class Together(Requests):
             by_rows.setdefault(one.rows, []).append(one.forward_ms)
         for rows, took_ms in by_rows.items():
             took_ms.sort()
-            count, all_ms = len(took_ms), sum(took_ms)
-            middle = took_ms[count // 2]
-            self._unbooked.append(Booked(rows, stream.fed, middle, all_ms / 1e3, count))
-            stats.rows += rows * count
-            self._forward_ms += all_ms
+            middle = took_ms[len(took_ms) // 2]
+            self._count(stream, rows, len(took_ms), middle, sum(took_ms))
+        if taken.plain:
+            self._count(stream, 1, taken.plain, taken.plain_ms / taken.plain, taken.plain_ms)
         states = steps.states(len(verified))
         if states is not None and verified:
             stream.keep(states)
@@ -125,7 +123,13 @@ class Together(Requests):
         if stream.predicted is not None:
             stream.predicted.feed(tokens)
         stats.output_tokens += len(tokens)
-        stats.steps += len(taken.each)
+        stats.steps += taken.steps
         stream.count_all(taken)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), []))
+
+    def _count(self, stream: Stream, rows: int, steps: int, step_ms: float, all_ms: float) -> None:
+        """So many steps of as many rows, one of which took about ``step_ms``."""
+        self._unbooked.append(Booked(rows, stream.fed, step_ms, all_ms / 1e3, steps))
+        stream.stats.rows += rows * steps
+        self._forward_ms += all_ms

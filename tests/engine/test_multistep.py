@@ -95,7 +95,7 @@ def serving(decoders):
 
             def noted(stream, ahead, budget_ms):
                 taken = take(stream, ahead, budget_ms)
-                calls.append(len(taken.each))
+                calls.append(taken.steps)
                 return taken
 
             native.take = noted

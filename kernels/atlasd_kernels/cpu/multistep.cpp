@@ -78,6 +78,7 @@ class Taking {
       last = Moment::now();
       step.planning_ms = plans ? start.until(planned) + chosen.until(last) : 0.0;
       known_ms += step.forward_ms + step.planning_ms;
+      if (!plans) s_.plain_ms += step.forward_ms;
     }
     s_.records = records().data();
     s_.others_ms = std::max(0.0, began.until(last) - known_ms);
@@ -88,6 +89,7 @@ class Taking {
   void clear() {
     s_.taken = s_.count = s_.unwritten = s_.best_count = s_.credits = 0;
     s_.end = StepsEnd::none;
+    s_.plain_ms = 0.0;
     for (int i = 0; i < 2; i++) s_.drafted[i] = s_.decided[i] = s_.accepted[i] = 0;
     records().clear();
   }

@@ -52,6 +52,7 @@ struct Steps {
   int32_t best_count;           // target's first choices in the last step, if they are to be learned
   int32_t credits;
   int32_t drafted[2], decided[2], accepted[2];   // by source: recycle, positions
+  double plain_ms;              // of the rows of plain steps
   double others_ms;             // what was neither planning nor rows
   TakenStep each[kMostSteps];
   int32_t tokens[kMostSteps * 64];

@@ -43,6 +43,7 @@ class Steps(ctypes.Structure):
         *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
         *((name, c_int32) for name in ("best_count", "credits")),
         *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
+        ("plain_ms", c_double),
         ("others_ms", c_double),
         ("each", TakenStep * MOST_STEPS),
         ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
