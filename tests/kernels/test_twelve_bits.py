@@ -79,6 +79,25 @@ def test_every_weight_comes_back_as_it_was(kind: str, shape: tuple[int, int]) ->
         assert np.array_equal(out.view(np.uint32), matrix[column].astype(np.uint32) << 16)
 
 
+@pytest.mark.parametrize("k", [8, 60, 100, 129])
+def test_rows_of_weights_end_anywhere(k: int) -> None:
+    """What they are filled up with is zeros, which are kept in sixteen bits."""
+    matrix = weights("trained", (70, k))
+    part = Part((Piece("w"),), 70, k, "bf16")
+    whole = zeroed(part_bytes(part, 2))
+    pack_matrix(part, {"w": matrix}, whole, 1)
+    data, used = shortened(matrix)
+    out = np.zeros(k, np.float32)
+    for column in range(96):
+        if used:
+            native().unpack_column(TWELVE, data.ctypes.data, k, column, out.ctypes.data)
+        else:
+            native().unpack_column(BF16, data.ctypes.data, k, column, out.ctypes.data)
+        wanted = matrix[column] if column < 70 else np.zeros(k, np.uint16)
+        assert np.array_equal(out.view(np.uint32), wanted.astype(np.uint32) << 16)
+    assert (used > 0) == (k != 8)
+
+
 def test_a_trained_matrix_takes_three_quarters() -> None:
     matrix = weights("trained", (320, 896))
     assert shortened(matrix)[1] < 0.765 * matrix.nbytes
@@ -120,6 +139,8 @@ def tensors(kind: str) -> dict[str, np.ndarray]:
         shapes |= {f"{at}mlp.{name}_proj.weight": (896, 320) for name in ("gate", "up")}
         shapes[f"{at}mlp.down_proj.weight"] = (320, 896)
     found = {name: weights(kind, shape) for name, shape in shapes.items()}
+    if kind == "a huge one in the head":
+        found["model.embed_tokens.weight"][300, 7] = bits(np.array([3e37]))[0]
     random = np.random.default_rng(4)
     for i in range(s.layers):
         at = f"model.layers.{i}."
@@ -143,13 +164,16 @@ def decoder(kind: str, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> CpuDe
     return made
 
 
-@pytest.mark.parametrize("kind", ["trained", "zeros", "panels apart"])
+@pytest.mark.parametrize(
+    "kind", ["trained", "zeros", "denormals", "panels apart", "a huge one in the head"]
+)
 def test_rows_have_the_bits_they_have_in_sixteen(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, whole = (decoder(kind, monkeypatch, short=s) for s in (True, False))
     every = np.arange(128, dtype=np.int32)
     wanted = whole.forward(every + 5, every * 0, every, every).copy()
+    assert np.isfinite(wanted).all()
     for count in range(1, 65):
         for begin in range(0, 128 - count, count):
             some = every[begin : begin + count]

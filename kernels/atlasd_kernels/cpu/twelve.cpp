@@ -52,12 +52,16 @@ uint16_t scaled(uint16_t weight, int by) {
   return static_cast<uint16_t>(bits >> 16);
 }
 
+// Moved up, a weight above 2^64 would make sums infinite that are not.
+constexpr int kHighestMoved = 127 + 64;
+
 bool moves_without_loss(const uint16_t* weights, int by) {
   for (int i = 0; i < 2 * kGroupPairs; i++) {
     const uint16_t there = scaled(weights[i], by);
     const int exponent = there >> 7 & 255;
     const bool zero = (weights[i] & 0x7FFF) == 0;
     if (!zero && (exponent == 0 || exponent == 255)) return false;
+    if (by > 0 && exponent > kHighestMoved) return false;
     if (scaled(there, -by) != weights[i]) return false;
   }
   return true;
@@ -150,7 +154,7 @@ long shorten(Pool& pool, const uint8_t* bf16, long panels, long k, uint8_t* out)
     table[p].moved = plans[p].moved;
     lists += static_cast<long>(plans[p].plain.size());
   }
-  long end = padded(lists * 4, 64) + 64;   // kernels read two bytes before a stream
+  long end = padded(lists * 4, 64) + 64;   // kernels read two bytes before a stream, one behind
   for (long p = 0; p < panels; p++) {
     table[p].groups = end;
     end += stream_bytes(plans[p], k);

@@ -34,7 +34,7 @@ constexpr long kPlainBytes = 512;       // the same weights in 16 bits
 constexpr int kTwelveWindow = 112;      // the lowest exponent in four bits, once moved
 
 // Writes a bf16 matrix (padded k) to `out`, which has the room it takes now; returns the bytes
-// written, or 0 if little would be gained.
+// written, or 0 if little would be gained. Kernels read one byte behind them.
 long shorten(Pool& pool, const uint8_t* bf16, long panels, long k, uint8_t* out);
 
 // As unpack_column.
