@@ -92,15 +92,15 @@ void Decoder::each_row(long rows, long columns, F&& body) {
 
 void Decoder::multiply(const Matrix& m, const Rows& x, long rows, const Output& out) {
   const Timer timer(profile_.matmul, profiling_);
-  const int threads = pool_->threads();
-  // panels in pairs: one row reads two at a time
-  const long pairs = (m.panels + 1) / 2;
+  const long threads = pool_->threads();
   // one row is bound by memory, which long stretches use best
   const long share = rows == 1 ? 2 : kChunksPerThread;
-  const long chunks = threads == 1 ? 1 : std::min(pairs, share * threads);
+  const long chunks = threads == 1 ? 1 : std::min(m.panels, share * threads);
+  // Larger stretches first, so that threads end together: 10 panels go as 3, 3, 2 and 2.
+  const long least = m.panels / chunks, longer = m.panels % chunks;
   pool_->run(chunks, [&](long c) {
-    const long begin = 2 * (pairs * c / chunks), end = 2 * (pairs * (c + 1) / chunks);
-    kernels_->matmul(m, x, rows, begin, std::min(end, m.panels), out);
+    const long begin = c * least + std::min(c, longer);
+    kernels_->matmul(m, x, rows, begin, begin + least + (c < longer), out);
   });
 }
 
