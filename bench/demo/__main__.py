@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from atlasd.commands.output import counted
 from bench.demo.developer import Session, Shown, write
 from bench.demo.editor import Editor
 from bench.demo.results import drafting_table, examples, session_table, stored_by_fate
@@ -120,7 +121,7 @@ def run(served: Served, root: Path, holes: list[Hole], seconds: float) -> bool:
     model = served.status()["model"]
     console.print(
         f"  health after {served.health_s:.1f} s, {model['model']} ready after "
-        f"{served.ready_s:.1f} s ({model['backend']}, {model['threads']} threads)"
+        f"{served.ready_s:.1f} s ({model['backend']}, {counted(model['threads'], 'thread')})"
     )
     served.open(root)
     [repository] = served.status()["repositories"]
