@@ -198,7 +198,9 @@ def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling):
             return chain(ask)
 
         neural.model.chain = noted
+        # neither when it is asked nor for how much depends on what anything takes
         neural.terms = lambda stream, first, rate: (float("inf"), 0.0)
+        neural.aim = lambda reach, rate: None
     for number in range(2):
         submit = request(number, list(range(7, 30)), max_tokens=60, sampling=sampling)
         ours, theirs = together(submit)[0], single(submit)[0]
