@@ -159,7 +159,7 @@ class CpuDecoder:
         """The same where the library refuses ``wanted``, whose rows come out of order or twice."""
         ordered, places = np.unique(wanted, return_inverse=True)
         logits = self.forward(tokens, slots, positions, ordered)
-        if self._states is not None:
+        if self.states is not None:
             self.states = self.states[places]
         return logits[places]
 
