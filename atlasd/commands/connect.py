@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from atlasd.commands.address import reached_at
 from atlasd.commands.clients import CLIENTS, UNKNOWN_CONTEXT, Place
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import print_json, styled
@@ -65,12 +66,10 @@ def where(folders: Paths) -> Place:
     running = Running.read(folders) if is_locked(folders) else None
     folders.create()
     host = (running.host if running else None) or config.server.host
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
     served = _served(folders) if running else {}
     context = served.get("meta", {}).get("n_ctx") or config.model.context
     return Place(
-        host=f"[{host}]" if ":" in host else host,
+        host=reached_at(host),
         port=running.port if running else config.server.port,
         token=secret_token(folders.data / "token", folders.token),
         socket=str(folders.socket),

@@ -14,6 +14,7 @@ from typing import Any
 
 from atlasd import __version__
 from atlasd.commands import stop
+from atlasd.commands.address import base_url
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import counted, styled
 from atlasd.commands.progress import follow
@@ -179,7 +180,7 @@ def _tell(status: dict[str, Any], wanted_port: int) -> None:
         f" {model.get('slots', '?')} slots of {model.get('slot_tokens', '?')} tokens"
     )
     if http["port"]:
-        print(f"HTTP:  http://{http['host']}:{http['port']}/v1")
+        print(f"HTTP:  {base_url(http['host'], http['port'])}/v1")
         if http["port"] != wanted_port:
             print(styled(f"       (port {wanted_port} is used by another program)", "yellow"))
     print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, openai, …)")

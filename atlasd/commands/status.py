@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from atlasd.commands.address import base_url
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import count, counted, duration, print_json, size, styled, table
 from atlasd.errors import NotRunningError
@@ -48,7 +49,7 @@ def describe(status: dict[str, Any]) -> str:
     """The status for people."""
     state, http = status["state"], status["http"]
     shown = {"stopped": "idle (the model is unloaded and comes back on request)"}.get(state, state)
-    port = f"http://{http['host']}:{http['port']}" if http["port"] else "off"
+    port = base_url(http["host"], http["port"]) if http["port"] else "off"
     rows = [
         ["state", styled(shown, COLOURS.get(state, "bold"))],
         ["model", _model(status["model"])],
