@@ -27,14 +27,10 @@ from atlasd.engine.requests import Emit
 from atlasd.engine.sampling import ChooseRow, choose_row, logprobs_of
 from atlasd.engine.schedule import JOIN_ROWS
 from atlasd.engine.streams import Phase, Stream
-from atlasd.engine.together import Booked, Together
+from atlasd.engine.together import Together
 from atlasd.models.decoder import Decoder, Float32, kept_states
 
 log = logging.getLogger(__name__)
-
-BOOKED_TOGETHER = 8
-"""Steps that are counted at a time: one by one each would have to fetch what counting needs, which
-the step between has pushed out of the caches."""
 
 
 class Engine(Together):
@@ -58,8 +54,9 @@ class Engine(Together):
         poll: Callable[[], None] = lambda: None,
         interrupt: c_int32 | None = None,
     ) -> None:
-        super().__init__(decoder, emit, planning, choose, clock or StepClock(), interrupt)
-        self.costs = costs or StepCosts(decoder.bucket)
+        costs = costs or StepCosts(decoder.bucket)
+        clock = clock or StepClock()
+        super().__init__(decoder, emit, planning, choose, costs, clock, interrupt)
         self._poll = poll
         self._masks = Masks()
         self._steps = 0
@@ -77,7 +74,7 @@ class Engine(Together):
         if decoding:
             self._decode(decoding)
         if not self._streams:
-            self._book_all()
+            self._booking.count()
         return bool(self._streams)
 
     # Prefill
@@ -139,7 +136,7 @@ class Engine(Together):
         began = self._clock.now()
         self._masks.begin(batch.parts)
         try:
-            decided = decide(self.decoder, batch, self._book)
+            decided = decide(self.decoder, batch, self._booking.now_and_then)
             logits = self._forward(batch) if decided is None else decided
         except Exception as error:
             self._masks.finish(batch.parts)
@@ -153,9 +150,9 @@ class Engine(Together):
         step_ms = self._clock.ms_since(began)
         self._forward_ms += step_ms
         seconds = perf_counter() - began[0]
-        self._unbooked.append(Booked(batch.rows, batch.kv_tokens, step_ms, seconds))
+        self._booking.note(batch.rows, batch.kv_tokens, step_ms, seconds)
         if decided is None:
-            self._book()
+            self._booking.now_and_then()
         at = 0
         for part in batch.parts:
             count = part.logits
@@ -194,20 +191,6 @@ class Engine(Together):
     def _forward(self, batch: Batch) -> Float32:
         tokens, slots, positions, wanted = batch.arrays()
         return self.decoder.forward(tokens, slots, positions, wanted)
-
-    def _book(self) -> None:
-        """Count the last steps now and then, while a device works on the one after them."""
-        if len(self._unbooked) >= BOOKED_TOGETHER:
-            self._book_all()
-
-    def _book_all(self) -> None:
-        add = self.counters.add
-        for rows, kv_tokens, step_ms, seconds, count in self._unbooked:
-            self.costs.observe(rows, kv_tokens, step_ms, count)
-            add("rows", rows * count)
-            add("forward_seconds", seconds)
-            add("steps", count)
-        self._unbooked.clear()
 
     def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> None:
         """Accept what the target agrees with, and go on to the stream's end if it is there; ``at``

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ctypes import c_int32
 from time import perf_counter
-from typing import NamedTuple
 
 from atlasd.draft.taken import TakenSteps
+from atlasd.engine.booking import Booking
 from atlasd.engine.clock import StepClock
+from atlasd.engine.costs import StepCosts
 from atlasd.engine.framing import pack_tokens
 from atlasd.engine.multistep import MOST_STEPS, MultiStep
 from atlasd.engine.planning import Planning
@@ -16,7 +17,7 @@ from atlasd.engine.protocol import Tokens
 from atlasd.engine.requests import Emit, Requests
 from atlasd.engine.sampling import ChooseRow, damaged
 from atlasd.engine.streams import Stream
-from atlasd.errors import AtlasdError
+from atlasd.errors import EngineError
 from atlasd.models.decoder import Decoder
 
 SHORTEST_MS, LONGEST_MS = 2.0, 8.0
@@ -25,18 +26,6 @@ piece takes no longer than what was there before it, so that a reader who stops 
 much longer than it had to."""
 
 PLAIN = Ahead(MOST_STEPS, None)
-
-
-class Booked(NamedTuple):
-    """Steps of one kind, one after the other."""
-
-    rows: int
-    kv_tokens: int
-    step_ms: float
-    """Of each; where they differ, of the one in the middle."""
-    seconds: float
-    """Of all, by the wall."""
-    steps: int = 1
 
 
 class Together(Requests):
@@ -48,6 +37,7 @@ class Together(Requests):
         emit: Emit,
         planning: Planning | None,
         choose: ChooseRow,
+        costs: StepCosts,
         clock: StepClock,
         interrupt: c_int32 | None,
     ) -> None:
@@ -55,8 +45,8 @@ class Together(Requests):
         self._clock = clock
         self._interrupt = interrupt
         self._multistep = MultiStep.on(decoder, self._choose, interrupt)
-        self._unbooked: list[Booked] = []
-        """Steps that are not counted yet."""
+        self.costs = costs
+        self._booking = Booking(costs, self.counters)
         self._forward_ms = 0.0
 
     def replace(self, decoder: Decoder) -> None:
@@ -82,9 +72,7 @@ class Together(Requests):
         budget_ms = min(max(waits_ms, SHORTEST_MS), LONGEST_MS)
         try:
             taken = steps.take(stream, ahead, budget_ms)
-            if steps.damaged:
-                raise damaged()
-        except AtlasdError as error:
+        except EngineError as error:
             self._fail(stream, error)
             return True
         self._took(stream, taken, steps)
@@ -97,8 +85,11 @@ class Together(Requests):
                 call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
                 share = 1.0 if steps.in_full else min(1.0, native_ms / budget_ms)
                 drafting.took_beside(stream, taken, steps.others_ms, call_ms, share)
+        self._booking.now_and_then()
         if steps.reason:
             self._end(stream, steps.reason)
+        elif steps.damaged:
+            self._fail(stream, damaged())
         return not steps.asks
 
     def _took(self, stream: Stream, taken: TakenSteps, steps: MultiStep) -> None:
@@ -130,6 +121,6 @@ class Together(Requests):
 
     def _count(self, stream: Stream, rows: int, steps: int, step_ms: float, all_ms: float) -> None:
         """So many steps of as many rows, one of which took about ``step_ms``."""
-        self._unbooked.append(Booked(rows, stream.fed, step_ms, all_ms / 1e3, steps))
+        self._booking.note(rows, stream.fed, step_ms, all_ms / 1e3, steps)
         stream.stats.rows += rows * steps
         self._forward_ms += all_ms

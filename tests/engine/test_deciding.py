@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from atlasd.engine.booking import BOOKED_TOGETHER
 from atlasd.engine.inprocess import Outputs, request
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Sampling
 from atlasd.engine.sampling import choose_row, top_choices
-from atlasd.engine.steps import BOOKED_TOGETHER, Engine
+from atlasd.engine.steps import Engine
 from atlasd.models.decoder import Int32, Verified, Wanted
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController

@@ -8,10 +8,11 @@ from time import perf_counter
 import numpy as np
 import pytest
 
+from atlasd.engine.booking import BOOKED_TOGETHER
 from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.planning import Planning
 from atlasd.engine.protocol import Priority, Sampling
-from atlasd.engine.steps import BOOKED_TOGETHER, Engine
+from atlasd.engine.steps import Engine
 from atlasd.engine.streams import new_stream
 from tests.engine.hash_decoder import HashDecoder
 from tests.engine.oracle import OracleController
