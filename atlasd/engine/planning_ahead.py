@@ -92,5 +92,6 @@ class PlanningAhead(Judged):
         if not taken.each:
             if share == 1.0:
                 self.calling.stepped(call_ms)
-        elif self.calling.engine_ms and (kept := self._drafted.get(stream.number)) is not None:
-            kept.spent_ms += max(0.0, call_ms - share * self.calling.engine_ms)
+        elif (kept := self._drafted.get(stream.number)) is not None:
+            usual_ms = self.calling.engine_ms or call_ms
+            kept.spent_ms += max(0.0, call_ms - share * usual_ms)

@@ -60,14 +60,11 @@ class Together(Requests):
         if steps is None or not steps.suits(stream):
             return False
         drafting = planning if planning is not None and planning.on and stream.drafting else None
-        began, forward_ms, drafting_ms = self._clock.own(), self._forward_ms, 0.0
-        ahead = PLAIN
-        if drafting is not None:
-            drafting_ms = drafting.taken_ms
-            found = drafting.ahead(stream, MOST_STEPS)
-            if found is None:
-                return False
-            ahead = found
+        began, forward_ms = self._clock.own(), self._forward_ms
+        drafting_ms = planning.taken_ms if planning is not None else 0.0
+        ahead = drafting.ahead(stream, MOST_STEPS) if drafting is not None else PLAIN
+        if ahead is None:
+            return False
         waits_ms = (perf_counter() - stream.waits_since) * 1e3
         budget_ms = min(max(waits_ms, SHORTEST_MS), LONGEST_MS)
         try:
@@ -78,13 +75,13 @@ class Together(Requests):
         self._took(stream, taken, steps)
         if drafting is not None:
             drafting.took(stream, taken, steps.asks)
-            drafting_ms = drafting.taken_ms - drafting_ms
+        if planning is not None and taken.steps:
+            drafting_ms = planning.taken_ms - drafting_ms
             self.counters.add("draft_seconds", drafting_ms / 1e3)
-            if taken.steps and not steps.reason:
-                native_ms = self._forward_ms - forward_ms + steps.others_ms
-                call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
-                share = 1.0 if steps.in_full else min(1.0, native_ms / budget_ms)
-                drafting.took_beside(stream, taken, steps.others_ms, call_ms, share)
+            native_ms = self._forward_ms - forward_ms + steps.others_ms
+            call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
+            share = 1.0 if steps.in_full else min(1.0, native_ms / budget_ms)
+            planning.took_beside(stream, taken, steps.others_ms, call_ms, share)
         self._booking.now_and_then()
         if steps.reason:
             self._end(stream, steps.reason)
