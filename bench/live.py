@@ -8,9 +8,10 @@ held-out source (the standard library) with nothing known; chat about the same c
 temperature 0.8. Each request is decoded plainly and with drafting, now the one first and now the
 other; the prompt is in the cache for both. Excluded are requests whose text falls into a loop.
 Ratios are of whole requests, their ends included, by processor time of one thread: by the wall a
-busy machine would be measured. Between two requests the engine falls idle, as it does between a
-developer's, and puts streams that are over away; nobody waits for that. Beside the ratios, from instrumentation, drafting time and the cost of
-rows that were not accepted, over plain decoding.
+busy machine would be measured. An engine's first request, which finds nothing in memory, is not
+among them. Between two requests the engine falls idle, as it does between a developer's, and puts
+streams that are over away; nobody waits for that. Beside the ratios, from instrumentation, drafting
+time and the cost of rows that were not accepted, over plain decoding.
 """
 
 from __future__ import annotations
@@ -198,6 +199,7 @@ def main() -> None:
         texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
     for temperature in map(float, options.temperatures.split(",")):
         with Rollouts(options.model, threads=1) as rollouts:
+            rollouts.sample([list(range(300, 400))], max_tokens=options.tokens)
             bench = Bench(rollouts, tokenizer.eos_ids, options.tokens)
             for name, prompts in works.items():
                 if name == "repository":

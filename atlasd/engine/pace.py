@@ -50,15 +50,16 @@ FORGET = 1 / 64
 FOLLOW = 1 / 128
 """How quickly what is usual follows; faster at first."""
 
-EARLY = 8
-"""Of so many streams of a losing sort one is tried after an ordinary rest, the others after
-``LATE``: to take a stream up and end it costs as much as several attempts."""
+EARLY, SELDOM = 8, 64
+"""Of so many streams of a losing sort one is tried from its beginning: of the first number where
+it has lost little, of the second where it has lost much. The others wait for ``LATE``: to take a
+stream up and end it costs as much as several attempts."""
 
 LATE = 256
 """Steps before the first attempt in the other streams."""
 
 WORTH_BEGINNING = 32
-"""Tokens that must be left for a first attempt in a losing sort, for the same reason."""
+"""Tokens that must then be left, for the same reason."""
 
 SORTS = 256
 """Sorts of streams that are told apart at a time."""
@@ -81,13 +82,20 @@ class Mean:
         self.net += (net - self.net) * max(FOLLOW, 1 / (EVIDENCE + self.steps))
 
     def ended(self, saved: float) -> None:
-        """A stream is over that was drafted for."""
-        self.balance = min(self.balance + saved - self.balance * FORGET, SAVED)
+        """A stream is over that was drafted for. Where it won, the next one is worth a try,
+        whatever those before have lost."""
+        before = max(self.balance, LOST) if saved > 0.0 else self.balance
+        self.balance = min(before + saved - before * FORGET, SAVED)
 
     @property
     def losing(self) -> bool:
         """Whether drafting is known to lose here."""
         return self.balance <= LOST
+
+    def tries(self) -> bool:
+        """A stream begins: whether drafting is tried in it from its first step on."""
+        number, self.streams = self.streams, self.streams + 1
+        return not self.losing or not number % min(SELDOM, EARLY * int(self.balance / LOST))
 
 
 class Usual:
@@ -111,18 +119,17 @@ class Usual:
 class Pace:
     """The drafting of one stream, whose sort brings ``usual``."""
 
-    __slots__ = ("_losing", "_saved", "_usual", "_wait", "net")
+    __slots__ = ("_saved", "_tries", "_usual", "_wait", "net")
 
     def __init__(self, usual: Mean) -> None:
         self._usual = usual
         self.net = min(usual.net, BEGINNING)
         """Running mean of what planned steps save, as a share of a plain step."""
         self._saved = 0.0
-        self._losing = usual.losing
-        self._wait = 0
-        if self._losing:
-            self._wait = LATE - 1 if usual.streams % EARLY else max(0, self._rest())
-        usual.streams += 1
+        self._tries = usual.tries()
+        self._wait = 0 if self._tries else LATE - 1
+        if self._tries and usual.losing:  # what the others lost would let it rest before it began
+            self.net = 0.0
 
     def due(self, begun: bool, left: int) -> bool:
         """Whether to plan now; call once a step. ``begun``: the drafters know of the stream;
@@ -130,11 +137,11 @@ class Pace:
         if self._wait > 0:
             self._wait -= 1
             return False
-        return begun or not self._losing or left >= WORTH_BEGINNING
+        return begun or self._tries or left >= WORTH_BEGINNING
 
     def resting(self, begun: bool, left: int) -> int:
         """How many of the next steps are plain in any case; the arguments are those of ``due``."""
-        if not begun and self._losing and left < WORTH_BEGINNING:
+        if not (begun or self._tries) and left < WORTH_BEGINNING:
             return WORTH_BEGINNING  # all that are left
         return self._wait
 

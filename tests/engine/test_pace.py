@@ -10,6 +10,8 @@ from atlasd.engine.pace import (
     EVIDENCE,
     LATE,
     LONGEST_REST,
+    LOST,
+    SELDOM,
     SORTS,
     WORTH_BEGINNING,
     Mean,
@@ -106,17 +108,21 @@ def test_a_sort_is_losing_where_taking_streams_up_costs_more_than_drafts_bring()
 def test_where_others_lost_few_streams_are_tried_early():
     mean = after(-0.1)
     first = []
-    for _ in range(2 * EARLY):
+    for _ in range(SELDOM):
         pace, steps = Pace(mean), 0
         while not pace.due(False, PLENTY):
             steps += 1
         first.append(steps)
-    assert sorted(set(first)) == [min(LONGEST_REST, round(0.1 / BUDGET)) - 1, LATE - 1]
-    assert first.count(LATE - 1) == 2 * (EARLY - 1)
+    assert sorted(set(first)) == [0, LATE - 1]
+    assert first.count(0) == 1, "much was lost"
 
 
 def test_where_others_lost_a_stream_that_is_nearly_over_is_not_taken_up():
-    pace = Pace(after(-0.1))
+    mean = after(-0.1)
+    assert Pace(mean).due(False, 1), "one of many is tried in any case"
+    pace = Pace(mean)
+    assert pace.resting(False, WORTH_BEGINNING - 1) == WORTH_BEGINNING
+    assert pace.resting(False, WORTH_BEGINNING) == LATE - 1
     assert not any(pace.due(False, WORTH_BEGINNING - 1) for _ in range(LATE))
     assert pace.due(False, WORTH_BEGINNING)
     assert Pace(after(-0.1, 1)).due(False, 1)
@@ -141,11 +147,27 @@ def test_what_was_won_long_ago_pays_for_no_losses_now():
     assert streams < 60
 
 
-def test_a_losing_sort_recovers_when_its_streams_gain():
+def test_a_losing_sort_is_tried_again_as_soon_as_a_stream_gains():
     mean = after(-0.1)
-    for _ in range(10):
-        mean.ended(12.0)
+    mean.ended(0.5)
     assert not mean.losing
+    mean.ended(-1.0)
+    assert mean.losing
+
+
+def test_the_more_was_lost_the_fewer_streams_are_tried():
+    little, much = Mean(), Mean()
+    little.ended(1.1 * LOST)
+    much.ended(5 * LOST)
+    tried = [sum(mean.tries() for _ in range(SELDOM)) for mean in (little, much)]
+    assert tried == [SELDOM // EARLY, -(-SELDOM // (5 * EARLY))]
+
+
+def test_a_stream_that_is_tried_in_a_losing_sort_gets_a_fair_chance():
+    mean = after(-0.1)
+    pace = Pace(mean)
+    assert pace.net == 0.0
+    assert planned(pace, 40, 1.0, 0.1, 1.0) == 40
 
 
 def test_calibrations_keep_the_last_used_models():

@@ -6,6 +6,7 @@ from collections import Counter
 
 from atlasd.engine.inprocess import Outputs, request, run
 from atlasd.engine.judged import COSTS_STAY
+from atlasd.engine.pace import EARLY
 from atlasd.engine.planning import Planning
 from atlasd.engine.planning_ahead import MAX_ROWS
 from atlasd.engine.steps import Engine
@@ -91,7 +92,7 @@ def test_streams_that_take_no_draft_leave_the_others_less_room():
     assert MAX_ROWS - 5 < max(rows) <= MAX_ROWS
 
 
-def test_where_drafting_loses_a_stream_that_is_nearly_over_is_not_taken_up():
+def test_where_drafting_loses_few_streams_are_taken_up_however_long_they_are():
     decoder, outputs = HashDecoder(slots=1, chunk=8), Outputs()
     oracle = OracleController({}, decoder.vocab_size, 0)  # it has nothing to say
     engine = Engine(decoder, outputs.take, planning=Planning(oracle, Quick()))
@@ -102,4 +103,5 @@ def test_where_drafting_loses_a_stream_that_is_nearly_over_is_not_taken_up():
             engine.submit(request(number, [number, 2, 3], max_tokens=length))
             run(engine)
         begun.append(len(oracle.begun))
-    assert begun == [1, 0, 2]  # of the long ones one in EARLY is tried
+    assert begun[0] == 1
+    assert all(1 <= count <= 16 // EARLY for count in begun[1:]), begun
