@@ -130,6 +130,8 @@ class Positions:
         over, self._over = self._over, []
         for stream, state in over:
             self._finish(stream, state)
+        if over:
+            self.index.ask_for_memory()
         return bool(over)
 
     def _finish(self, stream: StreamView, state: _State) -> None:

@@ -82,6 +82,7 @@ class Drafting:
         self.recycle = Recycle(vocab_size, line_ends)
         if folder is not None:
             positions_files.load(self.index, folder / INDEX_FILE, fingerprint)
+        self.index.ask_for_memory()
         library = text_library()
         self.text = (
             Mixture(self.index, self.recycle)

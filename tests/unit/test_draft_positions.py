@@ -247,3 +247,19 @@ def test_an_index_of_another_tokenizer_or_a_damaged_one_is_ignored(tmp_path: Pat
     assert not positions_files.load(PositionIndex(1 << 20), path, "one")
     assert not positions_files.load(PositionIndex(1 << 20), tmp_path / "missing", "one")
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_memory_for_the_next_texts_is_asked_for_before_they_come():
+    """Every page that the next prompts lie in was written to in an idle moment."""
+    index = PositionIndex(64 << 20)
+    index.put("a", "r", "file", np.arange(3000, dtype=np.int32) % 50, None)
+    arrays = [index.tokens, index.run_of, *(table.previous for table in index.tables)]
+    for array in arrays:
+        array[index.arena.used :] = 7
+    index.ask_for_memory()
+    for array in arrays:
+        written = np.flatnonzero(array[index.arena.used :] == 0)
+        assert len(written) >= 4
+        assert written[-1] >= 40_000
+    found = index.read(index.segments["r", "a"])
+    np.testing.assert_array_equal(found, np.arange(3000) % 50)
