@@ -80,7 +80,9 @@ class Together(Requests):
             self.counters.add("draft_seconds", drafting_ms / 1e3)
             native_ms = self._forward_ms - forward_ms + steps.others_ms
             call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
-            share = 1.0 if steps.in_full else min(1.0, native_ms / budget_ms)
+            # An output's end cuts plain steps short as well.
+            whole = steps.in_full or steps.reason
+            share = 1.0 if whole else min(1.0, native_ms / budget_ms)
             planning.took_beside(stream, taken, steps.others_ms, call_ms, share)
         self._booking.now_and_then()
         if steps.reason:
