@@ -1,6 +1,7 @@
 """The trained target decides: completions with drafting against the same without, in one process.
 
     python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--temperatures 0,0.8]
+                         [--threads 1]
 
 Workloads: function bodies taken out of files of a repository whose other files are known (every
 file one segment; the drafters learn from request to request, as in use); function bodies of
@@ -8,10 +9,11 @@ held-out source (the standard library) with nothing known; chat about the same c
 temperature 0.8. Each request is decoded plainly and with drafting, now the one first and now the
 other; the prompt is in the cache for both. Excluded are requests whose text falls into a loop.
 Ratios are of whole requests, their ends included, by processor time of one thread: by the wall a
-busy machine would be measured. An engine's first request, which finds nothing in memory, is not
-among them. Between two requests the engine falls idle, as it does between a developer's, and puts
-streams that are over away; nobody waits for that. Beside the ratios, from instrumentation, drafting
-time and the cost of rows that were not accepted, over plain decoding.
+busy machine would be measured (with more threads it has to be the wall). An engine's first request,
+which finds nothing in memory, is not among them. Between two requests the engine falls idle, as it
+does between a developer's, and puts streams that are over away; nobody waits for that. Beside the
+ratios, from instrumentation, drafting time and the cost of rows that were not accepted, over plain
+decoding.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import thread_time
+from time import perf_counter, thread_time
 
 import numpy as np
 
@@ -87,15 +89,16 @@ def loops(tokens: Sequence[int]) -> bool:
 class Bench:
     """A target with its drafters, asked both ways."""
 
-    def __init__(self, rollouts: Rollouts, ends: Sequence[int], tokens: int) -> None:
+    def __init__(self, rollouts: Rollouts, ends: Sequence[int], tokens: int, threads: int) -> None:
         self.rollouts, self.ends, self.tokens = rollouts, ends, tokens
+        self.now = thread_time if threads == 1 else perf_counter
         self.turn = 0
 
     def _decode(
         self, prompt: list[int], sampling: Sampling, drafting: bool
     ) -> tuple[Output, float]:
-        """What came, and the milliseconds of processor time that it took."""
-        began = thread_time()
+        """What came, and the milliseconds that it took."""
+        began = self.now()
         output = self.rollouts.sample(
             [prompt],
             max_tokens=self.tokens,
@@ -104,7 +107,7 @@ class Bench:
             drafting=drafting,
             learn=drafting,
         )[0]
-        return output, (thread_time() - began) * 1e3
+        return output, (self.now() - began) * 1e3
 
     def compare(self, name: str, prompts: Sequence[list[int]], temperature: float) -> Compared:
         """All requests of a workload, in alternating order."""
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=16, help="requests per workload")
     parser.add_argument("--tokens", type=int, default=64, help="at most, per request")
     parser.add_argument("--temperatures", default="0,0.8", help="1.6: nothing is accepted")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model")
     options = parser.parse_args()
     files_of_model = find_model(options.model, paths())
@@ -198,9 +202,9 @@ def main() -> None:
         }
         texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
     for temperature in map(float, options.temperatures.split(",")):
-        with Rollouts(options.model, threads=1) as rollouts:
+        with Rollouts(options.model, threads=options.threads) as rollouts:
             rollouts.sample([list(range(300, 400))], max_tokens=options.tokens)
-            bench = Bench(rollouts, tokenizer.eos_ids, options.tokens)
+            bench = Bench(rollouts, tokenizer.eos_ids, options.tokens, options.threads)
             for name, prompts in works.items():
                 if name == "repository":
                     for path, tokens in texts:
@@ -217,7 +221,8 @@ def main() -> None:
         "requests (loops left out)",
     ]
     header += ["texts that differ"]
-    print(table("Live (`python -m bench.live`), one thread", header, rows))
+    title = f"Live (`python -m bench.live`), threads: {options.threads}"
+    print(table(title, header, rows))
 
 
 if __name__ == "__main__":
