@@ -40,6 +40,10 @@ EVIDENCE = 32
 LOST = -8.0
 """Plain steps that a sort must have lost altogether for its streams to begin at rest."""
 
+LEAST = -2.0
+"""What one stream can be said to have lost: the first of an engine finds nothing in memory and
+takes as long as twenty plain steps more, which says nothing of those behind it."""
+
 SAVED = 32.0
 """Plain steps that a sort is remembered to have saved at most: what was won long ago pays for no
 losses now."""
@@ -85,7 +89,7 @@ class Mean:
         """A stream is over that was drafted for. Where it won, the next one is worth a try,
         whatever those before have lost."""
         before = max(self.balance, LOST) if saved > 0.0 else self.balance
-        self.balance = min(before + saved - before * FORGET, SAVED)
+        self.balance = min(before + max(saved, LEAST) - before * FORGET, SAVED)
 
     @property
     def losing(self) -> bool:

@@ -97,11 +97,11 @@ def test_where_drafting_loses_few_streams_are_taken_up_however_long_they_are():
     oracle = OracleController({}, decoder.vocab_size, 0)  # it has nothing to say
     engine = Engine(decoder, outputs.take, planning=Planning(oracle, Quick()))
     begun = []
-    for length, numbers in ((200, range(1)), (12, range(1, 17)), (90, range(17, 33))):
+    for length, numbers in ((200, range(8)), (12, range(8, 24)), (90, range(24, 40))):
         oracle.begun.clear()
         for number in numbers:
             engine.submit(request(number, [number, 2, 3], max_tokens=length))
             run(engine)
         begun.append(len(oracle.begun))
-    assert begun[0] == 1
+    assert begun[0] >= 4, "one stream alone says little"
     assert all(1 <= count <= 16 // EARLY for count in begun[1:]), begun
