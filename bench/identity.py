@@ -28,6 +28,7 @@ from atlasd.draft.constraint import Constraint
 from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Plan, StepRecord
+from atlasd.draft.planner import Prepared
 from atlasd.draft.registry import Drafting
 from atlasd.draft.static import load_static
 from atlasd.engine.assembly import drafting_for
@@ -71,6 +72,11 @@ class Corrupting:
         self._vocabulary = drafting.vocab_size
         self.begin, self.end = self._own.begin, self._own.end
         self.settle = self._own.settle
+        self.took, self.records = self._own.took, self._own.records
+
+    def prepare(self, stream: StreamView, room: int) -> Prepared | None:
+        """Steps that are taken together draft what the product does, now and then."""
+        return self._own.prepare(stream, room) if self._random.random() < 0.5 else None
 
     def plan(
         self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None

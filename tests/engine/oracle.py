@@ -36,6 +36,9 @@ class OracleController:
     def take_beside(self, milliseconds: float) -> None:
         """Its drafts do not depend on what they cost."""
 
+    def prepare(self, stream: StreamView, room: int) -> None:
+        """It drafts for one step at a time."""
+
     def begin(self, stream: StreamView) -> None:
         self.begun.append(stream.stream)
         self.observed[stream.stream] = list(stream.tokens)
