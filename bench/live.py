@@ -1,7 +1,7 @@
 """The trained target decides: completions with drafting against the same without, in one process.
 
     python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--temperatures 0,0.8]
-                         [--threads 1]
+                         [--threads 1] [--one-by-one]
 
 Workloads: function bodies taken out of files of a repository whose other files are known (every
 file one segment; the drafters learn from request to request, as in use); function bodies of
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="at most, per request")
     parser.add_argument("--temperatures", default="0,0.8", help="1.6: nothing is accepted")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one-by-one", action="store_true", help="every step a call of its own")
     parser.add_argument("--model")
     options = parser.parse_args()
     files_of_model = find_model(options.model, paths())
@@ -203,6 +204,8 @@ def main() -> None:
         texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
     for temperature in map(float, options.temperatures.split(",")):
         with Rollouts(options.model, threads=options.threads) as rollouts:
+            if options.one_by_one:
+                rollouts.engine.one_by_one()
             rollouts.sample([list(range(300, 400))], max_tokens=options.tokens)
             bench = Bench(rollouts, tokenizer.eos_ids, options.tokens, options.threads)
             for name, prompts in works.items():
@@ -221,7 +224,8 @@ def main() -> None:
         "requests (loops left out)",
     ]
     header += ["texts that differ"]
-    title = f"Live (`python -m bench.live`), threads: {options.threads}"
+    steps = "one by one" if options.one_by_one else "several in a call"
+    title = f"Live (`python -m bench.live`), threads: {options.threads}, steps {steps}"
     print(table(title, header, rows))
 
 

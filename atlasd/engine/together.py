@@ -53,6 +53,10 @@ class Together(Requests):
         super().replace(decoder)
         self._multistep = MultiStep.on(decoder, self._choose, self._interrupt)
 
+    def one_by_one(self) -> None:
+        """Take every step by itself from now on; for comparison."""
+        self._multistep = None
+
     def _together(self, stream: Stream) -> bool:
         """Take steps of this stream, the only one; False where the next is to be taken by itself:
         it needs more than native steps know."""

@@ -100,7 +100,7 @@ def serving(decoders):
 
             native.take = noted
         else:
-            engine._multistep = None
+            engine.one_by_one()
         return Serving(engine, outputs, drafting, interrupt, calls)
 
     return make
