@@ -7,14 +7,15 @@ milliseconds grows; plain decoding is always among the alternatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 
 from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
 
+from atlasd.draft.assembling import Assembling
 from atlasd.draft.chain import Chain
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.cut import Costs, CostTable, Price, cut
+from atlasd.draft.cut import Costs, CostTable, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
@@ -23,16 +24,10 @@ from atlasd.draft.neural import Neural
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.planner import NATIVE, NativePlanner, Prepared
-from atlasd.draft.proposals import OpenProposals, Proposal, Tally
 from atlasd.draft.taken import TakenSteps
 
-Trim = Callable[[StreamView, Sequence[int]], int]
-"""How many of a stream's drafted tokens are allowed."""
 
-_CONTINUATIONS = 3
-
-
-class Controller:
+class Controller(Assembling):
     """Plans drafts and learns from what became of them. One per engine; not thread-safe."""
 
     def __init__(
@@ -44,23 +39,15 @@ class Controller:
         native: bool = True,
     ) -> None:
         """``native`` False: plan in Python also what could be planned natively."""
+        super().__init__(confidence)
         self.drafters: list[Drafter] = []
-        self._free: list[Drafter] = []
-        self._paid: list[Neural] = []
-        self._text: Mixture | None = None
         self._listeners: list[Drafter] = []
         """Those that are only told of streams, beside the text drafter and the paid one."""
         self._library = plan_library() if native else None
         self._native: NativePlanner | None = None
-        self._trim: Trim | None = None
         self._tokens_per_ms = 0.0
         """What is being achieved, per stream."""
-        self._worth_per_ms = 0.0
-        """Of a drafter's time, in tokens: all streams of a step wait while one asks."""
-        self.confidence = confidence
         self.costs = CostTable(costs)
-        self.tallies: dict[str, Tally] = {}
-        self._open: dict[int, OpenProposals] = {}
         for drafter in drafters:
             self.add(drafter)
 
@@ -95,18 +82,13 @@ class Controller:
         """Whether streams without a constraint are planned in native code."""
         return self._native is not None
 
-    def trim_with(self, trim: Trim) -> None:
-        """Cut chains to what ``trim`` says is allowed of them (a grammar)."""
-        self._trim = trim
-
     def take_beside(self, milliseconds: float) -> None:
         """A step takes so long beside its rows, however many these are."""
         self.costs.beside_ms = milliseconds
 
     def begin(self, stream: StreamView) -> None:
         """A stream starts; call before its first ``plan``."""
-        scope = self.confidence.scope(stream.repository, stream.language)
-        self._open[stream.stream] = OpenProposals(scope)
+        self._opened(stream)
         for drafter in self.drafters:
             drafter.begin(stream)
 
@@ -184,35 +166,6 @@ class Controller:
         assert self._native is not None
         return self._native.records(taken)
 
-    def _predict(
-        self, stream: StreamView, after: list[int], draft: Draft, least: float
-    ) -> list[float]:
-        """Confidence in a draft behind ``after``, which it is scored on once that is decided."""
-        opened = self._open[stream.stream]
-        previous = after[-1] if after else stream.tokens[-1]
-        probabilities = self.confidence.predict(
-            draft.source, opened.scope, previous, draft.tokens, draft.features, least
-        )
-        opened.waiting.append(Proposal(draft, previous, after, probabilities))
-        return probabilities
-
-    # What the native planner asks
-
-    def _terms(self, stream: StreamView, first: bool) -> tuple[float, float]:
-        for paid in self._paid:
-            return paid.terms(stream, first, self._worth_per_ms)
-        return -1.0, 0.0
-
-    def _ask_paid(
-        self, stream: StreamView, after: list[int], reach: float, limit: int, least: float
-    ) -> tuple[str, list[int], list[float]]:
-        paid = self._paid[0]
-        paid.aim(reach, self._worth_per_ms)
-        draft = paid.propose(stream, after, limit)
-        found = self._predict(stream, after, draft, least / reach) if draft.tokens else []
-        paid.foretold(stream, found)
-        return draft.source if found else paid.name, draft.tokens, found
-
     def settle(
         self,
         stream: StreamView,
@@ -254,99 +207,6 @@ class Controller:
         achieved = tokens / (step_ms + self.costs.beside_ms)
         weight = 0.05 if self._tokens_per_ms else 1.0
         self._tokens_per_ms += weight * (achieved - self._tokens_per_ms)
-
-    def _verify_open(self, stream: StreamView, tokens: list[int]) -> None:
-        opened = self._open[stream.stream]
-        if not stream.learn:
-            opened.waiting.clear()
-        elif opened.waiting:
-            opened.settle(tokens, self.confidence, self.tallies)
-
-    def _tally(self, source: str, drafted: int, accepted: int) -> None:
-        tally = self.tallies.get(source)
-        if tally is None:
-            tally = self.tallies[source] = Tally()
-        tally.drafted += drafted
-        tally.accepted += accepted
-
-    def _count(self, draft: Draft, accepted: int) -> None:
-        left = len(draft.tokens)
-        for source, count in draft.parts or ((draft.source, left),):
-            count = min(count, left)
-            self._tally(source, count, max(0, min(accepted, count)))
-            left -= count
-            accepted -= count
-            if left <= 0:
-                break
-
-    def _assemble(
-        self, stream: StreamView, limit: int, price: Price, considered: list[Candidate]
-    ) -> Chain:
-        """The best chain for a stream: the most promising drafter's, continued by whoever has
-        something to say where it ends."""
-        chain = Chain()
-        if limit <= 0 or not stream.tokens:
-            return chain
-        if self._text is not None:
-            self._text.least_reach = price.least_reach
-        asked = 0
-        while asked <= _CONTINUATIONS and len(chain.tokens) < limit:
-            best: tuple[float, Drafter, Draft, list[float]] | None = None
-            for drafter in self._free:
-                best = self._ask(drafter, stream, chain, limit, price, considered, best)
-            reach = chain.reach[-1] if chain.reach else 1.0
-            for paid in self._paid:
-                known = best[0] if best is not None else 0.0
-                if paid.gain(stream, reach, self._worth_per_ms, known) > 0.0:
-                    paid.aim(reach, self._worth_per_ms)
-                    best = self._ask(paid, stream, chain, limit, price, considered, best)
-            if best is None:
-                break
-            chain.add(best[1], best[2], best[3])
-            if self._trim is not None:
-                allowed = self._trim(stream, chain.tokens)
-                if allowed < len(chain.tokens):
-                    chain.cut(allowed)
-                    if not allowed:
-                        break
-            if chain.reach[-1] < price.worth_asking:
-                break
-            asked += 1
-        return chain
-
-    def _ask(
-        self,
-        drafter: Drafter,
-        stream: StreamView,
-        chain: Chain,
-        limit: int,
-        price: Price,
-        considered: list[Candidate],
-        best: tuple[float, Drafter, Draft, list[float]] | None,
-    ) -> tuple[float, Drafter, Draft, list[float]] | None:
-        """The better of ``best`` and what a drafter proposes behind ``chain``."""
-        draft = drafter.propose(stream, chain.tokens, limit - len(chain.tokens))
-        probabilities = draft.probabilities
-        if probabilities is None:
-            reach = chain.reach[-1] if chain.reach else 1.0
-            least = price.least_reach / reach
-            probabilities = []
-            if draft.tokens:
-                probabilities = self._predict(stream, list(chain.tokens), draft, least)
-        if isinstance(drafter, Neural):
-            drafter.foretold(stream, probabilities)
-        if not draft.tokens:
-            return best
-        considered.append(
-            Candidate(draft.source, draft.tokens[: len(probabilities)], probabilities)
-        )
-        expected, product = 0.0, 1.0
-        for probability in probabilities:
-            product *= probability
-            expected += product
-        if best is None or expected > best[0]:
-            return expected, drafter, draft, probabilities
-        return best
 
 
 def _usual(streams: Sequence[StreamView], room: int) -> bool:
