@@ -138,10 +138,10 @@ class Pace:
     def due(self, begun: bool, left: int) -> bool:
         """Whether to plan now; call once a step. ``begun``: the drafters know of the stream;
         ``left``: tokens that it may still come to."""
-        if self._wait > 0:
-            self._wait -= 1
-            return False
-        return begun or self._tries or left >= WORTH_BEGINNING
+        if not self.resting(begun, left):
+            return True
+        self.rested(1)
+        return False
 
     def resting(self, begun: bool, left: int) -> int:
         """How many of the next steps are plain in any case; the arguments are those of ``due``."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from atlasd.draft.drafter import Draft, Float32, StreamView
 from atlasd.draft.states import ROOM, States
-from atlasd.draft.taken import TakenSteps
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.predicted import Predicted
 from atlasd.engine.protocol import Priority, StreamStats, Submit
@@ -139,17 +138,14 @@ class Stream:
 
     def count(self, draft: Draft, decided: int, accepted: int) -> None:
         """Book a draft of which ``decided`` tokens were judged and ``accepted`` right."""
-        right = draft.by_source(accepted)
-        for source, count in draft.by_source(decided).items():
-            self.stats.drafted[source] = self.stats.drafted.get(source, 0) + count
-            self.stats.accepted[source] = self.stats.accepted.get(source, 0) + right.get(source, 0)
+        self.count_by_source(draft.by_source(decided), draft.by_source(accepted))
 
-    def count_all(self, taken: TakenSteps) -> None:
-        """Book the drafts of several steps."""
-        for source, count in taken.decided.items():
-            self.stats.drafted[source] = self.stats.drafted.get(source, 0) + count
-            right = taken.accepted.get(source, 0)
-            self.stats.accepted[source] = self.stats.accepted.get(source, 0) + right
+    def count_by_source(self, decided: dict[str, int], accepted: dict[str, int]) -> None:
+        """The same of drafts whose tokens are counted already."""
+        drafted, right = self.stats.drafted, self.stats.accepted
+        for source, count in decided.items():
+            drafted[source] = drafted.get(source, 0) + count
+            right[source] = right.get(source, 0) + accepted.get(source, 0)
 
     def sum_up(self) -> None:
         """What is only known at the end."""

@@ -65,7 +65,7 @@ class Together(Requests):
             return False
         drafting = planning if planning is not None and planning.on and stream.drafting else None
         began, forward_ms = self._clock.own(), self._forward_ms
-        drafting_ms = planning.taken_ms if planning is not None else 0.0
+        drafting_ms = drafting.taken_ms if drafting is not None else 0.0
         ahead = drafting.ahead(stream, MOST_STEPS) if drafting is not None else PLAIN
         if ahead is None:
             return False
@@ -79,9 +79,9 @@ class Together(Requests):
         self._took(stream, taken, steps)
         if drafting is not None:
             drafting.took(stream, taken, steps.asks)
-        if planning is not None and taken.steps:
-            drafting_ms = planning.taken_ms - drafting_ms
+            drafting_ms = drafting.taken_ms - drafting_ms
             self.counters.add("draft_seconds", drafting_ms / 1e3)
+        if planning is not None and taken.steps:
             native_ms = self._forward_ms - forward_ms + steps.others_ms
             call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
             # An output's end cuts plain steps short as well.
@@ -118,7 +118,7 @@ class Together(Requests):
             stream.predicted.feed(tokens)
         stats.output_tokens += len(tokens)
         stats.steps += taken.steps
-        stream.count_all(taken)
+        stream.count_by_source(taken.decided, taken.accepted)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), []))
 
