@@ -2,83 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.editing import ESCAPE, TAB, Editing
 from tests.e2e.neovim import PLUGIN, VERSIONS, open_neovim
-from tests.e2e.terminal import Terminal
-from tests.lsp.scripted_daemon import ScriptedDaemon
 
 pytestmark = pytest.mark.e2e
 
-ESCAPE, TAB = "\x1b", "\t"
 ALT_RIGHT, ALT_DOWN = "\x1b[1;3C", "\x1b[1;3B"
 F2 = "\x1bOQ"
 SUGGESTION = "add(left, right)\n    return left"
 
 
-class Editing:
-    """A Neovim with one file, and the daemon it talks to."""
-
-    def __init__(self, version: str, folder: Path, **options: str) -> None:
-        self.daemon = ScriptedDaemon(folder / "home")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.daemon.start(), self._loop).result(5)
-        self.file = folder / "main.py"
-        self.file.write_text("\n")
-        self.terminal: Terminal = open_neovim(version, folder / "home", self.file, **options)
-        # Starting a program is what a busy machine is slowest at.
-        self.terminal.until("main.py", timeout_s=60)
-
-    def fates(self, count: int) -> list[tuple[str, str, Any]]:
-        """(id, fate, accepted_length) once there are ``count`` of them."""
-        self.terminal.until(lambda _: len(self.daemon.bodies("/atlasd/v1/fate")) >= count)
-        told = self.daemon.bodies("/atlasd/v1/fate")
-        return [(one["id"], one["fate"], one.get("accepted_length")) for one in told]
-
-    def until_accepted(self) -> None:
-        """Whether the edit told of it first or the command is a matter of time."""
-        told = self.daemon.bodies
-        self.terminal.until(
-            lambda _: any(one["fate"] == "accepted" for one in told("/atlasd/v1/fate"))
-        )
-
-    def written(self) -> str:
-        """The file once it is saved."""
-        self.terminal.send(ESCAPE)
-        self.terminal.type(":w\r")
-        self.terminal.until("written")
-        return self.file.read_text()
-
-    def close(self) -> None:
-        self.terminal.close()
-        asyncio.run_coroutine_threadsafe(self.daemon.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
-
-
-@pytest.fixture(params=VERSIONS)
-def editing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Editing]:
-    session = Editing(request.param, tmp_path)
-    yield session
-    session.close()
-
-
-def wait_attached(editing: Editing) -> None:
-    editing.terminal.until(lambda _: bool(editing.daemon.bodies("/atlasd/v1/status")))
-
-
 def test_ghost_text_appears_and_tab_accepts_it(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.daemon.complete_after("", SUGGESTION)
     editing.terminal.send("i")
     editing.terminal.until("add(left, right)")
@@ -92,7 +32,7 @@ def test_ghost_text_appears_and_tab_accepts_it(editing: Editing) -> None:
 
 
 def test_words_and_lines_are_accepted_one_by_one(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.daemon.complete_after("", SUGGESTION)
     editing.daemon.complete_after(SUGGESTION[:3], SUGGESTION[3:], id="c2")
     editing.terminal.send("i")
@@ -107,7 +47,7 @@ def test_words_and_lines_are_accepted_one_by_one(editing: Editing) -> None:
 
 
 def test_typing_along_keeps_the_ghost_and_accepting_adds_only_the_rest(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     suggestion = "value = compute(x)"
     for typed in range(4):
         editing.daemon.complete_after(suggestion[:typed], suggestion[typed:], id=f"t{typed}")
@@ -122,17 +62,14 @@ def test_typing_along_keeps_the_ghost_and_accepting_adds_only_the_rest(editing: 
 
 
 def test_typing_something_else_removes_the_ghost(editing: Editing) -> None:
-    wait_attached(editing)
-    editing.daemon.complete_after("", "value = 1")
-    editing.terminal.send("i")
-    editing.terminal.until("value = 1")
+    editing.shows("value = 1")
     editing.terminal.send("q")
     editing.terminal.until(lambda shown: "value = 1" not in shown)
     assert editing.written() == "q\n"
 
 
 def test_the_right_bracket_is_replaced_not_doubled(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.terminal.send("i")
     editing.terminal.type("f()")
     editing.terminal.until("f()")
@@ -145,7 +82,7 @@ def test_the_right_bracket_is_replaced_not_doubled(editing: Editing) -> None:
 
 
 def test_tab_without_a_suggestion_does_what_it_did(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.terminal.send("i")
     editing.terminal.send(TAB)
     editing.terminal.type("x")
@@ -154,14 +91,14 @@ def test_tab_without_a_suggestion_does_what_it_did(editing: Editing) -> None:
 
 
 def test_health_finds_bridge_and_daemon(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.terminal.type(":checkhealth atlasd\r")
     editing.terminal.until("atlasd-lsp 0.")
     editing.terminal.until("OK ready: ")
 
 
 def test_toggle_switches_suggestions_off_and_on(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.terminal.type(":Atlasd toggle\r")
     editing.terminal.until("atlasd: off")
     editing.terminal.send("i")
@@ -177,103 +114,6 @@ def test_toggle_switches_suggestions_off_and_on(editing: Editing) -> None:
     assert {body["prefix"] for body in asked("/atlasd/v1/complete")} == {""}
 
 
-FORMER = {
-    "text": 'vim.keymap.set("i", "<Tab>", "was-here", { desc = "mine" })',
-    "a function that changes the buffer": """vim.keymap.set("i", "<Tab>", function()
-        vim.api.nvim_put({ "was-here" }, "c", false, true)
-    end)""",
-    "an expression with keys": (
-        r'vim.cmd([[inoremap <expr> <Tab> pumvisible() ? "\<C-n>" : "here\<Home>was-\<End>"]])'
-    ),
-    "a function that gives keys": """vim.keymap.set("i", "<Tab>", function()
-        return vim.keycode("here<Home>was-<End>")
-    end, { expr = true, replace_keycodes = false })""",
-    "another mapping": """vim.cmd("inoremap <Plug>(mine) was-here")
-        vim.cmd("imap <Tab> <Plug>(mine)")""",
-    "itself": 'vim.cmd("imap <Tab> <Tab>was-here")',
-    "text, and set up twice": """vim.keymap.set("i", "<Tab>", "was-here")
-        require("atlasd").setup({})""",
-}
-
-
-@pytest.mark.parametrize("former", FORMER)
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_mapping_that_tab_had_before_still_works(
-    version: str, former: str, tmp_path: Path
-) -> None:
-    session = Editing(version, tmp_path, before=FORMER[former])
-    try:
-        wait_attached(session)
-        session.terminal.send("i" + TAB + "!")
-        session.terminal.until("was-here!")
-        assert session.written().strip() == "was-here!"
-    finally:
-        session.close()
-
-
-def test_nothing_is_asked_in_the_command_line_window_nor_in_scratch_buffers(
-    editing: Editing,
-) -> None:
-    wait_attached(editing)
-    terminal = editing.terminal
-    terminal.type(":new | setlocal buftype=nofile\r")
-    terminal.send("i")
-    terminal.type("scratch")
-    terminal.send(ESCAPE + "q:i")
-    terminal.until("[Command Line]")
-    terminal.type("let secret = 1")
-    terminal.send(ESCAPE)
-    terminal.type(":q\r:bwipe!\r")
-    terminal.until(lambda shown: "[Command Line]" not in shown and "Scratch" not in shown)
-    terminal.type("ihere")
-    asked = editing.daemon.bodies
-    terminal.until(lambda _: any(body["prefix"] == "here" for body in asked("/atlasd/v1/complete")))
-    told = str(editing.daemon.calls)
-    assert "scratch" not in told
-    assert "secret" not in told
-
-
-def test_of_two_buffers_without_a_name_only_one_is_suggested_in(editing: Editing) -> None:
-    wait_attached(editing)
-    terminal = editing.terminal
-    editing.daemon.complete_after("first\nmore", "_of_first")
-    terminal.type(":set hidden | enew\r")
-    terminal.type("ifirst")
-    terminal.send(ESCAPE)
-    terminal.type(":vnew\r")
-    terminal.type("isecond")
-    terminal.send(ESCAPE + "\x17l")
-    terminal.type("omore")
-    terminal.until("more_of_first")
-    assert "second" not in str(editing.daemon.calls)
-
-
-def test_what_is_typed_behind_tab_comes_behind_the_suggestion(editing: Editing) -> None:
-    wait_attached(editing)
-    editing.daemon.complete_after("", "value = 1")
-    editing.terminal.send("i")
-    editing.terminal.until("value = 1")
-    editing.terminal.send(TAB + ";")
-    editing.until_accepted()
-    assert editing.written() == "value = 1;\n"
-
-
-def test_an_accepted_suggestion_is_undone_by_itself(editing: Editing) -> None:
-    wait_attached(editing)
-    editing.daemon.complete_after("x = ", "[\n  1,\n]")
-    editing.terminal.send("i")
-    editing.terminal.type("x = ")
-    editing.terminal.until("1,")
-    editing.terminal.send(TAB)
-    editing.until_accepted()
-    editing.terminal.type(" # b")
-    whole = "x = [\n  1,\n] # b\n"
-    assert editing.written() == whole
-    for keys, left in (("u", "x = \n"), ("u", "\n"), ("\x12\x12", whole)):
-        editing.terminal.send(keys)
-        assert editing.written() == left
-
-
 NEXT = """vim.keymap.set("i", "<F2>", function() require("atlasd").next() end)"""
 
 
@@ -281,7 +121,7 @@ NEXT = """vim.keymap.set("i", "<F2>", function() require("atlasd").next() end)""
 def test_a_suggestion_asked_for_by_hand_comes_and_no_other(version: str, tmp_path: Path) -> None:
     session = Editing(version, tmp_path, settings="automatic = false", before=NEXT)
     try:
-        wait_attached(session)
+        session.attached()
         session.daemon.complete_after("x", "yz = 1")
         session.terminal.send("i")
         session.terminal.type("x")
@@ -298,7 +138,7 @@ def test_a_suggestion_asked_for_by_hand_comes_and_no_other(version: str, tmp_pat
 def test_neovims_own_ghost_text_comes_when_asked_for_by_hand(tmp_path: Path) -> None:
     session = Editing("0.12", tmp_path, before=NEXT)
     try:
-        wait_attached(session)
+        session.attached()
         session.terminal.send("i")
         session.terminal.until(lambda _: bool(session.daemon.bodies("/atlasd/v1/complete")))
         session.daemon.complete_after("", "value = 1")
@@ -321,7 +161,7 @@ F3 = "\x1bOR"
 def test_other_suggestions_are_asked_for_and_stepped_through(version: str, tmp_path: Path) -> None:
     session = Editing(version, tmp_path, before=STEPS)
     try:
-        wait_attached(session)
+        session.attached()
         session.daemon.complete_after("", CHOICES[0])
         session.terminal.send("i")
         session.terminal.until(CHOICES[0])
@@ -342,17 +182,14 @@ def test_other_suggestions_are_asked_for_and_stepped_through(version: str, tmp_p
 
 
 def test_a_dismissed_suggestion_goes_and_is_told_of(editing: Editing) -> None:
-    wait_attached(editing)
-    editing.daemon.complete_after("", "value = 1")
-    editing.terminal.send("i")
-    editing.terminal.until("value = 1")
+    editing.shows("value = 1")
     editing.terminal.send(CTRL_BRACKET)
     editing.terminal.until(lambda shown: "value = 1" not in shown)
     assert ("c1", "dismissed", None) in editing.fates(2)
 
 
 def test_a_question_about_a_selection_is_answered_beside_it(editing: Editing) -> None:
-    wait_attached(editing)
+    editing.attached()
     editing.terminal.type("ihidden = 1" + ESCAPE)
     editing.terminal.type(":%Atlasd chat what is this\r")
     chats = editing.daemon.bodies
@@ -370,7 +207,7 @@ def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: P
     line = f'vim.o.statusline = "%f {said[1]} "'
     session = Editing(version, tmp_path, before=line)
     try:
-        wait_attached(session)
+        session.attached()
         session.terminal.send("i")
         session.terminal.until("● atlasd")
         session.terminal.send(ESCAPE)
