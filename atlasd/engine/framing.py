@@ -80,6 +80,14 @@ class EngineEnd:
             return None
         return _to_engine.decode(body) if len(body) == length else None
 
+    def write_some(self, frames: bytes) -> int:
+        """Send as many bytes as there is room for, without waiting; returns how many. Raises
+        OSError if the daemon is gone."""
+        try:
+            return self._socket.send(frames, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
     def write(self, frames: bytes) -> None:
         """Send whole frames; raises OSError if the daemon is gone."""
         self._socket.sendall(frames)

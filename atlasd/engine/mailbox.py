@@ -1,7 +1,7 @@
-"""The engine process's post: a thread that reads from the daemon, and one that writes to it.
+"""The engine process's post: a thread that reads from the daemon, and what is sent to it.
 
-The step loop never blocks on the socket: it looks into the inbox between forward passes and
-drops messages into the outbox.
+The step loop never blocks on the socket: it looks into the inbox between forward passes, and
+what it says that the socket has no room for waits in the outbox.
 """
 
 from __future__ import annotations
@@ -54,35 +54,46 @@ class Inbox:
 
 
 class Outbox:
-    """Messages to the daemon, sent by a thread of their own."""
+    """Messages to the daemon, in order. Whoever puts one sends it: a thread that took it over would
+    have to wait until the step loop lets it run. What the socket has no room for is sent by a
+    thread."""
 
     def __init__(self, end: EngineEnd) -> None:
-        self._messages: queue.SimpleQueue[FromEngine | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, args=(end,), name="outbox", daemon=True)
-        self._thread.start()
+        self._end = end
+        self._left = bytearray()
+        """What the socket had no room for; frames that follow queue behind it."""
+        self._changed = threading.Condition()
+        threading.Thread(target=self._write, name="outbox", daemon=True).start()
 
     def put(self, message: FromEngine) -> None:
-        """Send soon; never blocks."""
-        self._messages.put(message)
+        """Send at once where the socket takes it, else soon; never blocks."""
+        frames = frame(message)
+        with self._changed:
+            sent = 0 if self._left else self._begin(frames)
+            if sent < len(frames):
+                self._left += frames[sent:]
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Return once everything is sent."""
-        self._messages.put(None)
-        self._thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left)
 
-    def _write(self, end: EngineEnd) -> None:
+    def _begin(self, frames: bytes) -> int:
+        try:
+            return self._end.write_some(frames)
+        except OSError:
+            os._exit(0)
+
+    def _write(self) -> None:
         while True:
-            message = self._messages.get()
-            frames = bytearray()
-            # What has piled up goes out in one write.
-            while message is not None:
-                frames += frame(message)
-                if self._messages.empty():
-                    break
-                message = self._messages.get()
+            with self._changed:
+                self._changed.wait_for(lambda: self._left)
+                frames = bytes(self._left)
             try:
-                end.write(bytes(frames))
+                self._end.write(frames)
             except OSError:
                 os._exit(0)
-            if message is None:
-                return
+            with self._changed:
+                del self._left[: len(frames)]
+                self._changed.notify_all()

@@ -1,8 +1,8 @@
 """The engine process: ``python -m atlasd.engine.worker FD``, started by ``engine.client``.
 
-One thread loads the model and runs the step loop; two more read and write the socket. The process
-ends when it is told to and when the daemon is gone. It imports no torch itself: the decoder does,
-where there are no kernels of our own.
+One thread loads the model and runs the step loop; two more read the socket and write what it
+had no room for. The process ends when it is told to and when the daemon is gone. It imports no
+torch itself: the decoder does, where there are no kernels of our own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from atlasd.paths import Paths, paths
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.05
+
+SWITCH_S = 0.0005
+"""The thread that reads the socket has the interpreter after so long, though the step loop runs."""
 
 
 def run(end: EngineEnd, folders: Paths) -> None:
@@ -82,6 +85,7 @@ def main() -> None:
     """Entry point; the argument is the number of the inherited socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     run(EngineEnd(socket.socket(fileno=int(sys.argv[1]))), paths())
     logging.shutdown()
     # Libraries may take seconds to unload; the daemon waits for the memory.
