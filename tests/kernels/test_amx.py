@@ -25,7 +25,7 @@ BUILT = ROOT / "build" / "native"
 
 def compiler_for_amx() -> str:
     compiler = build.compiler()
-    if compiler is None or not build.knows_amx(compiler):
+    if compiler is None or not build.knows(compiler, build.AMX):
         pytest.skip("no compiler that knows AMX")
     if "avx512" not in instruction_sets():
         pytest.skip("the rest of the AMX path is AVX-512, which this processor does not have")
@@ -81,13 +81,13 @@ LIST = "from atlasd_kernels.cpu import instruction_sets as s; print(*s())"
 
 def test_tiles_are_the_first_choice_where_they_are_right(emulated: Path) -> None:
     done = run(emulated, "-c", LIST)
-    assert done.stdout.split()[:2] == ["amx", "avx512"]
+    assert done.stdout.split()[0] == "amx"
     assert done.stderr == ""
 
 
 def test_tiles_that_compute_wrongly_are_not_used_and_one_line_says_so(emulated: Path) -> None:
     done = run(emulated, "-c", LIST, ATLASD_EMULATE_FAULT="1")
-    assert done.stdout.split()[0] == "avx512"
+    assert done.stdout.split()[0].startswith("avx512")
     assert len(done.stderr.splitlines()) == 1
     assert "AMX" in done.stderr
 

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu.library import native
-from atlasd_kernels.cpu.packing import Part, Piece, pack_matrix, pack_part, part_bytes, zeroed
+from atlasd_kernels.cpu.packing import (
+    BF16,
+    TWELVE,
+    Part,
+    Piece,
+    pack_matrix,
+    pack_part,
+    part_bytes,
+    zeroed,
+)
 from atlasd_kernels.spec import DecoderSpec
 
 from tests.kernels.conftest import ISAS
 
-TWELVE, BF16 = 4, 1
 pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="only AVX-512 reads twelve bits")
 
 
@@ -64,7 +72,8 @@ def shortened(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     part = Part((Piece("w"),), matrix.shape[0], matrix.shape[1], "bf16")
     room = part_bytes(part, 2)
     data = zeroed(room + 4096)
-    return data, pack_part(part, room, {"w": matrix}, data, 2, shorten=True)
+    used, kept = pack_part(part, room, {"w": matrix}, data, 2, TWELVE)
+    return data, used if kept else 0
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (77, 320), (300, 896)])
@@ -155,7 +164,7 @@ def decoder(kind: str, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> CpuDe
     """The same kernels over weights in twelve bits, or, as if they could not read those, not."""
     with monkeypatch.context() as patch:
         if not short:
-            patch.setattr(native(), "reads_twelve", lambda isa: 0)
+            patch.setattr(native(), "kept_format", lambda isa: BF16)
         made = CpuDecoder(
             SPEC, tensors(kind), weight_format="bf16", slot_tokens=128, threads=1, isa="avx512"
         )
@@ -183,7 +192,9 @@ def test_rows_have_the_bits_they_have_in_sixteen(
 
 def test_threads_share_out_panels_of_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     one = decoder("zeros", monkeypatch, short=True)
-    three = CpuDecoder(SPEC, tensors("zeros"), weight_format="bf16", slot_tokens=128, threads=3)
+    three = CpuDecoder(
+        SPEC, tensors("zeros"), weight_format="bf16", slot_tokens=128, threads=3, isa="avx512"
+    )
     every = np.arange(20, dtype=np.int32)
     for count in (1, 3, 9, 20):
         some = every[:count]

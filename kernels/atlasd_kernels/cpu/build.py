@@ -27,7 +27,9 @@ AVX512 = (
     " -mprefer-vector-width=512 -Wno-uninitialized -Wno-maybe-uninitialized"
 )
 AMX = ["-mamx-tile", "-mamx-bf16", "-mamx-int8"]
+FP16 = ["-mavx512fp16", "-mgfni"]
 ISA_FLAGS = {
+    "isa_fp16.cpp": f"{AVX512} {' '.join(FP16)}",
     "isa_amx.cpp": f"{AVX512} {' '.join(AMX)}",
     "isa_avx512.cpp": AVX512,
     "isa_avx2.cpp": "-mavx2 -mfma",
@@ -38,15 +40,18 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def knows_amx(cxx: str) -> bool:
-    """Whether the compiler has AMX: GCC 11, clang 12 and later."""
-    command = [cxx, *AMX, "-x", "c++", "-fsyntax-only", os.devnull]
+def knows(cxx: str, flags: list[str]) -> bool:
+    """Whether the compiler has these: AMX from GCC 11 and clang 12 on, FP16 from GCC 12 and clang
+    14."""
+    command = [cxx, *flags, "-x", "c++", "-fsyntax-only", os.devnull]
     return is_x86() and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def sources(amx: bool) -> list[Path]:
+def sources(cxx: str) -> list[Path]:
+    """What this compiler can compile for this machine."""
     left_out = set() if is_x86() else set(ISA_FLAGS)
-    left_out |= set() if amx else {"isa_amx.cpp"}
+    for name, flags in (("isa_amx.cpp", AMX), ("isa_fp16.cpp", FP16)):
+        left_out |= set() if knows(cxx, flags) else {name}
     return [p for p in sorted(HERE.glob("*.cpp")) if p.name not in left_out]
 
 
@@ -92,7 +97,8 @@ def build(
     cxx = compiler()
     if cxx is None:
         raise RuntimeError("no C++ compiler found (set CXX, or install g++)")
-    amx = knows_amx(cxx)
+    todo = sources(cxx)
+    names = {source.name for source in todo}
     with tempfile.TemporaryDirectory() as folder:
 
         def compile_one(source: Path) -> str:
@@ -101,7 +107,9 @@ def build(
             stem = source.stem
             if source.name in ("isa_amx.cpp", "processor.cpp"):
                 offered = emulate or (offer and source.name == "processor.cpp")
-                command += ["-DATLASD_AMX"] * amx + ["-DATLASD_EMULATE_TILES"] * offered
+                command += ["-DATLASD_AMX"] * ("isa_amx.cpp" in names)
+                command += ["-DATLASD_FP16"] * ("isa_fp16.cpp" in names)
+                command += ["-DATLASD_EMULATE_TILES"] * offered
                 stem = "emulated_" * offered + stem
             command += ISA_FLAGS.get(source.name, "").split()
             # Not by where the file lies: a copy of the tree compiles to the same.
@@ -117,7 +125,7 @@ def build(
             return str(output)
 
         # the files that take longest first
-        todo = sorted(sources(amx), key=lambda p: not p.name.startswith("isa_"))
+        todo.sort(key=lambda p: not p.name.startswith("isa_"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, todo))
         linked = str(Path(folder) / "library.so")

@@ -8,6 +8,7 @@
 #include "decoder.h"
 #include "measure.h"
 #include "twelve.h"
+#include "twelve_fp16.h"
 
 #define ATLASD_API extern "C" __attribute__((visibility("default")))
 
@@ -31,7 +32,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 5; }
+ATLASD_API int32_t atlasd_version() { return 6; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 
@@ -161,17 +162,21 @@ ATLASD_API void atlasd_pack(const Packing* packing, int32_t threads) {
   }
 }
 
-// Whether this instruction set (null: the best) reads bf16 weights in twelve bits.
-ATLASD_API int32_t atlasd_reads_twelve(const char* isa) {
+// The format that this instruction set (null: the best) keeps bf16 weights in.
+ATLASD_API int32_t atlasd_kept_format(const char* isa) {
   const Kernels* kernels = find_kernels(isa);
-  return kernels && kernels->twelve;
+  return static_cast<int32_t>(kernels ? kernels->kept : Format::bf16);
 }
 
-// A packed bf16 matrix in twelve bits; returns the bytes written, 0 if it is better left alone.
-ATLASD_API int64_t atlasd_shorten(const uint8_t* bf16, int64_t columns, int64_t k, uint8_t* out,
-                                  int32_t threads) {
+// A packed bf16 matrix in twelve bits, in one of the two formats; `out` starts out zeroed. Returns
+// the bytes written, 0 if it is better left alone.
+ATLASD_API int64_t atlasd_shorten(int32_t format, const uint8_t* bf16, int64_t columns, int64_t k,
+                                  uint8_t* out, int32_t threads) {
   Pool pool(threads);
-  return shorten(pool, bf16, padded(columns, kPanel) / kPanel, padded(k, kGroupPadding), out);
+  const long panels = padded(columns, kPanel) / kPanel, depth = padded(k, kGroupPadding);
+  if (static_cast<Format>(format) == Format::twelve)
+    return shorten(pool, bf16, panels, depth, out);
+  return shorten_fp16(pool, bf16, panels, depth, out) ? panels * fp16_panel_bytes(depth) : 0;
 }
 
 ATLASD_API void atlasd_unpack_column(int32_t format, const uint8_t* data, int64_t k,

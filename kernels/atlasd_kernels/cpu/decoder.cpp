@@ -8,7 +8,7 @@ namespace atlasd {
 namespace {
 
 // The order in which Python lays weights out; -1 stands for one that is not there. Parts begin at
-// multiples of 64; one more says that a matrix is kept in twelve bits.
+// multiples of 64; what is added says that a matrix is kept in that format instead.
 class Weights {
  public:
   Weights(const Config& c) : base_(c.weights), next_(c.offsets) {}
@@ -18,9 +18,9 @@ class Weights {
   }
   const float* floats() { return reinterpret_cast<const float*>(bytes()); }
   Matrix matrix(int format, long columns, long k) {
-    const bool twelve = *next_ > 0 && *next_ % 2 == 1;
-    const Format f = twelve ? Format::twelve : static_cast<Format>(format);
-    return {f, bytes() - twelve, padded(columns, kPanel) / kPanel, padded(k, kGroupPadding),
+    const int64_t kept = *next_ % 64;
+    const Format f = static_cast<Format>(kept ? kept : format);
+    return {f, bytes() - kept, padded(columns, kPanel) / kPanel, padded(k, kGroupPadding),
             panel_bytes(f, k)};
   }
 
@@ -63,7 +63,8 @@ Decoder::Decoder(const Config& c) : config_(c), kernels_(find_kernels(c.isa)) {
     layer.window = c.windows[i];
     layers_.push_back(layer);
     for (const Matrix* m : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down, &head_})
-      require(m->format != Format::twelve || kernels_->twelve,
+      require(m->format < Format::twelve || m->format == kernels_->kept ||
+                  (m->format == Format::twelve && kernels_->twelve),
               "weights in twelve bits, which this instruction set does not read");
   }
   head_bytes_ = padded(c.slot_tokens, kBlock) * c.head_dim * (c.half_cache ? 2 : 4);

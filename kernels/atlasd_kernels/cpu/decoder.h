@@ -108,8 +108,11 @@ class Decoder {
   // null: nowhere.
   void keep_states(float* out) { kept_ = out; }
 
-  // Of heads that only draft: that of the layers, since INT4 keeps eight bits for the head's sake.
-  Format draft_format() const { return static_cast<Format>(config_.format); }
+  // Of heads that only draft: that of the layers, since INT4 keeps eight bits for the head's sake;
+  // or the head's own, if its rows are rounded, so that its sums are those of the whole head.
+  Format draft_format() const {
+    return head_.format == Format::fp16 ? head_.format : static_cast<Format>(config_.format);
+  }
   long logits_ld() const { return padded(config_.vocab, kPanel); }
   long slot_bytes() const { return cache_.bytes(); }
   long scratch_bytes() const {

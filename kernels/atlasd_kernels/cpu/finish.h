@@ -27,10 +27,4 @@ inline void finish(const Output& out, long row, long panel, V low, V high) {
   }
 }
 
-// Rows in equal blocks of at most `most`: 16 rows go as 8 + 8, not as 12 + 4.
-inline long block_rows(long rows, long most) {
-  const long blocks = (rows + most - 1) / most;
-  return (rows + blocks - 1) / blocks;
-}
-
 }  // namespace

@@ -3,9 +3,6 @@
 #include "kernels.h"
 #include "vector_math.h"
 
-// Where a call would have all sums go through memory.
-#define ATLASD_INLINE __attribute__((always_inline)) inline
-
 // order matters: each uses what stands above
 #include "finish.h"
 #include "matmul_float.h"
@@ -24,7 +21,8 @@ void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
     case Format::bf16: return float_matmul<Bf16>(m, x, rows, begin, end, out);
     case Format::int8: return integer_matmul<Int8>(m, x, rows, begin, end, out);
     case Format::int4: return integer_matmul<Int4>(m, x, rows, begin, end, out);
-    case Format::twelve: return;   // where `twelve` says so, and these sets do not
+    case Format::twelve:
+    case Format::fp16: return;   // sets that keep these have matmuls of their own
   }
 }
 

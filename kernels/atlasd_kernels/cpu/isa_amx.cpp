@@ -31,8 +31,8 @@ void matmul(const Matrix& m, const Rows& x, long rows, long begin, long end, con
   kernels_avx512.matmul(m, x, rows, begin, end, out);
 }
 
-// Rounds to the nearest bf16, ties to even.
-void round_row(const float* x, long k, uint16_t* out) {
+// Rounds to the nearest bf16, ties to even; a row lies in one piece.
+float round_row(const float* x, long k, long, uint16_t* out) {
   for (long i = 0; i < k; i += 16) {
     const __m512i bits = _mm512_castps_si512(_mm512_loadu_ps(x + i));
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -40,12 +40,14 @@ void round_row(const float* x, long k, uint16_t* out) {
     const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(sum, 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), half);
   }
+  return 1.0f;
 }
 
 constexpr Kernels make() {
   Kernels kernels = kernels_avx512;
   kernels.name = "amx";
   kernels.matmul = matmul;
+  kernels.kept = kernels.rounded = Format::bf16;
   kernels.twelve = false;
   kernels.round = round_row;
   return kernels;
@@ -68,7 +70,7 @@ struct Trial {
       : weights(columns * k * 2), values(most * k), halves(most * k), quantised(most * k),
         scales(most * 4, 0.01f), offsets(most * 4) {
     for (float& x : values) x = static_cast<float>(next() % 2048) / 512.0f - 2.0f;
-    for (long r = 0; r < most; r++) round_row(values.data() + r * k, k, halves.data() + r * k);
+    for (long r = 0; r < most; r++) round_row(values.data() + r * k, k, 4, halves.data() + r * k);
     for (int8_t& q : quantised) q = static_cast<int8_t>(next() % 255 - 127);
     for (int32_t& o : offsets) o = static_cast<int32_t>(next() % 20000) - 10000;
     // bf16 numbers between 0.5 and 2 with either sign, which are fine as bytes and scales too

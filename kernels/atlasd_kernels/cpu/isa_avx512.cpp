@@ -16,6 +16,7 @@ constexpr Kernels make() {
   Kernels kernels = make_kernels("avx512");
   kernels.matmul = matmul;
   kernels.quantise = quantise_by_chunks;
+  kernels.kept = Format::twelve;
   kernels.twelve = true;
   return kernels;
 }

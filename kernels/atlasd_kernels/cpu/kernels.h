@@ -4,11 +4,15 @@
 #pragma once
 #include <cstdint>
 
+// Where a call would have all sums go through memory.
+#define ATLASD_INLINE __attribute__((always_inline)) inline
+#define ATLASD_INLINE_LAMBDA __attribute__((always_inline))
+
 namespace atlasd {
 
-// twelve: bf16 in twelve bits (twelve.h), which only weights that are kept have, and only where the
-// kernels read it.
-enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4 };
+// twelve and fp16: bf16 in twelve bits (twelve.h, twelve_fp16.h), which only weights that are kept
+// have, and only where the kernels read it.
+enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4, fp16 = 5 };
 
 constexpr int kPanel = 32;       // columns of a weight panel
 constexpr int kBlock = 64;       // positions of a KV block
@@ -23,16 +27,17 @@ struct Matrix {
   long panel_bytes;
 };
 
-// Activations [rows, k]; the quantised part is there for integer weights only, the halves (bf16)
-// for bf16 weights where the kernels round.
+// Activations [rows, k]; the quantised part is there for integer weights only, the halves for weights
+// that meet rounded ones: bf16, [rows, ld], in tiles; fp16 in blocks of rows, [k / 4][rows][4] each,
+// of which there are as few as may be, and as equal (`block_rows`).
 struct Rows {
   const float* values;
   long ld;
   const int8_t* quantised;   // [rows, ld]
-  const float* scales;       // [rows, groups]
+  const float* scales;       // [rows, groups]; of fp16 [rows]
   const int32_t* offsets;    // [rows, groups]: minus the weights' zero points times the values
   long groups;
-  const uint16_t* halves;    // [rows, ld]
+  const uint16_t* halves;
 };
 
 enum class Finish : int { store = 0, add = 1, silu_mul = 2 };
@@ -91,10 +96,22 @@ struct Kernels {
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
   // For packing: unsigned codes of n weights in 2 * levels steps around `levels`; the scale.
   float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
-  // One row to bf16, k a multiple of 16; null: bf16 weights meet activations in fp32.
-  void (*round)(const float* x, long k, uint16_t* out) = nullptr;
-  bool twelve = false;   // whether matmul reads bf16 in twelve bits
+  // What bf16 weights are kept as: bf16, twelve or fp16; and what else of these matmul reads.
+  Format kept = Format::bf16;
+  bool twelve = false;
+  // Weights in this format meet rounded activations; fp32: there is none.
+  Format rounded = Format::fp32;
+  // One row, k a multiple of 16; each four k go `distance` behind the last. Returns what its products
+  // are to be multiplied by.
+  float (*round)(const float* x, long k, long distance, uint16_t* out) = nullptr;
+  long round_block = 1;   // at most so many rows to a block
 };
+
+// Rows in equal blocks of at most `most`: 16 rows go as 8 + 8, not as 12 + 4.
+inline long block_rows(long rows, long most) {
+  const long blocks = (rows + most - 1) / most;
+  return (rows + blocks - 1) / blocks;
+}
 
 // Best first; null-terminated. Only those this processor can run.
 const Kernels* const* available_kernels();

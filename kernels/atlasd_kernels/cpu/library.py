@@ -22,7 +22,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Of the C interface and of the packed weights' layout."""
 
 
@@ -136,8 +136,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "set_profiling": (None, [c_void_p, c_int32]),
     "panel_bytes": (c_int64, [c_int32, c_int64]),
     "pack": (None, [POINTER(Packing), c_int32]),
-    "reads_twelve": (c_int32, [c_char_p]),
-    "shorten": (c_int64, [Array, c_int64, c_int64, Array, c_int32]),
+    "kept_format": (c_int32, [c_char_p]),
+    "shorten": (c_int64, [c_int32, Array, c_int64, c_int64, Array, c_int32]),
     "unpack_column": (None, [c_int32, Array, c_int64, c_int64, Array]),
     "checksum": (c_uint64, [Array, c_int64]),
     "choose": (None, [Array, c_int64, c_int64, c_int64, Array, Array]),

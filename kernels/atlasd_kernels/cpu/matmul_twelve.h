@@ -8,8 +8,6 @@
 #pragma once
 #include "twelve.h"
 
-#define ATLASD_INLINE_LAMBDA __attribute__((always_inline))
-
 namespace {
 
 constexpr long kTwelveAhead = 3072;   // bytes to fetch ahead of a panel's stream

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "twelve.h"
+#include "twelve_fp16.h"
 
 namespace atlasd {
 namespace {
@@ -136,6 +137,7 @@ long panel_bytes(Format f, long k) {
     case Format::int8: return columns + columns / 32;
     case Format::int4: return columns / 2 + columns / 16;
     case Format::twelve: break;   // its panels are of different sizes
+    case Format::fp16: return fp16_panel_bytes(padded(k, kGroupPadding));
   }
   return 0;
 }
@@ -180,6 +182,7 @@ void pack_rows(const Packing& p, long begin, long end) {
 
 void unpack_column(Format f, const uint8_t* data, long k, long c, long count, float* out) {
   if (f == Format::twelve) return unpack_twelve(data, c, count, out);
+  if (f == Format::fp16) return unpack_fp16(data, padded(k, kGroupPadding), c, count, out);
   const uint8_t* panel = data + c / kPanel * panel_bytes(f, k);
   const long column = c % kPanel;
   if (f == Format::fp32) {
@@ -204,6 +207,13 @@ Matrix gather_columns(const Matrix& from, const int32_t* columns, long count, Fo
   memory = Memory(to.panels * to.panel_bytes + 4096);   // kernels prefetch a little behind the end
   uint8_t* data = memory.as<uint8_t>();
   to.data = data;
+  if (format == Format::fp16) {   // whose columns share bytes
+    Memory whole;
+    const Matrix bf16 = gather_columns(from, columns, count, Format::bf16, whole);
+    for (long p = 0; p < to.panels; p++)
+      shorten_fp16_panel(bf16.data + p * bf16.panel_bytes, to.k, data + p * to.panel_bytes);
+    return to;
+  }
   std::vector<float> values(from.k);
   for (long i = 0; i < count; i++) {
     if (format == from.format) {

@@ -3,8 +3,8 @@
 A cached blob is ``HEADER`` (magic, bytes, checksum), padded to 4096 bytes, then the weights, a page
 of zeros, since kernels fetch a little behind the end, and the offsets of the parts.
 
-bf16 matrices are kept in twelve bits a weight (twelve.h) where the instruction set reads that and
-their exponents allow it: how long a part is then depends on its values.
+bf16 matrices are kept in twelve bits a weight (twelve.h, twelve_fp16.h) where the instruction set
+reads that and their exponents allow it: how long a part is then depends on its values.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from atlasd_kernels.cpu.library import VERSION, Packing, native
 from atlasd_kernels.spec import DecoderSpec
 
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+BF16 = FORMATS["bf16"]
+TWELVE, FP16 = 4, 5
+"""In which bf16 matrices may be kept instead, in twelve bits."""
 # The head decides every token and is read once a step: INT4 keeps it in eight bits.
 HEAD_FORMATS = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8"}
 MAGIC = b"atlasd-packed\0"
@@ -66,8 +69,8 @@ class Part:
 @dataclass
 class Packed:
     """A file as it lies in memory: a page for the header, then parts one behind the other.
-    ``offsets`` is in the order that decoder.cpp reads: -1: not there; one more than a multiple of
-    64: in twelve bits."""
+    ``offsets`` is in the order that decoder.cpp reads: -1: not there; more than a multiple of 64
+    by a format's number: kept in that format."""
 
     file: Bytes
     offsets: list[int] = field(default_factory=list)
@@ -79,8 +82,8 @@ class Packed:
         """What is behind the header's page: from there offsets count."""
         return self.file[PAGE:]
 
-    def place(self, length: int, *, twelve: bool = False) -> None:
-        self.offsets.append(self.size + twelve)
+    def place(self, length: int, kept: int = 0) -> None:
+        self.offsets.append(self.size + kept)
         self.size += round_up(length, 64)
 
     def finish(self) -> None:
@@ -185,30 +188,32 @@ def copy_floats(part: Part, tensors: Tensors, data: Bytes) -> None:
 
 
 def pack_part(
-    part: Part, length: int, tensors: Tensors, data: Bytes, threads: int, *, shorten: bool
-) -> int:
-    """Write a part into ``data``, zeros that have room for ``length``; the bytes it takes in twelve
-    bits, or 0 where it is not kept so."""
+    part: Part, length: int, tensors: Tensors, data: Bytes, threads: int, kept: int
+) -> tuple[int, int]:
+    """Write a part into ``data``, zeros that have room for ``length``. Returns the bytes it takes
+    and, if it is kept in twelve bits, the format's number, else 0."""
     if part.format is None:
         copy_floats(part, tensors, data)
-        return 0
-    if not (shorten and part.format == "bf16"):
+        return length, 0
+    if part.format != "bf16" or kept == BF16:
         pack_matrix(part, tensors, data, threads)
-        return 0
+        return length, 0
     whole = zeroed(length)
     pack_matrix(part, tensors, whole, threads)
-    short: int = native().shorten(
-        whole.ctypes.data, part.columns, part.k, data.ctypes.data, threads
-    )
-    if not short:
-        data[:length] = whole[:length]
-    return short
+    for number in dict.fromkeys((kept, TWELVE)):
+        short: int = native().shorten(
+            number, whole.ctypes.data, part.columns, part.k, data.ctypes.data, threads
+        )
+        if short:
+            return short, number
+    data[:length] = whole[:length]
+    return length, 0
 
 
 def pack(
-    spec: DecoderSpec, tensors: Tensors, weight_format: str, *, threads: int, shorten: bool
+    spec: DecoderSpec, tensors: Tensors, weight_format: str, *, threads: int, kept: int
 ) -> Packed:
-    """All weights of a decoder."""
+    """All weights of a decoder; ``kept``: the format's number that bf16 matrices are kept in."""
     kind = embedding_kind(spec, tensors)
     parts = list(matrices(spec, weight_format))
     lengths = [part_bytes(part, 4 if kind == 0 else 2) if part else 0 for part in parts]
@@ -219,8 +224,7 @@ def pack(
             packed.offsets.append(-1)
             continue
         data = packed.blob[packed.size :]
-        short = pack_part(part, length, tensors, data, threads, shorten=shorten)
-        packed.place(short or length, twelve=short > 0)
+        packed.place(*pack_part(part, length, tensors, data, threads, kept))
     packed.finish()
     return packed
 
@@ -240,9 +244,9 @@ def ask_for_huge_pages(memory: mmap.mmap) -> None:
 
 
 def cache_path(
-    cache_dir: Path, identity: str, spec: DecoderSpec, weight_format: str, *, shorten: bool
+    cache_dir: Path, identity: str, spec: DecoderSpec, weight_format: str, kept: int
 ) -> Path:
-    key = f"{VERSION} {weight_format} {shorten} {spec!r} {identity}".encode()
+    key = f"{VERSION} {weight_format} {kept} {spec!r} {identity}".encode()
     return cache_dir / f"packed-{hashlib.sha256(key).hexdigest()[:32]}.bin"
 
 
@@ -308,14 +312,16 @@ def load_packed(
 ) -> tuple[Packed, int]:
     """The weights as this instruction set (None: the best) reads them, and the kind of the
     embedding."""
-    shorten = weight_format == "bf16" and bool(native().reads_twelve(isa.encode() if isa else None))
+    kept = BF16
+    if weight_format == "bf16":
+        kept = native().kept_format(isa.encode() if isa else None)
     path = None
     if cache_dir is not None and identity is not None:
-        path = cache_path(cache_dir, identity, spec, weight_format, shorten=shorten)
+        path = cache_path(cache_dir, identity, spec, weight_format, kept)
         parts = sum(1 for _ in matrices(spec, weight_format))
         if (found := read_cached(path, parts)) is not None:
             return found, embedding_kind(spec, tensors)
-    packed = pack(spec, tensors, weight_format, threads=threads, shorten=shorten)
+    packed = pack(spec, tensors, weight_format, threads=threads, kept=kept)
     if path is not None:
         with suppress(OSError):  # a full or read-only disk must not keep anybody from decoding
             write_cache(path, packed)

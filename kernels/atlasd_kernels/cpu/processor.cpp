@@ -3,6 +3,9 @@
 
 #include "kernels.h"
 
+#ifdef ATLASD_FP16
+#include <cpuid.h>
+#endif
 #if defined(ATLASD_AMX) && defined(__linux__)
 #include <csetjmp>
 #include <csignal>
@@ -18,12 +21,26 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx2;
 #endif
+#ifdef ATLASD_FP16
+const Kernels& kernels_fp16();
+#endif
 #ifdef ATLASD_AMX
 const Kernels& kernels_amx();
 bool tiles_agree();
 #endif
 
 namespace {
+
+#ifdef ATLASD_FP16
+// AVX512-FP16, and the products of bit matrices that its weights are decoded with; compilers know
+// the first by name only of late. The registers are those of AVX-512.
+bool fp16_offered() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kGfni = 1u << 8, kFp16 = 1u << 23;
+  return (c & kGfni) != 0 && (d & kFp16) != 0;
+}
+#endif
 
 #if defined(ATLASD_AMX) && defined(__linux__)
 #ifdef ATLASD_EMULATE_TILES
@@ -62,7 +79,7 @@ const char* tiles_fault() {
 #endif
 
 struct Available {
-  const Kernels* list[5] = {};
+  const Kernels* list[6] = {};
   const char* note = nullptr;
   Available() {
     int n = 0;
@@ -76,6 +93,9 @@ struct Available {
       note = tiles_fault();
       if (!note) list[n++] = &kernels_amx();
     }
+#endif
+#ifdef ATLASD_FP16
+    if (avx512 && fp16_offered()) list[n++] = &kernels_fp16();
 #endif
     if (avx512) list[n++] = &kernels_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

@@ -111,7 +111,8 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
   const Timer timer(profile_.other, profiling_);
   const long width = padded(k, kGroupPadding);
   const int group = group_of(format);
-  const bool rounded = format == Format::bf16 && kernels_->round;
+  const bool rounded = kernels_->round && format == kernels_->rounded;
+  const long block = rounded ? block_rows(rows, kernels_->round_block) : 1;
   const float* values = norm ? s.normed : x;
   uint16_t* halves = reinterpret_cast<uint16_t*>(s.quantised);
   const long groups = group ? width / group : 0;
@@ -119,7 +120,11 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
   if (!norm && !group && !rounded) return;
   each_row(rows, k, [&](long r) {
     if (norm) kernels_->rms_norm(x + r * ld, norm, config_.rms_eps, k, s.normed + r * ld);
-    if (rounded) kernels_->round(values + r * ld, width, halves + r * ld);
+    if (rounded) {
+      const long place = r % block, first = r - place;
+      s.scales[r] = kernels_->round(values + r * ld, width, 4 * std::min(block, rows - first),
+                                    halves + first * ld + 4 * place);
+    }
     if (group)
       kernels_->quantise(values + r * ld, width, group, s.quantised + r * ld,
                          s.scales + r * groups, s.offsets + r * groups);
@@ -207,7 +212,6 @@ void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratc
 // Runs a block of rows through all layers; rows `wanted` of s.x are then in places 0, 1, ...
 void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
   const Config& c = config_;
-  const Format format = static_cast<Format>(c.format);
   Scratch s = scratch(all.count);
   RowBatch rows = all;
   std::vector<int32_t> slots, positions;
@@ -217,7 +221,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
   }
   for (int i = 0; i < c.layers; i++) {
     const Layer& layer = layers_[i];
-    normalise(s.x, layer.input_norm, rows.count, format, s);
+    normalise(s.x, layer.input_norm, rows.count, layer.qkv.format, s);
     multiply(layer.qkv, s.rows, rows.count, {s.qkv, s.qkv_ld, Finish::store, layer.qkv_bias});
     if (i == 0 && smear_.data) smear(rows, s);
     write_cache(layer, i, rows, s);
@@ -234,12 +238,13 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
       if (rows.count == 0) return;
     }
     attend(layer, i, rows, s);
-    quantise(s.attended, s.attended_ld, c.heads * c.head_dim, rows.count, format, s);
+    quantise(s.attended, s.attended_ld, c.heads * c.head_dim, rows.count, layer.output.format,
+             s);
     multiply(layer.output, s.rows, rows.count, {s.x, s.x_ld, Finish::add, nullptr});
-    normalise(s.x, layer.post_norm, rows.count, format, s);
+    normalise(s.x, layer.post_norm, rows.count, layer.gate_up.format, s);
     multiply(layer.gate_up, s.rows, rows.count,
              {s.middle, s.middle_ld, Finish::silu_mul, nullptr});
-    quantise(s.middle, s.middle_ld, c.intermediate, rows.count, format, s);
+    quantise(s.middle, s.middle_ld, c.intermediate, rows.count, layer.down.format, s);
     multiply(layer.down, s.rows, rows.count, {s.x, s.x_ld, Finish::add, nullptr});
   }
 }

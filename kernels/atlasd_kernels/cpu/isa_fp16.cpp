@@ -1,0 +1,37 @@
+// AVX-512 with bf16 weights multiplied as fp16 numbers, where the processor has AVX512-FP16.
+#include "vec_avx512.h"
+
+#include "kernels.h"
+#include "vector_math.h"
+
+// order matters: each uses what stands above
+#include "finish.h"
+#include "matmul_fp16.h"
+
+namespace atlasd {
+
+extern const Kernels kernels_avx512;
+
+namespace {
+
+void matmul(const Matrix& m, const Rows& x, long rows, long begin, long end, const Output& out) {
+  if (m.format == Format::fp16) return fp16_matmul(m, x, rows, begin, end, out);
+  kernels_avx512.matmul(m, x, rows, begin, end, out);
+}
+
+}  // namespace
+
+const Kernels& kernels_fp16() {
+  static const Kernels kernels = [] {
+    Kernels made = kernels_avx512;
+    made.name = "avx512fp16";
+    made.matmul = matmul;
+    made.kept = made.rounded = Format::fp16;
+    made.round = fp16_row;
+    made.round_block = kFp16Rows;
+    return made;
+  }();
+  return kernels;
+}
+
+}  // namespace atlasd
