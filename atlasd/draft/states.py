@@ -16,7 +16,10 @@ class States:
     def __init__(self, hidden: int, room: int = ROOM) -> None:
         self.room = room
         self._rows = np.zeros((room, hidden), np.float32)
-        self._index = np.full(room, -1)
+        self._index = np.full(room, -1, np.int64)
+        self.addresses = self._rows.ctypes.data, self._index.ctypes.data
+        """Of the states [room, hidden], float32, and of the indices they belong to, int64: whoever
+        writes there does as ``put`` does."""
 
     def put(self, index: int, states: Float32) -> None:
         """``states`` [n, hidden] chose the tokens from ``index`` on."""
@@ -27,7 +30,7 @@ class States:
             return
         if begin + len(states) <= room:  # nearly always, and several times as quick
             self._rows[begin : begin + len(states)] = states
-            self._index[begin : begin + len(states)] = range(index, index + len(states))
+            self._index[begin : begin + len(states)] = np.arange(index, index + len(states))
             return
         at = np.arange(index, index + len(states))[-room:]
         self._rows[at % room] = states[-room:]

@@ -13,11 +13,9 @@ import ctypes
 from struct import Struct
 from typing import Any
 
-import numpy as np
 from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu import multistep as native
 
-from atlasd.draft.drafter import Float32
 from atlasd.draft.planner import SOURCES
 from atlasd.draft.taken import TakenStep, TakenSteps
 from atlasd.engine.native import ChooseNatively
@@ -30,9 +28,10 @@ from atlasd.models.decoder import Decoder
 MOST_STEPS = native.MOST_STEPS
 
 # From the first pointer on, from `taken` on, and of one step: see multistep.h.
-_ASKED = Struct("@8Qdf4xQII11i")
+_ASKED = Struct("@9Qdf4xQII13i")
 _DONE = Struct("@12i")
 _EACH = Struct("@5i3d")
+_NO_STATES = 0, 0, 0
 _REASONS = {native.STOP: "stop", native.LENGTH: "length"}
 
 
@@ -51,10 +50,8 @@ class MultiStep:
         self._each = raw[native.Steps.each.offset :]
         self._spent = raw[native.Steps.plain_ms.offset :][:16].cast("d")
         self._tokens = raw[native.Steps.tokens.offset : native.Steps.best.offset].cast("i")
-        self._chose = np.empty((0, 0), np.float32)
         self._stops: frozenset[int] = frozenset()
         self._end = native.NONE
-        self._states = 0
         self.others_ms = 0.0
         """What the last call took beside planning and rows."""
         self.fed = 0
@@ -94,14 +91,14 @@ class MultiStep:
         if stream.stops != self._stops:
             self._put_stops(stream.stops)
         decoder, left = self._decoder, stream.max_tokens - stream.stats.output_tokens
-        logits = decoder.logits_of(1 + room)
-        states, chose = self._places(stream)
+        logits, tokens = decoder.logits_of(1 + room), stream.view.tokens
+        states, chose_room = self._places(stream)
         _ASKED.pack_into(
             *(self._raw, 0, decoder.handle.value, planner, question, prices),
-            *(logits, states, chose, self._interrupt_at, budget_ms),
+            *(logits, *states, self._interrupt_at, budget_ms),
             *(*drawn, stream.sampler.outputs),
-            *(clock, *self._shape, stream.slot, stream.fed, stream.view.tokens[-1]),
-            *(left, room, ahead.steps, planned, len(stream.stops)),
+            *(clock, *self._shape, stream.slot, stream.fed, tokens[-1]),
+            *(len(tokens), chose_room, left, room, ahead.steps, planned, len(stream.stops)),
         )
         problem = self._take(self._address)
         if problem is not None:
@@ -128,23 +125,19 @@ class MultiStep:
         """Whether the model produced what is no number."""
         return self._end == native.DAMAGED
 
-    def states(self, count: int) -> Float32 | None:
-        """The states [count, hidden] that chose the last call's tokens, if they are kept."""
-        return self._chose[:count] if self._states else None
-
     def _put_stops(self, stops: frozenset[int]) -> None:
         self._stops = stops
         for at, token in enumerate(stops):
             self._steps.stops[at] = token
 
-    def _places(self, stream: Stream) -> tuple[int, int]:
-        """Where states come from and go to, if a drafter that knows the stream may want them."""
-        self._states = self._decoder.states_address if stream.begun else 0
-        if not self._states:
-            return 0, 0
-        if not len(self._chose):
-            self._chose = np.empty((MOST_STEPS * native.MOST_ROWS, self._shape[1]), np.float32)
-        return self._states, self._chose.ctypes.data
+    def _places(self, stream: Stream) -> tuple[tuple[int, int, int], int]:
+        """Where states come from and go to, if a drafter that knows the stream may want them; and
+        how many have room there."""
+        come_from = self._decoder.states_address if stream.begun else 0
+        if not come_from:
+            return _NO_STATES, 0
+        states = stream.states(self._shape[1])
+        return (come_from, *states.addresses), states.room
 
     def _taken(self, stream: Stream, planned: int) -> TakenSteps:
         done = _DONE.unpack_from(self._raw, native.Steps.taken.offset)

@@ -213,7 +213,8 @@ class Engine(Together):
         if stream.begun or (stream.drafting and not stats.output_tokens):
             states = kept_states(self.decoder)
             if states is not None:
-                stream.keep(states[at : at + len(verified)])
+                known = stream.states(states.shape[1])
+                known.put(len(stream.tokens), states[at : at + len(verified)])
         stream.view.tokens.extend(verified)
         stream.sampler.accept(verified)
         stats.output_tokens += len(tokens)

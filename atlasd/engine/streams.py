@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlasd.draft.drafter import Draft, Float32, StreamView
+from atlasd.draft.drafter import Draft, StreamView
 from atlasd.draft.states import ROOM, States
 from atlasd.engine.framing import unpack_tokens
 from atlasd.engine.predicted import Predicted
@@ -130,11 +130,11 @@ class Stream:
             self.predicted.feed(tokens)
         return tokens, reason, verified
 
-    def keep(self, states: Float32) -> None:
-        """Let drafters see the states that chose the tokens which follow those known so far."""
+    def states(self, hidden: int) -> States:
+        """Where drafters see the states, of so many numbers, that chose its tokens."""
         if self.view.states is None:
-            self.view.states = States(states.shape[1], min(ROOM, self.max_tokens + 1))
-        self.view.states.put(len(self.view.tokens), states)
+            self.view.states = States(hidden, min(ROOM, self.max_tokens + 1))
+        return self.view.states
 
     def count(self, draft: Draft, decided: int, accepted: int) -> None:
         """Book a draft of which ``decided`` tokens were judged and ``accepted`` right."""

@@ -107,9 +107,6 @@ class Together(Requests):
             self._count(stream, rows, len(took_ms), middle, sum(took_ms))
         if taken.plain:
             self._count(stream, 1, taken.plain, taken.plain_ms / taken.plain, taken.plain_ms)
-        states = steps.states(len(verified))
-        if states is not None and verified:
-            stream.keep(states)
         tokens = verified[:-1] if steps.reason == "stop" else verified
         stream.fed = steps.fed
         stream.view.tokens.extend(verified)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from atlasd_kernels import cpu
+from atlasd_kernels.cpu.library import native
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -210,6 +211,34 @@ def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling):
     assert asked["together"] == asked["single"]
     assert len(asked["single"]) > 4
     assert together.drafting.sources() == single.drafting.sources()
+
+
+@pytest.mark.parametrize("most", [5, 60, 700])
+def test_the_states_that_chose_its_tokens_are_kept(serving, decoders, monkeypatch, most):
+    """For whoever carries them on: of the last so many, of a long stream the last 512."""
+    together, single = serving(True), serving(False)
+    for decoder in decoders[:2]:
+        decoder.keep_states()
+    kept = []
+    for one in (together, single):
+        drafters = one.drafting.controller
+        end = drafters.end
+
+        def noted(stream, end=end):
+            found = stream.states.of(0, len(stream.tokens)) if len(stream.tokens) < 500 else None
+            kept.append((found, stream.states.of(len(stream.tokens) - 400, len(stream.tokens))))
+            end(stream)
+
+        monkeypatch.setattr(drafters, "end", noted)
+        one(request(1, list(range(7, 30)), max_tokens=most))
+    for ours, theirs in zip(*kept, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert ours.any(axis=1).sum() == min(most, 400)
+            np.testing.assert_array_equal(ours, theirs)
+    for decoder in decoders[:2]:
+        decoder._states = None
+        native().keep_states(decoder.handle, None)
 
 
 def test_steps_end_where_a_message_waits(serving):

@@ -189,8 +189,11 @@ class Taking {
   }
 
   void go_on(const TakenStep& step) {
-    if (s_.states)
-      std::copy_n(s_.states, long{step.verified} * s_.hidden, s_.chose + long{s_.count} * s_.hidden);
+    for (int32_t i = 0; s_.states && i < step.verified; i++) {
+      const int32_t index = s_.length + s_.count + i, at = index % s_.chose_room;
+      std::copy_n(s_.states + long{i} * s_.hidden, s_.hidden, s_.chose + long{at} * s_.hidden);
+      s_.chose_index[at] = index;
+    }
     s_.count += step.verified;
     s_.left -= step.verified - (s_.end == StepsEnd::stop);
     s_.fed += 1 + step.accepted;
@@ -216,7 +219,7 @@ class Taking {
 }  // namespace atlasd
 
 // Raised whenever a struct here changes.
-ATLASD_API int32_t atlasd_steps_version() { return 1; }
+ATLASD_API int32_t atlasd_steps_version() { return 2; }
 
 // Null, or what went wrong, valid until the thread's next call.
 ATLASD_API const char* atlasd_take_steps(atlasd::Steps* steps) {

@@ -31,7 +31,8 @@ struct Steps {
   const text::Prices* prices;
   float* logits;                // [rows, logits_ld()], for the longest draft
   const float* states;          // where the decoder keeps its rows' states; null: it does not
-  float* chose;                 // [tokens, hidden]: of each token the state that chose it
+  float* chose;                 // [chose_room, hidden]: the state that chose a token, at the token's
+  int64_t* chose_index;         // index in the stream modulo the room; and that index
   const volatile int32_t* interrupt;   // not zero: end after the present step; null: never
   double budget_ms;             // no step begins later
   Noise noise;                  // of the next token
@@ -39,6 +40,7 @@ struct Steps {
   int32_t vocab, hidden;
   int32_t slot, fed;            // positions [0, fed) are in the slot
   int32_t token;                // the one behind them
+  int32_t length, chose_room;   // index of the next token in the stream
   int32_t left;                 // tokens that the output may still come to
   int32_t room;                 // drafted rows of a step at most
   int32_t steps;                // to be taken at most

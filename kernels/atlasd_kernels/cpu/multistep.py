@@ -11,7 +11,7 @@ from typing import Any
 from atlasd_kernels.cpu.library import Noise, native
 from atlasd_kernels.cpu.plan import PARTS
 
-VERSION = 1
+VERSION = 2
 MOST_STEPS = 32
 MOST_STOPS = 16
 MOST_ROWS = 64
@@ -34,10 +34,11 @@ class Steps(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("decoder", "planner", "question", "prices")),
-        *((name, c_void_p) for name in ("logits", "states", "chose", "interrupt")),
+        *((name, c_void_p) for name in ("logits", "states", "chose", "chose_index", "interrupt")),
         ("budget_ms", c_double),
         ("noise", Noise),
         *((name, c_int32) for name in ("clock", "vocab", "hidden", "slot", "fed", "token")),
+        *((name, c_int32) for name in ("length", "chose_room")),
         *((name, c_int32) for name in ("left", "room", "steps", "planned", "stop_count")),
         ("stops", c_int32 * MOST_STOPS),
         *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
