@@ -2,6 +2,7 @@
 
 import * as vscode from "vscode";
 import {
+  CloseAction,
   LanguageClient,
   type LanguageClientOptions,
   RevealOutputChannelOn,
@@ -10,6 +11,9 @@ import {
 
 import { bridgeOptions, readSettings, type Settings, wanted } from "./settings";
 import type { DaemonStatus } from "./status";
+
+/** The answer to a bridge that ends after another was started instead: nobody needs to know. */
+const GIVEN_UP = { action: CloseAction.DoNotRestart, handled: true };
 
 export function settingsFor(scope?: vscode.ConfigurationScope): Settings {
   const configuration = vscode.workspace.getConfiguration("atlasd", scope ?? null);
@@ -29,19 +33,33 @@ export class Bridge implements vscode.Disposable {
       throw new Error("The setting atlasd.command is empty.");
     }
     const server: ServerOptions = { command, args };
-    this.client = new LanguageClient("atlasd", "atlasd", server, this.options(settings));
-    await this.client.start();
+    const client: LanguageClient = new LanguageClient("atlasd", "atlasd", server, {
+      ...this.options(settings),
+      // Whoever starts says what went wrong.
+      initializationFailedHandler: () => false,
+      errorHandler: {
+        error: (error, message, count) => usual.error(error, message, count),
+        closed: () => (this.client === client ? usual.closed() : GIVEN_UP),
+      },
+    });
+    const usual = client.createDefaultErrorHandler();
+    this.client = client;
+    await client.start();
   }
 
   async restart(): Promise<void> {
     await this.stop();
-    await this.start();
+    // Unless a restart that was asked for meanwhile has.
+    if (!this.client) {
+      await this.start();
+    }
   }
 
   async stop(): Promise<void> {
     const client = this.client;
     this.client = undefined;
-    await client?.stop().catch(() => undefined);
+    // One that is starting cannot be stopped: the client ends its process in two seconds.
+    await client?.dispose().catch(() => undefined);
   }
 
   /** Run one of the bridge's commands. */

@@ -19,23 +19,23 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     vscode.workspace.onDidGrantWorkspaceTrust(() => running.configure()),
     vscode.workspace.onDidChangeConfiguration(async (event) => {
       if (event.affectsConfiguration("atlasd.command")) {
-        await running.restart().catch(explainMissing);
+        await running.restart().catch(explain);
         await bar.refresh();
       } else if (event.affectsConfiguration("atlasd")) {
         await running.configure();
       }
     }),
   );
-  try {
-    await running.start();
-  } catch (error) {
-    await explainMissing(error);
-  }
+  await running.start().catch(explain);
   await bar.refresh();
 }
 
-async function explainMissing(error: unknown): Promise<void> {
-  const message = error instanceof Error ? error.message : String(error);
+/** Say why there is no bridge; does not wait for the user to read it. */
+function explain(error: unknown): void {
+  void explainMissing(error instanceof Error ? error.message : String(error));
+}
+
+async function explainMissing(message: string): Promise<void> {
   const chosen = await vscode.window.showWarningMessage(
     `atlasd could not start its bridge: ${message}. Install atlasd, or set atlasd.command to what “atlasd connect vscode” prints.`,
     "Open Settings",
