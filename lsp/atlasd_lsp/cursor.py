@@ -39,11 +39,8 @@ def offset_at(document: TextDocument, position: types.Position) -> int:
     if position.line >= len(lines):
         return len(document.source)
     before = sum(map(len, lines[: position.line]))
-    line = lines[position.line]
-    local = document.position_codec.position_from_client_units(
-        lines, types.Position(line=position.line, character=position.character)
-    )
-    return before + min(local.character, len(line.rstrip("\r\n")))
+    local = document.position_codec.position_from_client_units(lines, position)
+    return before + local.character
 
 
 def range_right(document: TextDocument, position: types.Position, characters: int) -> types.Range:

@@ -147,7 +147,6 @@ def _with_plain_line_ends(edit: Edit, source: str) -> Edit:
 
 def _offset(lines: list[str], position: types.Position, codec: PositionCodec) -> int:
     before = sum(map(len, lines[: position.line]))
-    # Behind the last line's end pygls says where that is in units of the client.
     if position.line >= len(lines):
         return before
     return before + codec.position_from_client_units(lines, position).character
