@@ -66,7 +66,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(command: str, words: list[str]) -> int:
-    from atlasd.errors import AtlasdError, NotRunningError
+    from atlasd.errors import AtlasdError, NotRunningError, not_text
 
     module = import_module(f"atlasd.commands.{command}")
     try:
@@ -76,6 +76,8 @@ def _run(command: str, words: list[str]) -> int:
         return _complain(error, NOT_RUNNING)
     except AtlasdError as error:
         return _complain(error, FAILED)
+    except UnicodeEncodeError as error:
+        return _complain(not_text(error), FAILED)
     except BrokenPipeError:
         raise
     except OSError as error:

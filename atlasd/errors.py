@@ -34,6 +34,13 @@ class RequestError(AtlasdError):
     """A client asked for something impossible (HTTP 400)."""
 
 
+def not_text(error: UnicodeEncodeError) -> RequestError:
+    """What a terminal or a folder's name holds need not be text; this says which part is not."""
+    before, behind = error.object[: error.start], error.object[error.end :]
+    part = error.object[before.rfind('"') + 1 : error.end] + behind.split('"', 1)[0]
+    return RequestError(f"This is not text in UTF-8: {part!r}.")
+
+
 class StoreError(AtlasdError):
     """The database cannot be opened, migrated or written."""
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from atlasd.errors import AtlasdError, NotRunningError, RequestError
+from atlasd.errors import AtlasdError, NotRunningError, not_text
 from atlasd.listeners import check_socket_path
 from atlasd.paths import Paths, paths
 
@@ -110,9 +110,7 @@ def _encoded(body: Any) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        # What a terminal or a folder holds need not be text.
-        part = error.object[max(0, error.start - 20) : error.end + 20]
-        raise RequestError(f"This is not text in UTF-8: {part!r}.") from None
+        raise not_text(error) from None
 
 
 def _value(raw: bytes) -> Any:

@@ -41,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "show":
         return _show(repository, as_json=options.json)
     if options.action == "export":
-        for row in _rows_of(repository):
-            print_json(row)
-        return 0
+        return _export(repository)
     return _purge(repository, options)
 
 
@@ -57,6 +55,16 @@ def _rows_of(repository: str | None) -> Iterator[dict[str, Any]]:
     from atlasd.commands import stored
 
     return stored.export(paths(), repository)
+
+
+def _export(repository: str | None) -> int:
+    known = False
+    for row in _rows_of(repository):
+        known = True
+        print_json(row)
+    if repository is not None and not known:
+        print(f"Nothing is known of {repository}.", file=sys.stderr)
+    return 0
 
 
 def _runs() -> bool:

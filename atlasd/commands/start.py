@@ -126,7 +126,10 @@ def _changes(running: Running, given: dict[str, Any]) -> list[str]:
 
 
 def _launch(folders: Paths, given: dict[str, Any]) -> bool:
-    """Start the background process and wait until it answers; False if another was faster."""
+    """Start the background process and wait until it answers; False if another was faster. Raises
+    UnicodeEncodeError for what is no text, a folder's name perhaps."""
+    for value in given.values():
+        str(value).encode()
     folders.create()
     said = folders.state / "start.log"
     settings = [

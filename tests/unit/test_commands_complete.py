@@ -55,12 +55,20 @@ async def test_a_file_too_long_for_a_request_is_completed(
 async def test_what_is_no_text_is_told_to_be_none(
     house: House, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in (["chat", "hi \udcff"], ["complete", f"{tmp_path}/b\udcff.py:1"]):
-        (tmp_path / "b\udcff.py").touch()
+    file, folder = tmp_path / "b\udcff.py", tmp_path / "d\udcff"
+    file.touch()
+    folder.mkdir()
+    for words in (
+        ["chat", "hi \udcff"],
+        ["complete", f"{file}:1"],
+        ["index", str(folder)],
+        ["why", "\udcff"],
+        ["data", "show", "--repository", str(folder)],
+        ["data", "purge", "--yes", "--repository", str(folder)],
+    ):
         assert await asyncio.to_thread(cli.main, words) == 1
         _, err = capsys.readouterr()
-        assert "not text in UTF-8" in err
-        assert "udcff" in err
+        assert f"not text in UTF-8: {words[-1].removesuffix(':1')!r}." in err
 
 
 @pytest.mark.parametrize("most", ["0", "-5"])

@@ -78,6 +78,24 @@ def test_a_purge_of_what_is_not_known_says_so(
     """A folder that was mistyped must not look forgotten."""
     assert cli.main(["data", "purge", "--repository", "/frist", "--yes"]) == 0
     assert "nothing is known of /frist" in capsys.readouterr().out
+
+
+def test_an_export_of_what_is_not_known_says_so_beside_the_rows(
+    filled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "export", "--repository", "/frist"]) == 0
+    out, err = capsys.readouterr()
+    assert not out
+    assert "Nothing is known of /frist" in err
+
+
+def test_a_folder_whose_name_is_no_text_is_told_of_without_a_daemon(
+    filled: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "export", "--repository", "/f\udcff"]) == 1
+    assert "not text in UTF-8: '/f\\udcff'" in capsys.readouterr().err
+    assert cli.main(["start", "--model", "/f\udcff"]) == 1
+    assert "not text in UTF-8: '/f\\udcff'" in capsys.readouterr().err
     for known in ("/frist", "/first"):
         assert cli.main(["data", "show", "--repository", known]) == 0
         said = capsys.readouterr().out
