@@ -71,7 +71,7 @@ class Bridge:
         except DaemonUnreachable:
             self._opened_at = None
             if not await self.connect():
-                raise
+                raise DaemonUnreachable(self.problem or "no daemon") from None
         return await self.connection.call(path, body)
 
     async def connect(self) -> bool:

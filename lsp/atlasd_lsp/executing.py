@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+
 from atlasd_lsp import commands, inline
+from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
 from atlasd_lsp.cursor import file_path
 
 if TYPE_CHECKING:
     from atlasd_lsp.server import AtlasdServer
 
 
+Command = Callable[..., Awaitable[Any]]
+
+
 def register_commands(server: AtlasdServer) -> None:
     """Have the editor's commands answered."""
     bridge = server.bridge
 
-    @server.command(inline.ACCEPT_COMMAND)
+    def command(name: str) -> Callable[[Command], Command]:
+        """Answer a command; what the daemon says against it is told in the daemon's words, since
+        editors show it as it is."""
+
+        def register(run: Command) -> Command:
+            @server.command(name)
+            @wraps(run)
+            async def answer(*arguments: Any) -> Any:
+                try:
+                    return await run(*arguments)
+                except (DaemonUnreachable, DaemonRefused) as error:
+                    said = str(error)
+                    if isinstance(error, DaemonUnreachable):
+                        said = bridge.problem or "The atlasd daemon has ended."
+                    raise JsonRpcException(said, types.LSPErrorCodes.RequestFailed) from None
+
+            return run
+
+        return register
+
+    @command(inline.ACCEPT_COMMAND)
     async def accept(id: str) -> None:
         await commands.accept(bridge, id)
 
-    @server.command("atlasd.status")
+    @command("atlasd.status")
     async def status() -> dict[str, Any]:
         return await commands.status(bridge)
 
-    @server.command("atlasd.pause")
+    @command("atlasd.pause")
     async def pause() -> dict[str, Any]:
         return await commands.pause(bridge)
 
-    @server.command("atlasd.resume")
+    @command("atlasd.resume")
     async def resume() -> dict[str, Any]:
         return await commands.resume(bridge)
 
-    @server.command("atlasd.why")
+    @command("atlasd.why")
     async def why(*id: str) -> dict[str, Any]:
         return await commands.why(bridge, id[0] if id else None)
 
-    @server.command("atlasd.chat")
+    @command("atlasd.chat")
     async def chat(*arguments: str) -> str:
         prompt, selection, language, token, uri = (*arguments, "", "", "", "", "")[:5]
         path = file_path(uri) if uri else None

@@ -27,6 +27,8 @@ class ScriptedDaemon:
         """Clear it, and completions wait for their answer until it is set again."""
         self.answering.set()
         self.cancelled = 0
+        self.refusals: dict[str, str] = {}
+        """What is said against a request, by path."""
         self._runner: web.AppRunner | None = None
 
     def enqueue(self, text: str, id: str = "c1", **more: Any) -> None:
@@ -62,6 +64,9 @@ class ScriptedDaemon:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
         self.calls.append((request.path, body))
+        if request.path in self.refusals:
+            said = {"error": {"message": self.refusals[request.path]}}
+            return web.json_response(said, status=404)
         if request.path == "/atlasd/v1/complete":
             try:
                 await self.answering.wait()

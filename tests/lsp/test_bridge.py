@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from atlasd_lsp.bridge import EDIT_PAUSE_S
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 
 from tests.lsp.conftest import Session, editor
 from tests.lsp.scripted_daemon import FATE, ScriptedDaemon, until
@@ -188,6 +190,36 @@ async def test_commands_reach_the_daemon(daemon: ScriptedDaemon, tmp_path: Path)
         (chat,) = daemon.bodies("/v1/chat/completions")
         assert chat["prediction"]["content"] == "x = 1"
         assert chat["learn"] is True
+
+
+async def test_what_fails_is_told_in_words_for_whoever_sits_before_the_editor(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        daemon.refusals["/atlasd/v1/why"] = "No completion c9 is remembered."
+        with pytest.raises(JsonRpcException) as refused:
+            await session.execute("atlasd.why", "c9")
+        assert refused.value.message == "No completion c9 is remembered."
+        await daemon.stop()
+        for command in ("atlasd.pause", "atlasd.chat"):
+            with pytest.raises(JsonRpcException) as unreachable:
+                await session.execute(command)
+            assert unreachable.value.message == "No atlasd daemon is running; run atlasd start."
+
+
+@pytest.mark.timeout(30)
+async def test_a_request_that_cannot_be_read_is_answered(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    """Whoever asked waited for ever."""
+    async with editor(tmp_path) as session:
+        protocol = session.client.protocol
+        protocol._request_futures["mine"] = answer = Future()
+        before = {"textDocument": {"uri": session.uri}, "position": {"line": 0, "character": -1}}
+        method = "textDocument/inlineCompletion"
+        protocol._send_data({"jsonrpc": "2.0", "id": "mine", "method": method, "params": before})
+        with pytest.raises(JsonRpcException, match="Invalid Params"):
+            await asyncio.wrap_future(answer)
 
 
 async def test_whoever_chats_about_a_file_that_is_never_read_is_told_that_nothing_is_kept(
