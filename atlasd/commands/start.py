@@ -18,6 +18,7 @@ from atlasd.commands.address import base_url
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import counted, styled
 from atlasd.commands.progress import follow
+from atlasd.commands.status import NO_STORE
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
 from atlasd.listeners import Running, is_locked
@@ -186,6 +187,8 @@ def _tell(status: dict[str, Any], wanted_port: int) -> None:
         print(f"HTTP:  {base_url(http['host'], http['port'])}/v1")
         if http["port"] != wanted_port:
             print(styled(f"       (port {wanted_port} is used by another program)", "yellow"))
+    if not status["store"]:
+        print(styled(f"Nothing is stored: {NO_STORE}", "yellow"))
     print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, openai, …)")
     print("       atlasd complete FILE:LINE:COL")
     print("       atlasd status · atlasd top · atlasd stop")

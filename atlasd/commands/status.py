@@ -18,6 +18,8 @@ COLOURS = {
     "paused": "yellow",
 }
 
+NO_STORE = "the database cannot be opened; see: atlasd doctor"
+
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
@@ -64,7 +66,7 @@ def describe(status: dict[str, Any]) -> str:
     if status["error"]:
         rows.insert(1, ["error", f"{status['error']} {status['hint'] or ''}".rstrip()])
     if not status["store"]:
-        rows.append(["store", styled("the database cannot be opened; see: atlasd doctor", "red")])
+        rows.append(["store", styled(NO_STORE, "red")])
     # What the running engine holds counts drafters and adapters, too.
     if memory := (status["engine"] or status["model"]).get("memory"):
         held = ", ".join(f"{name} {size(used)}" for name, used in memory.items())

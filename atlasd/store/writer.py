@@ -176,7 +176,7 @@ def _refuse_damaged(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= CHECKED_BYTES:
         [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
 
 
 def _refuse_newer(unknown: set[str], path: Path) -> None:

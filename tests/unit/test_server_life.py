@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from atlasd.commands import start, status
 from atlasd.completion.request import CompletionRequest
 from atlasd.engine.protocol import Learned, Restore
 from atlasd.errors import EngineError, StoreError
+from atlasd.paths import paths
 from atlasd.store.database import Store
 from tests.served import House, eventually, served
 from tests.served import ask_on_socket as ask
@@ -160,3 +162,15 @@ async def test_a_store_that_cannot_be_read_keeps_no_model_from_serving(
     async with served(tmp_path) as house:
         assert house.daemon.state == "ready"
         assert restored(house) == []
+
+
+async def test_whoever_starts_or_asks_is_told_that_nothing_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths({"ATLASD_HOME": str(tmp_path)}).create()
+    paths({"ATLASD_HOME": str(tmp_path)}).database.write_text("no database")
+    async with served(tmp_path) as house:
+        said = await house.daemon.status()
+    start._tell(said, house.port)
+    assert "Nothing is stored" in capsys.readouterr().out
+    assert "the database cannot be opened" in status.describe(said)

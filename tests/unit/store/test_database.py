@@ -167,6 +167,7 @@ async def test_a_damaged_database_is_refused_and_not_touched(path: Path, damage:
     with pytest.raises(StoreError, match="is damaged") as caught:
         await Store.open(path)
     assert "Move it aside" in caught.value.hint
+    assert "\n" not in str(caught.value)
     assert path.read_bytes() == bytes(content)
 
 
