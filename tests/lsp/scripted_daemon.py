@@ -48,7 +48,7 @@ class ScriptedDaemon:
         return [body for called, body in self.calls if called == path]
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 26)  # more than the daemon takes: it is seen
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, handler_cancellation=True)
         await self._runner.setup()

@@ -56,3 +56,13 @@ def test_an_edit_that_reaches_beyond_the_end_leaves_nothing(last: str) -> None:
     all_of_it = types.Range(types.Position(0, 0), end)
     written.apply_change(types.TextDocumentContentChangePartial(range=all_of_it, text="new"))
     assert written.source == "new"
+
+
+def test_the_lines_of_a_text_are_cut_once() -> None:
+    document = TextDocument("file:///a.py", "a\fb\nc", 1, "python")
+    lines = document.lines
+    assert lines == ["a\fb\n", "c"]
+    assert document.lines is lines
+    within = types.Range(types.Position(1, 0), types.Position(1, 1))
+    document.apply_change(types.TextDocumentContentChangePartial(range=within, text="d\ne"))
+    assert document.lines == ["a\fb\n", "d\n", "e"]

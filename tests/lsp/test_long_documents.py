@@ -1,17 +1,13 @@
-"""Documents of megabytes: what is sent of them, and what a key in one costs."""
+"""Documents of megabytes: what is sent of them."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
-from atlasd_lsp.bridge import EDIT_PAUSE_S, MOST_EDITED
+from atlasd_lsp.bridge import MOST_EDITED
 from atlasd_lsp.cursor import NEAR, around
-from atlasd_lsp.lines import count_lines_by_protocol
 from hypothesis import given
 from hypothesis import strategies as st
-from lsprotocol import types
-from pygls.workspace import TextDocument
 
 from tests.lsp.conftest import editor
 from tests.lsp.scripted_daemon import ScriptedDaemon, until
@@ -48,16 +44,9 @@ async def test_a_document_too_long_for_a_request_gets_suggestions(
         assert second == first + "1"
         assert len(second) < 2 * NEAR
         assert (await until(daemon, "/atlasd/v1/fate"))[0] == {"id": "c1", "fate": "shown"}
-        await asyncio.sleep(EDIT_PAUSE_S + 1)
-        assert daemon.bodies("/atlasd/v1/edited") == []  # the daemon would not take it in
-
-
-def test_the_lines_of_a_text_are_cut_once() -> None:
-    count_lines_by_protocol()
-    document = TextDocument("file:///a.py", "a\fb\nc", 1, "python")
-    lines = document.lines
-    assert lines == ["a\fb\n", "c"]
-    assert document.lines is lines
-    within = types.Range(types.Position(1, 0), types.Position(1, 1))
-    document.apply_change(types.TextDocumentContentChangePartial(range=within, text="d\ne"))
-    assert document.lines == ["a\fb\n", "d\n", "e"]
+        # Its text would not be taken in; that of a shorter one, changed later, is.
+        session.uri += ".short"
+        session.open("y = ")
+        session.type(0, 4, "1")
+        (edited,) = await until(daemon, "/atlasd/v1/edited")
+        assert edited["text"] == "y = 1"
