@@ -1,17 +1,18 @@
 """One draft from all text sources: at every token the places found by *positions* and the
 successors known to *recycle* vote, and what most mass stands behind is drafted.
 
-A vote's mass depends on its kind (match length, kind of segment, count, …) and is learned online
-from the verified text: of a linear mixture of votes and "none of them", the gradient of the log
-probability of what came. Every vote is scored at every step, drafted or not.
+A vote's mass depends on its kind (match length, kind of segment, count, …) and on what else is
+voted for; ``masses`` learns it from the verified text. Every vote is scored, drafted or not, at
+every token up to the one where the draft went wrong.
 """
 
 from __future__ import annotations
 
-from math import exp, log
+from math import log
 
 from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
 from atlasd.draft.edit import Rule, Rules
+from atlasd.draft.masses import Masses, Vote
 from atlasd.draft.positions import Place, Positions
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.positions_lookup import MAX_MATCH
@@ -26,61 +27,15 @@ def _buckets(size: int, *edges: int) -> tuple[int, ...]:
 
 LENGTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 _DEPTH = _buckets(4 * MAX_MATCH, 1, 2, 3, 5, 9, 17, 33)
-_PLACE_KINDS = 1024
 _RELOOKUPS = 3
 _CHUNK = 16
-"""Tokens at a time: where confidence is high the controller asks for more."""
-_RECYCLE_RATES = (
-    *(0.3, 0.3, 0.3, 0.42, 0.23, 0.59, 0.2, 0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85),
-    *(0.15, 0.12, 0.15, 0.15, 0.1, 0.25, 0.25, 0.25),
-    *(0.19, 0.19, 0.3, 0.27, 0.21, 0.55, 0.18, 0.63, 0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39),
-    *(0.64, 0.09, 0.06, 0.1, 0.1, 0.16, 0.1, 0.07, 0.11),
-    *(0.11, 0.24, 0.11, 0.16, 0.11, 0.24, 0.14, 0.4, 0.15, 0.6, 0.13, 0.63, 0.15, 0.66, 0.25, 0.74),
-    *(0.07, 0.1, 0.11, 0.08, 0.09, 0.12, 0.12, 0.09),
-    *(0.2, 0.3, 0.2, 0.45, 0.2, 0.6, 0.2, 0.6, 0.2, 0.7, 0.24, 0.72, 0.22, 0.71, 0.3, 0.65),
-    *(0.26, 0.26, 0.15, 0.2, 0.16, 0.15, 0.14, 0.14),
-)
-"""How often votes of ``Recycle`` are right before anything is known."""
-
+"""Tokens at a time: where confidence is high the controller asks for more. Farther ones are seldom
+wrong, and their votes not learned from."""
 
 FEATURES = 5
 
 PRIOR = [0.8 * ((bucket % 32) - 12.0) / 3.0 for bucket in range(64)]
 """Weights of the first feature before anything is learned: the mixture's own log odds, subdued."""
-
-
-Vote = tuple[int, int, float]
-"""Token, kind of vote, and the share of the kind's mass it gets."""
-
-
-class Masses:
-    """Mass of each kind of vote; 1 is the mass of "none of them"."""
-
-    def __init__(self) -> None:
-        found = [0.02 if n == 0 else min(0.9, 0.3 + 0.05 * n) for n in range(_PLACE_KINDS // 64)]
-        rates = [*_RECYCLE_RATES]
-        lost = [0.06, 0.06, 0.2, 0.2]
-        rates += [lost[kind & 3] if kind & 16 else found[kind >> 6] for kind in range(_PLACE_KINDS)]
-        self.value = [rate / (1.0 - rate) for rate in rates]
-        self.seen = [0.0] * len(rates)
-
-    def learn(self, votes: list[Vote], token: int) -> None:
-        """``token`` came; ``votes`` are all that were cast."""
-        value = self.value
-        total, right = 1.0, 0.0
-        for voted, kind, share in votes:
-            mass = value[kind] * share
-            total += mass
-            if voted == token:
-                right += mass
-        for voted, kind, share in votes:
-            mass = value[kind]
-            gradient = -mass * share / total
-            if voted == token:
-                gradient += mass * share / right
-            self.seen[kind] = seen = min(self.seen[kind] + 1.0, 150.0)
-            mass *= exp(gradient * 8.0 / (8.0 + seen))
-            value[kind] = 0.01 if mass < 0.01 else 200.0 if mass > 200.0 else mass
 
 
 class Mixture:
@@ -99,7 +54,8 @@ class Mixture:
         self.masses = Masses()
         self.least_reach = 0.02
         """Drafting ends where the mixture's own reach falls below this."""
-        self._votes: dict[int, list[Vote]] = {}
+        self._cast: dict[int, list[tuple[int, list[Vote]]]] = {}
+        """The draft's tokens, each with the votes it was chosen by."""
         self._applied: dict[int, list[Rule]] = {}
 
     def begin(self, stream: StreamView) -> None:
@@ -119,7 +75,7 @@ class Mixture:
             return EMPTY
         limit = min(limit, _CHUNK)
         places = self.positions.places(stream, after, limit)
-        mass_of, votes_of = self.masses.value, self.recycle.votes
+        votes_of = self.recycle.votes
         rules = self.positions.rules
         one, two = tail[-2], tail[-1]
         line = self.recycle.line_after(stream, after)
@@ -128,7 +84,9 @@ class Mixture:
         parts: list[tuple[str, int]] = []
         credit: Segment | None = None
         reach, diverged, lookups, since = 1.0, 0, 0, 0
-        clock = self.positions.index.clock
+        cast: list[tuple[int, list[Vote]]] = []
+        if not after:
+            self._cast[stream.stream] = cast
         while len(drafted) < limit:
             depth = len(drafted)
             votes: list[Vote] = []
@@ -141,23 +99,23 @@ class Mixture:
                     share = 1.0
                     if rule is not None:
                         share -= rule.share
-                        votes.append((rule.new[0], kind, rule.share))
-                    votes.append((place.tokens[since], kind, share))
+                        votes.append(Vote(rule.new[0], kind, rule.share, place.rank, place.age))
+                    token = place.tokens[since]
+                    votes.append(Vote(token, kind, share, place.rank, place.age))
                 applied.append(rule)
-            votes += [(token, kind, 1.0) for token, kind in votes_of(one, two, line)]
+            votes += [Vote(token, kind) for token, kind in votes_of(one, two, line)]
             if depth == 0 and not after:
-                self._votes[stream.stream] = votes
                 self._applied[stream.stream] = [rule for rule in applied if rule is not None]
             if not votes:
                 break
             behind: dict[int, float] = {}
             total = 1.0
-            for token, kind, share in votes:
-                mass = mass_of[kind] * share
-                total += mass
-                behind[token] = behind.get(token, 0.0) + mass
+            for vote, weight in zip(votes, self.masses.weigh(votes), strict=True):
+                total += weight
+                behind[vote.token] = behind.get(vote.token, 0.0) + weight
             token = max(behind, key=behind.__getitem__)
             probability = behind[token] / total
+            cast.append((token, votes))
             reach *= probability
             if reach < self.least_reach and depth > 0:
                 break
@@ -187,7 +145,7 @@ class Mixture:
                 match, kind, age = 0, 0, 0
             else:
                 match, kind = LENGTH[lead.match + since], lead.kind
-                age = min(15, (clock - lead.segment.updated).bit_length())
+                age = lead.age
                 if depth == 0:
                     credit = lead.segment
             features.append(
@@ -216,10 +174,14 @@ class Mixture:
         return Draft(self.name, drafted, features, credit, parts=tuple(parts))
 
     def observe(self, stream: StreamView, tokens: list[int], rows: VerifiedRows | None) -> None:
-        votes = self._votes.pop(stream.stream, None)
-        if votes and stream.learn:
-            self.masses.learn(votes, tokens[0])
-            for rule in {id(r): r for r in self._applied.pop(stream.stream, [])}.values():
+        cast = self._cast.pop(stream.stream, [])
+        applied = self._applied.pop(stream.stream, [])
+        if stream.learn:
+            for (chosen, votes), token in zip(cast, tokens, strict=False):
+                self.masses.learn(votes, token)
+                if chosen != token:
+                    break
+            for rule in {id(rule): rule for rule in applied}.values():
                 if tokens[0] in (rule.old[0], rule.new[0]):
                     rule.learn(tokens[0] == rule.new[0])
         self.positions.observe(stream, tokens)
@@ -230,7 +192,7 @@ class Mixture:
             draft.credit.credit += accepted
 
     def end(self, stream: StreamView) -> None:
-        self._votes.pop(stream.stream, None)
+        self._cast.pop(stream.stream, None)
         self._applied.pop(stream.stream, None)
         self.positions.end(stream)
         self.recycle.end(stream)

@@ -9,6 +9,7 @@ import numpy as np
 
 from atlasd.draft.drafter import Int32, StreamView
 from atlasd.draft.edit import WINDOW, Pointer, Rules
+from atlasd.draft.masses import AGES, LOST
 from atlasd.draft.ngrams import LONGEST, extend_prefix_hashes
 from atlasd.draft.positions_index import PositionIndex
 from atlasd.draft.positions_lookup import MAX_MATCH, Context, context_of
@@ -40,6 +41,10 @@ class Place(NamedTuple):
     tokens: list[int]
     segment: Segment
     position: int
+    rank: int = 0
+    """In the order in which places were found, see ``masses``."""
+    age: int = 0
+    """Bits of the number of changes to the index since its segment's last one."""
 
 
 class _Prompt(NamedTuple):
@@ -206,7 +211,14 @@ class Positions:
         for pointer in pointers:
             if pointer.gap or pointer.position in pointed:
                 places += self._pointed(stream, pointer, limit)
-        return places
+        clock = self.index.clock
+        return [
+            place._replace(
+                rank=LOST if place.kind >= 16 else min(rank, LOST - 1),
+                age=min((clock - place.segment.updated).bit_length(), AGES - 1),
+            )
+            for rank, place in enumerate(places)
+        ]
 
     def _pointed(self, stream: StreamView, pointer: Pointer, limit: int) -> list[Place]:
         segment, position = pointer.segment, pointer.position

@@ -17,6 +17,9 @@ constexpr int kWindow = 48;  // of a rewritten text: so far ahead its continuati
 constexpr int kFeatures = 5;
 constexpr int kMaxDraft = 64;
 constexpr int kContinuations = 3;  // of a chain, by another proposal
+constexpr int kVoteKinds = 96;
+constexpr int kTableKinds = 24;  // votes of a table: latest or usual, by count
+constexpr int kLost = 9, kAges = 16;  // see atlasd.draft.masses
 
 // Arrays that Python owns; handed over again whenever one of them is replaced.
 struct Arrays {
@@ -56,6 +59,7 @@ struct Place {
   int32_t piece;
   int32_t position;
   int32_t count;
+  int32_t rank, age;  // see atlasd.draft.masses
   int32_t tokens[kMaxDraft + 8];
 };
 
@@ -100,9 +104,52 @@ struct Successor {
   int32_t token;
 };
 
+// See atlasd.draft.masses.
 struct Vote {
   int32_t token, kind;
   double share;
+  int32_t rank = -1, age = 0;  // of the place that votes; -1: a table
+  int32_t backed = 0, company = 0;
+  double weight = 0.0;
+};
+
+// A token that is voted for: by how many, and what stands behind it.
+struct Backed {
+  int32_t token, places, tables;
+  double weight;
+};
+
+class Masses {
+ public:
+  Masses();
+  // Gives each vote its company and its weight; `tokens` are those they are for. Returns what stands
+  // behind all of them and none.
+  double weigh(Vote* begin, Vote* end, std::vector<Backed>& tokens) const;
+  // `token` came; these votes were cast.
+  void learn(Vote* begin, Vote* end, int32_t token);
+  std::vector<double> value, seen;
+
+ private:
+  void move(int32_t number, double gradient, double least, double most);
+  std::vector<Backed> backed_;
+};
+
+// A draft's tokens, each with the votes it was chosen by.
+struct Cast {
+  std::vector<int32_t> chosen, ends;
+  std::vector<Vote> votes;
+  Vote* begin(int32_t at) { return votes.data() + (at ? ends[at - 1] : 0); }
+  Vote* end(int32_t at) { return votes.data() + ends[at]; }
+  void add(int32_t token, const std::vector<Vote>& all) {
+    votes.insert(votes.end(), all.begin(), all.end());
+    chosen.push_back(token);
+    ends.push_back(int32_t(votes.size()));
+  }
+  void clear() {
+    chosen.clear();
+    ends.clear();
+    votes.clear();
+  }
 };
 
 struct Applied {
@@ -157,7 +204,7 @@ struct Stream {
   Offset offset;
   std::vector<Pointer> pointers;
   std::vector<Place> offered;
-  std::vector<Vote> votes;
+  Cast cast;
   std::vector<Applied> applied;
   std::vector<Proposal> open;
   Assembly assembly;
@@ -181,10 +228,9 @@ class Confidence {
 
 class Text {
  public:
-  Text();
   Arrays arrays{};
   int32_t clock = 0;
-  std::vector<double> mass, seen;
+  Masses masses;
   Confidence confidence;
   Counters counters{};
   Rules rules;
@@ -229,7 +275,6 @@ class Text {
   void note_pair(int32_t one, int32_t two, int32_t token);
   void note_line(const Line& line, int32_t last, int32_t token);
   const Place& rewrite(const Place& place, int32_t since, const Rule& rule);
-  void learn_masses(const std::vector<Vote>& votes, int32_t token);
   bool settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count);
   void context_after(const Stream& stream, const int32_t* after, int32_t count, Context& context);
 
@@ -237,7 +282,7 @@ class Text {
   std::vector<const Place*> alive_;
   std::vector<const Rule*> rules_applied_;
   std::vector<Vote> votes_;
-  std::vector<std::pair<int32_t, double>> behind_;
+  std::vector<Backed> behind_;
   std::vector<int32_t> path_;
   std::vector<int32_t> scratch_tokens_;
   std::vector<uint64_t> scratch_hash_;

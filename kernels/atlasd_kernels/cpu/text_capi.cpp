@@ -27,11 +27,11 @@ ATLASD_API void atlasd_text_forget_rules(Text* text) { text->rules.clear(); }
 ATLASD_API double* atlasd_text_state(Text* text, int32_t which, int64_t* count) {
   switch (which) {
     case 0:
-      *count = int64_t(text->mass.size());
-      return text->mass.data();
+      *count = int64_t(text->masses.value.size());
+      return text->masses.value.data();
     case 1:
-      *count = int64_t(text->seen.size());
-      return text->seen.data();
+      *count = int64_t(text->masses.seen.size());
+      return text->masses.seen.data();
     case 2:
       *count = int64_t(text->confidence.weights.size());
       return text->confidence.weights.data();

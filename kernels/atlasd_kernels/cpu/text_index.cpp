@@ -11,6 +11,12 @@ constexpr int kWalk = 24;
 constexpr size_t kCandidates = 6;
 constexpr size_t kEnough = 3;
 
+int32_t bit_length(int32_t value) {
+  int32_t bits = 0;
+  while (value >> bits) bits++;
+  return bits;
+}
+
 }  // namespace
 
 int32_t Text::piece_at(int32_t position) const {
@@ -141,6 +147,10 @@ void Text::places(const Stream& stream, const Context& context,
     const int32_t lost = sort + 16 + 32 * (pointer.gap.size() == 1);
     offer(pointer.skipped, lost + 2 * (pointer.synced > 0));
     if (!pointer.synced) offer(0, lost + 1);
+  }
+  for (size_t i = 0; i < out.size(); i++) {
+    out[i].rank = out[i].kind & 16 ? kLost : std::min(int32_t(i), kLost - 1);
+    out[i].age = std::min(bit_length(clock - arrays.segment_updated[out[i].segment]), kAges - 1);
   }
 }
 

@@ -1,4 +1,4 @@
-// Votes, the draft they make, and learning from what came.
+// The draft that votes make, and learning from what came.
 #include <algorithm>
 #include <cmath>
 
@@ -8,21 +8,13 @@ namespace atlasd::text {
 
 namespace {
 
-constexpr int kVoteKinds = 96;
-constexpr int kPlaceKinds = 1024;
 constexpr double kDoubt = 3.0;  // what a rule has to prove
 constexpr int kRelookups = 3;
+// Tokens whose votes are learned from, as many as the Python twin drafts at a time.
+constexpr int kLearned = 16;
 
 constexpr int kLengthEdges[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64};
 constexpr int kDepthEdges[] = {1, 2, 3, 5, 9, 17, 33};
-
-constexpr double kRecycleRates[kVoteKinds] = {
-    0.3,  0.3,  0.3,  0.42, 0.23, 0.59, 0.2,  0.73, 0.27, 0.84, 0.25, 0.85, 0.25, 0.85, 0.25, 0.85,
-    0.15, 0.12, 0.15, 0.15, 0.1,  0.25, 0.25, 0.25, 0.19, 0.19, 0.3,  0.27, 0.21, 0.55, 0.18, 0.63,
-    0.17, 0.69, 0.21, 0.68, 0.21, 0.73, 0.39, 0.64, 0.09, 0.06, 0.1,  0.1,  0.16, 0.1,  0.07, 0.11,
-    0.11, 0.24, 0.11, 0.16, 0.11, 0.24, 0.14, 0.4,  0.15, 0.6,  0.13, 0.63, 0.15, 0.66, 0.25, 0.74,
-    0.07, 0.1,  0.11, 0.08, 0.09, 0.12, 0.12, 0.09, 0.2,  0.3,  0.2,  0.45, 0.2,  0.6,  0.2,  0.6,
-    0.2,  0.7,  0.24, 0.72, 0.22, 0.71, 0.3,  0.65, 0.26, 0.26, 0.15, 0.2,  0.16, 0.15, 0.14, 0.14};
 
 template <size_t N>
 int32_t reached(const int (&edges)[N], int32_t count) {
@@ -31,29 +23,9 @@ int32_t reached(const int (&edges)[N], int32_t count) {
   return n;
 }
 
-int32_t bit_length(int32_t value) {
-  int32_t bits = 0;
-  while (value >> bits) bits++;
-  return bits;
-}
-
 }  // namespace
 
 int32_t length_bucket(int32_t length) { return reached(kLengthEdges, length); }
-
-Text::Text() : mass(kVoteKinds + kPlaceKinds), seen(kVoteKinds + kPlaceKinds, 0.0) {
-  for (int kind = 0; kind < kVoteKinds + kPlaceKinds; kind++) {
-    double rate;
-    const int place = kind - kVoteKinds;
-    if (place < 0)
-      rate = kRecycleRates[kind];
-    else if (place & 16)
-      rate = place & 2 ? 0.2 : 0.06;
-    else
-      rate = place >> 6 ? std::min(0.9, 0.3 + 0.05 * (place >> 6)) : 0.02;
-    mass[kind] = rate / (1.0 - rate);
-  }
-}
 
 void Text::context_after(const Stream& stream, const int32_t* after, int32_t count,
                          Context& context) {
@@ -94,11 +66,12 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
   std::vector<const Rule*>& applied = rules_applied_;  // parallel to alive, before the choice
   rewritten_.clear();
   std::vector<Vote>& votes = votes_;
-  std::vector<std::pair<int32_t, double>>& behind = behind_;
+  std::vector<Backed>& behind = behind_;
   std::vector<int32_t>& path = path_;
   path.assign(after, after + after_count);
   Line line = stream.line;
   for (int32_t i = 0; i < after_count; i++) push(line, after[i]);
+  if (!after_count) stream.cast.clear();
   int32_t diverged = 0, lookups = 0, since = 0;
   double reach = 1.0, sure = 1.0;
   while (out.count < limit) {
@@ -114,15 +87,14 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
         if (rule) {
           const double held = rule->right / (rule->right + rule->wrong + kDoubt);
           share -= held;
-          votes.push_back({rule->after[0], kind, held});
+          votes.push_back({rule->after[0], kind, held, place->rank, place->age});
         }
-        votes.push_back({place->tokens[since], kind, share});
+        votes.push_back({place->tokens[since], kind, share, place->rank, place->age});
       }
       applied.push_back(rule);
     }
     successors(one, two, line, votes);
     if (depth == 0 && !after_count) {
-      stream.votes = votes;
       stream.applied.clear();
       for (const Rule* rule : applied)
         if (rule && std::none_of(stream.applied.begin(), stream.applied.end(),
@@ -130,23 +102,13 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
           stream.applied.push_back({rule->id, rule->before[0]});
     }
     if (votes.empty()) break;
-    behind.clear();
-    double total = 1.0;
-    for (const Vote& vote : votes) {
-      const double voted = mass[vote.kind] * vote.share;
-      total += voted;
-      auto hit = std::find_if(behind.begin(), behind.end(),
-                              [&](const auto& b) { return b.first == vote.token; });
-      if (hit == behind.end())
-        behind.push_back({vote.token, voted});
-      else
-        hit->second += voted;
-    }
+    const double total = masses.weigh(votes.data(), votes.data() + votes.size(), behind);
     const auto best =
         std::max_element(behind.begin(), behind.end(),
-                         [](const auto& a, const auto& b) { return a.second < b.second; });
-    const int32_t token = best->first;
-    const double probability = best->second / total;
+                         [](const Backed& a, const Backed& b) { return a.weight < b.weight; });
+    const int32_t token = best->token;
+    const double probability = best->weight / total;
+    if (!after_count && depth < kLearned) stream.cast.add(token, votes);
     reach *= probability;
     if (reach < least && depth > 0) break;
     const Place* lead = nullptr;
@@ -175,7 +137,7 @@ void Text::propose(Stream& stream, const int32_t* after, int32_t after_count, in
     if (lead) {
       match = length_bucket(lead->match + since);
       kind = lead->kind;
-      age = std::min(15, bit_length(clock - arrays.segment_updated[lead->segment]));
+      age = lead->age;
       if (depth == 0) out.segment = lead->segment;
     }
     uint8_t* features = out.features[depth];
@@ -222,23 +184,6 @@ const Place& Text::rewrite(const Place& place, int32_t since, const Rule& rule) 
   return copy;
 }
 
-void Text::learn_masses(const std::vector<Vote>& votes, int32_t token) {
-  double total = 1.0, right = 0.0;
-  for (const Vote& vote : votes) {
-    const double voted = mass[vote.kind] * vote.share;
-    total += voted;
-    if (vote.token == token) right += voted;
-  }
-  for (const Vote& vote : votes) {
-    double value = mass[vote.kind];
-    double gradient = -value * vote.share / total;
-    if (vote.token == token) gradient += value * vote.share / right;
-    seen[vote.kind] = std::min(seen[vote.kind] + 1.0, 150.0);
-    value *= std::exp(gradient * 8.0 / (8.0 + seen[vote.kind]));
-    mass[vote.kind] = value < 0.01 ? 0.01 : value > 200.0 ? 200.0 : value;
-  }
-}
-
 bool Text::settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int32_t count) {
   const Drafted& drafted = proposal.drafted;
   bool wrong = false;
@@ -267,14 +212,17 @@ bool Text::settle(Stream& stream, Proposal& proposal, const int32_t* tokens, int
 
 void Text::observe(Stream& stream, const int32_t* tokens, int32_t count) {
   if (!stream.learn) {
-    stream.votes.clear();
+    stream.cast.clear();
     stream.open.clear();
   }
-  if (!stream.votes.empty() && count) {
-    learn_masses(stream.votes, tokens[0]);
-    for (const Applied& one : stream.applied) rules.learn(one.rule, one.first, tokens[0]);
+  Cast& cast = stream.cast;
+  for (int32_t i = 0; i < std::min(count, int32_t(cast.chosen.size())); i++) {
+    masses.learn(cast.begin(i), cast.end(i), tokens[i]);
+    if (cast.chosen[i] != tokens[i]) break;
   }
-  stream.votes.clear();
+  if (!cast.chosen.empty() && count)
+    for (const Applied& one : stream.applied) rules.learn(one.rule, one.first, tokens[0]);
+  cast.clear();
   stream.applied.clear();
   // Of those still right the oldest stays open, so that long lookaheads are scored too.
   bool kept = false;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kPairBits = 19;
 constexpr int kRejected = 8;  // rows behind a rejection that are learned from
-constexpr int kUsual = 16, kTableKinds = 24;  // votes of a table: latest or usual, by count
+constexpr int kUsual = 16;
 constexpr uint64_t kMultiplier = 0x9E3779B1ull;
 constexpr uint64_t kApart = 0x85EBCA6Bull;
 
@@ -175,7 +175,7 @@ void Stream::clear() {
   offset = Offset();
   pointers.clear();
   offered.clear();
-  votes.clear();
+  cast.clear();
   applied.clear();
   open.clear();
   assembly.clear();
