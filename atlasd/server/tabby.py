@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from atlasd.completion.request import CompletionRequest, Piece
-from atlasd.server.body import answer, read, sound_path
+from atlasd.server.body import answer, decoded, read, sound_path
 from atlasd.server.errors import invalid
 from atlasd.server.health import not_ready
 from atlasd.server.infill import inserted
@@ -71,7 +71,7 @@ def meant(raw: bytes) -> bool:
     if b'"segments"' not in raw:
         return False
     try:
-        return "segments" in msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return "segments" in decoded(raw, dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):
         # Whoever reads it next says what is wrong with it.
         return False

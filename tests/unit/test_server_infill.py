@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from atlasd.engine.protocol import StreamStats
 from atlasd.server.infill import inserted, select
 from tests.served import House
@@ -134,3 +136,18 @@ async def test_a_stream_ends_in_time_once_a_line_is_there(house: House) -> None:
         events = [json.loads(line[6:]) for line in (await answer.text()).splitlines() if line]
     assert "".join(one["content"] for one in events) == "ab\n"
     assert (events[-1]["stop"], len(house.engine.cancelled)) == (True, 1)
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "z\ude00", "\ud83d\n", "\ud83dx", "\ud83d\ud83d"])
+@pytest.mark.parametrize("client", ["llama.vscode", "tabby", "openai"])
+async def test_half_an_emoji_is_no_reason_to_refuse(house: House, client: str, half: str) -> None:
+    """Editors that count in UTF-16 cut a text anywhere."""
+    prefix, suffix = f"{half}abc", f"def{half}"
+    house.says("y")
+    path, body = {
+        "llama.vscode": ("/infill", {"input_prefix": prefix, "input_suffix": suffix}),
+        "tabby": ("/v1/completions", {"segments": {"prefix": prefix, "suffix": suffix}}),
+        "openai": ("/v1/completions", {"prompt": prefix, "suffix": suffix}),
+    }[client]
+    assert (await ask(house, path, body))[0] == 200
+    assert half.replace("\ud83d", "?").replace("\ude00", "?") + "abc" in house.prompt()
