@@ -1,7 +1,7 @@
 """The trained target decides: completions with drafting against the same without, in one process.
 
     python -m bench.live [REPOSITORY] [--sites 16] [--tokens 64] [--temperatures 0,0.8]
-                         [--threads 1] [--one-by-one]
+                         [--threads 1] [--streams 1,2,4,8] [--one-by-one]
 
 Workloads: function bodies taken out of files of a repository whose other files are known (every
 file one segment; the drafters learn from request to request, as in use); function bodies of
@@ -9,19 +9,21 @@ held-out source (the standard library) with nothing known; chat about the same c
 temperature 0.8. Each request is decoded plainly and with drafting, now the one first and now the
 other; the prompt is in the cache for both. Excluded are requests whose text falls into a loop.
 Ratios are of whole requests, their ends included, by processor time of one thread: by the wall a
-busy machine would be measured (with more threads it has to be the wall). An engine's first request,
-which finds nothing in memory, is not among them. Between two requests the engine falls idle, as it
-does between a developer's, and puts streams that are over away; nobody waits for that. Beside the
-ratios, from instrumentation, drafting time and the cost of rows that were not accepted, over plain
-decoding.
+busy machine would be measured (with more threads it has to be the wall). With several streams
+there is a request for each at any time, until sixteen are over, and the time of all is compared. An
+engine's first request, which finds nothing in memory, is not among them. Between two requests the
+engine falls idle, as it does between a developer's, and puts streams that are over away; nobody
+waits for that. Beside the ratios, from instrumentation, drafting time and the cost of rows that
+were not accepted, over plain decoding.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from time import perf_counter, thread_time
 
@@ -44,6 +46,8 @@ from bench.report import spread, table
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT, SUFFIX = 768, 192
 LOOP, TIMES = 24, 3
+TOGETHER = 16
+"""Requests whose time is taken together where there are several streams: a slot for each prompt."""
 
 
 @dataclass
@@ -95,53 +99,78 @@ class Bench:
         self.turn = 0
 
     def _decode(
-        self, prompt: list[int], sampling: Sampling, drafting: bool
-    ) -> tuple[Output, float]:
+        self, prompts: Sequence[list[int]], sampling: Sampling, drafting: bool, streams: int = 1
+    ) -> tuple[list[Output], float]:
         """What came, and the milliseconds that it took."""
         began = self.now()
-        output = self.rollouts.sample(
-            [prompt],
+        outputs = self.rollouts.sample(
+            prompts,
             max_tokens=self.tokens,
             sampling=sampling,
             stop_tokens=self.ends,
             drafting=drafting,
             learn=drafting,
-        )[0]
-        return output, (self.now() - began) * 1e3
+            at_once=streams,
+        )
+        return outputs, (self.now() - began) * 1e3
 
-    def compare(self, name: str, prompts: Sequence[list[int]], temperature: float) -> Compared:
-        """All requests of a workload, in alternating order."""
+    def compare(
+        self, name: str, prompts: Sequence[list[int]], temperature: float, streams: int
+    ) -> Compared:
+        """All requests of a workload, so many at a time, in alternating order."""
         done = Compared(name)
-        costs = self.rollouts.engine.costs
-        for number, prompt in enumerate(prompts):
-            sampling = Sampling(temperature=temperature, seed=number)
-            self.rollouts.sample([prompt], max_tokens=1, drafting=False, learn=False)
+        for seed, group in self._groups(done, prompts, temperature, streams):
+            sampling = Sampling(temperature=temperature, seed=seed)
+            self.rollouts.sample(group, max_tokens=1, drafting=False, learn=False)
             self.turn += 1
-            found: dict[bool, tuple[Output, float]] = {}
+            found: dict[bool, tuple[list[Output], float]] = {}
             for drafting in (True, False) if self.turn % 2 else (False, True):
                 self.rollouts.drafting.text.positions.finish()
-                found[drafting] = self._decode(prompt, sampling, drafting)
+                found[drafting] = self._decode(group, sampling, drafting, streams)
             (on, on_ms), (off, off_ms) = found[True], found[False]
-            done.different += on.tokens != off.tokens
-            if len(off.tokens) < 4:
-                continue
-            if loops(off.tokens):
-                done.looped += 1
+            done.different += sum(a.tokens != b.tokens for a, b in zip(on, off, strict=True))
+            if streams == 1 and not self._counts(done, off[0]):
                 continue
             done.ms[True] += on_ms
             done.ms[False] += off_ms
             done.ratios.append(off_ms / max(1e-9, on_ms))
-            done.tokens += len(on.tokens)
-            done.steps += on.stats.steps
-            done.rows += on.stats.rows
-            done.draft_ms += on.stats.draft_ms
-            drafted = sum(on.stats.drafted.values())
-            accepted = sum(on.stats.accepted.values())
-            length = len(prompt) + self.tokens
-            average = max(1, round(on.stats.rows / max(1, on.stats.steps)))
-            beyond = max(0.0, costs.ms(average, length) - costs.ms(1, length))
-            done.wasted_ms += on.stats.steps * beyond * (drafted - accepted) / max(1, drafted)
+            for prompt, output in zip(group, on, strict=True):
+                self._count(done, len(prompt) + self.tokens, output)
         return done
+
+    def _groups(
+        self, done: Compared, prompts: Sequence[list[int]], temperature: float, streams: int
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """Prompts whose requests are timed together, and their seed; of several streams only those
+        that do not loop by themselves."""
+        group: list[list[int]] = []
+        for number, prompt in enumerate(prompts):
+            if streams > 1:
+                sampling = Sampling(temperature=temperature, seed=number)
+                if not self._counts(done, self._decode([prompt], sampling, False)[0][0]):
+                    continue
+            group.append(prompt)
+            if len(group) == (TOGETHER if streams > 1 else 1):
+                yield number, group
+                group = []
+        if len(group) >= streams:
+            yield len(prompts), group
+
+    def _counts(self, done: Compared, plain: Output) -> bool:
+        """Whether a text is long enough and free of loops."""
+        done.looped += len(plain.tokens) >= 4 and loops(plain.tokens)
+        return len(plain.tokens) >= 4 and not loops(plain.tokens)
+
+    def _count(self, done: Compared, length: int, output: Output) -> None:
+        stats, costs = output.stats, self.rollouts.engine.costs
+        done.tokens += len(output.tokens)
+        done.steps += stats.steps
+        done.rows += stats.rows
+        done.draft_ms += stats.draft_ms
+        drafted, accepted = sum(stats.drafted.values()), sum(stats.accepted.values())
+        average = max(1, round(stats.rows / max(1, stats.steps)))
+        beyond = max(0.0, costs.ms(average, length) - costs.ms(1, length))
+        done.wasted_ms += stats.steps * beyond * (drafted - accepted) / max(1, drafted)
 
 
 def prompt_of(template: Template, tokenizer: Tokenizer, hole: Hole) -> list[int]:
@@ -185,6 +214,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="at most, per request")
     parser.add_argument("--temperatures", default="0,0.8", help="1.6: nothing is accepted")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--streams", default="1", help="requests at once, such as 1,2,4,8")
     parser.add_argument("--one-by-one", action="store_true", help="every step a call of its own")
     parser.add_argument("--model")
     options = parser.parse_args()
@@ -202,8 +232,10 @@ def main() -> None:
             "repository": [prompt_of(template, tokenizer, hole) for hole in holes],
         }
         texts = [(str(path), tokenizer.encode(path.read_text())) for path in files]
-    for temperature in map(float, options.temperatures.split(",")):
-        with Rollouts(options.model, threads=options.threads) as rollouts:
+    temperatures = [float(one) for one in options.temperatures.split(",")]
+    several = [int(one) for one in options.streams.split(",")]
+    for streams, temperature in product(several, temperatures):
+        with Rollouts(options.model, slots=TOGETHER, threads=options.threads) as rollouts:
             if options.one_by_one:
                 rollouts.engine.one_by_one()
             rollouts.sample([list(range(300, 400))], max_tokens=options.tokens)
@@ -214,7 +246,9 @@ def main() -> None:
                         array = np.array(tokens, np.int32)
                         rollouts.drafting.add_segment(path, "rollouts", "file", array, "python")
                 kind = "greedy" if temperature == 0 else f"temperature {temperature}"
-                rows.append(bench.compare(f"{name}, {kind}", prompts, temperature).row())
+                kind += f", {streams} streams" * (streams > 1)
+                done = bench.compare(f"{name}, {kind}", prompts, temperature, streams)
+                rows.append(done.row())
     header = ["workload", "drafting over plain: in all; by request", "tokens/s on / off"]
     header += [
         "tokens a step",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from atlasd.draft.controller import Controller
 from atlasd.draft.drafter import EMPTY
@@ -46,6 +47,34 @@ class Drafted:
     """How many of its tokens the drafters know."""
     spent_ms: float = 0.0
     """What planning its last step took, and learning from the one before."""
+    plain_ms: float = 0.0
+    """Its share of the last step, had nobody drafted; zero until there was one."""
+
+    def rested(self, steps: int) -> None:
+        """So many of its steps were plain because drafting rests."""
+        self.pace.rested(steps)
+        self.records.extend([None] * steps)
+
+
+@dataclass(slots=True, eq=False)
+class Quiet:
+    """Steps for which drafting rests in all of these streams: nothing is looked at in them."""
+
+    streams: list[int]
+    steps: int
+    """So many more."""
+    taken: int
+    """So many are over, of which their streams do not know yet."""
+
+
+class Step(NamedTuple):
+    """One that was planned."""
+
+    streams: int
+    rows: int
+    """Without those drafted."""
+    drafted: int
+    kv_tokens: int
 
 
 class Judged:
@@ -73,6 +102,7 @@ class Judged:
         """What taking streams up and ending them took."""
         self._failures = 0
         self._drafted: dict[int, Drafted] = {}
+        self._quiet = Quiet([], 0, 0)
         self._known_ms: dict[tuple[int, int], float] = {}
         self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
@@ -84,6 +114,7 @@ class Judged:
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
+        self._wake()
         kept = self._drafted.get(stream.number)
         if stream.begun and kept is not None:
             stream.begun = False
@@ -95,33 +126,45 @@ class Judged:
                 self._failed("ending a stream")
             self._took(stream, kept, (self._now() - started) * 1e3)
             if self._costs is not None:  # what no later step was charged with
-                kept.pace.took(kept.spent_ms, self._ms(1, stream.fed))
+                kept.pace.took(kept.spent_ms, self._share_ms(stream, kept))
             kept.pace.ended()
         self._drafted.pop(stream.number, None)
 
     def explain(self, number: int) -> list[dict[str, object]]:
         """The kept steps of a stream, oldest first."""
+        self._wake()
         records = self._records.get(number, ())
         return [RESTING if record is None else record.explain(number) for record in records]
+
+    def _wake(self) -> None:
+        """Quiet steps are over, or somebody asks about them."""
+        quiet = self._quiet
+        for number in quiet.streams if quiet.taken else ():
+            kept = self._drafted.get(number)
+            if kept is not None:
+                kept.rested(quiet.taken)
+        quiet.steps = quiet.taken = 0
 
     def _judge(
         self,
         kept: Drafted,
-        stream: Stream,
-        pending: int,
+        step: Step,
         drafted: int,
         accepted: int,
         beside_ms: float,
         spent_ms: float,
     ) -> None:
-        """What a planned step has brought goes to the stream's pace."""
+        """What a planned step has brought a stream goes to its pace. A token that it need not wait
+        for saves its share of a step, not a step: the others decode on."""
         if self._costs is None:
             return
-        gained_ms, plain_ms = 0.0, self._ms(pending, stream.fed)
+        gained_ms, plain_ms = 0.0, self._ms(step.rows, step.kv_tokens)
         if drafted:
-            saved_ms = plain_ms + beside_ms
-            gained_ms = plain_ms + accepted * saved_ms - self._ms(pending + drafted, stream.fed)
-        kept.pace.settled(gained_ms, spent_ms, plain_ms)
+            more_ms = self._ms(step.rows + step.drafted, step.kv_tokens) - plain_ms
+            saved_ms = (plain_ms + beside_ms) / step.streams
+            gained_ms = accepted * saved_ms - more_ms * drafted / step.drafted
+        kept.plain_ms = plain_ms / step.streams
+        kept.pace.settled(gained_ms, spent_ms, kept.plain_ms, step.streams)
 
     def _spent(self, stream: Stream, kept: Drafted, started: float) -> None:
         """Planning or learning went on since then; the stream's next step is charged with it."""
@@ -130,12 +173,13 @@ class Judged:
         self.spent_ms += spent_ms
         stream.stats.draft_ms += spent_ms
 
-    def _first(self, stream: Stream) -> Drafted:
-        """A stream is met for the first time, or drafting was off and on again."""
+    def _first(self, stream: Stream, streams: int = 1) -> Drafted:
+        """A stream is met for the first time, or drafting was off and on again; so many decode
+        together."""
         records = self._records[stream.number] = deque[Record | None](maxlen=KEPT_STEPS)
         if len(self._records) > KEPT_STREAMS:
             self._records.popitem(last=False)
-        kept = Drafted(Pace(self._usual.of(stream.view)), records)
+        kept = Drafted(Pace(self._usual.of(stream.view, streams)), records)
         self._drafted[stream.number] = kept
         return kept
 
@@ -159,7 +203,10 @@ class Judged:
         self.once_ms += spent_ms
         stream.stats.draft_ms += spent_ms
         if self._costs is not None:
-            kept.pace.took(spent_ms, self._ms(1, stream.fed))
+            kept.pace.took(spent_ms, self._share_ms(stream, kept))
+
+    def _share_ms(self, stream: Stream, kept: Drafted) -> float:
+        return kept.plain_ms or self._ms(1, stream.fed)
 
     def _catch_up(self, stream: Stream) -> None:
         """Tell the drafters of tokens that were decoded while they rested."""

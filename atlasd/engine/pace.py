@@ -21,8 +21,8 @@ RATE = 1 / 24
 """How quickly the mean of a stream follows its steps."""
 
 WORST = -1.0
-"""What one step can be said to have lost: what is done once in a stream, like reading its prompt to
-the static drafter, says nothing of the steps behind it."""
+"""What one step can be said to have lost, a step of all streams together: what is done once in a
+stream, like reading its prompt to the static drafter, says nothing of the steps behind it."""
 
 CREDIT = 0.5
 """What the mean of a stream may come to at most: text that was easy says little of the text behind
@@ -43,6 +43,11 @@ LOST = -8.0
 LEAST = -2.0
 """What one stream can be said to have lost: the first of an engine finds nothing in memory and
 takes as long as twenty plain steps more, which says nothing of those behind it."""
+
+CROWDED = LOST / 3
+"""What a sort has lost before its first stream, for each doubling of those that decode together:
+they share the cost of a step already, so that drafts can save little. Of eight and more one in
+eight is tried, unless that wins."""
 
 SAVED = 32.0
 """Plain steps that a sort is remembered to have saved at most: what was won long ago pays for no
@@ -104,17 +109,18 @@ class Mean:
 
 class Usual:
     """What drafting usually brings, by what is known of a stream before its first step: its
-    repository, its language and how freely it samples."""
+    repository, its language, how freely it samples, and about how many decode together."""
 
     def __init__(self) -> None:
-        self._sorts: OrderedDict[tuple[str | None, str | None, int], Mean] = OrderedDict()
+        self._sorts: OrderedDict[tuple[str | None, str | None, int, int], Mean] = OrderedDict()
 
-    def of(self, stream: StreamView) -> Mean:
-        """The mean of streams like this one."""
-        sort = stream.repository, stream.language, min(round(4 * stream.temperature), 8)
+    def of(self, stream: StreamView, streams: int = 1) -> Mean:
+        """The mean of streams like this one, of which ``streams`` decode together."""
+        freely, crowd = min(round(4 * stream.temperature), 8), streams.bit_length()
+        sort = stream.repository, stream.language, freely, crowd
         mean = self._sorts.get(sort)
         if mean is None:
-            mean = self._sorts[sort] = Mean()
+            mean = self._sorts[sort] = Mean(balance=max(LOST, CROWDED * (crowd - 1)))
             if len(self._sorts) > SORTS:
                 self._sorts.popitem(last=False)
         return mean
@@ -135,16 +141,9 @@ class Pace:
         if self._tries and usual.losing:  # what the others lost would let it rest before it began
             self.net = 0.0
 
-    def due(self, begun: bool, left: int) -> bool:
-        """Whether to plan now; call once a step. ``begun``: the drafters know of the stream;
-        ``left``: tokens that it may still come to."""
-        if not self.resting(begun, left):
-            return True
-        self.rested(1)
-        return False
-
     def resting(self, begun: bool, left: int) -> int:
-        """How many of the next steps are plain in any case; the arguments are those of ``due``."""
+        """How many of the next steps are plain in any case. ``begun``: the drafters know of the
+        stream; ``left``: tokens that it may still come to."""
         if not (begun or self._tries) and left < WORTH_BEGINNING:
             return WORTH_BEGINNING  # all that are left
         return self._wait
@@ -158,10 +157,11 @@ class Pace:
         """So many steps were plain."""
         self._wait = max(0, self._wait - steps)
 
-    def settled(self, gained_ms: float, spent_ms: float, plain_ms: float) -> None:
+    def settled(self, gained_ms: float, spent_ms: float, plain_ms: float, streams: int = 1) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
-        what planning and learning took, ``plain_ms`` what a plain step takes."""
-        net = max((gained_ms - spent_ms) / plain_ms, WORST)
+        what planning and learning took, ``plain_ms`` what a plain step takes; all of them this
+        stream's share, if it is one of several."""
+        net = max((gained_ms - spent_ms) / plain_ms, WORST * streams)
         self._usual.follow(net)
         self._saved += net
         mean = self.net + (net - self.net) * RATE

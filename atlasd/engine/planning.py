@@ -9,7 +9,7 @@ import numpy as np
 from atlasd.draft.drafter import FirstChoices, StreamView, VerifiedRows
 from atlasd.engine.batch import Part
 from atlasd.engine.deciding import Decided
-from atlasd.engine.judged import Drafted
+from atlasd.engine.judged import Drafted, Quiet, Step
 from atlasd.engine.planning_ahead import MAX_ROWS, PlanningAhead
 from atlasd.models.decoder import Float32
 
@@ -17,29 +17,48 @@ from atlasd.models.decoder import Float32
 class Planning(PlanningAhead):
     """Drafting for the step loop."""
 
+    _step = Step(1, 1, 0, 0)
+
     # These two run in every step, with caches that the step before has emptied: few calls, so.
 
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
+        numbers = [part.stream.number for part in parts]
+        if self._quiet.steps and numbers == self._quiet.streams:
+            self._quiet.steps -= 1
+            self._quiet.taken += 1
+            return
+        self._wake()
         due: list[Part] = []
         drafted: list[Drafted] = []
+        resting: list[Drafted] = []
+        rests = 0
         for part in parts:
             stream = part.stream
             if part.logits and stream.drafting:
-                kept = self._drafted.get(stream.number) or self._first(stream)
-                if self._costs is None or kept.pace.due(stream.begun, stream.draft_limit):
+                kept = self._drafted.get(stream.number) or self._first(stream, len(parts))
+                rest = 0
+                if self._costs is not None:
+                    rest = kept.pace.resting(stream.begun, stream.draft_limit)
+                if rest:
+                    resting.append(kept)
+                    rests = min(rest, rests or rest)
+                else:
                     due.append(part)
                     drafted.append(kept)
-                else:
-                    kept.records.append(None)
         if not due:
+            ready = all(part.logits for part in parts)
+            self._quiet = Quiet(numbers, rests - 1 if ready and rests else 0, 1)
             return
+        for kept in resting:
+            kept.rested(1)
+        pending = sum([part.pending for part in parts])
         started = self._now()
         if self._costs is not None:
             self._controller.take_beside(self.beside.engine_ms)
         try:
             # Those that take no draft take their rows; short prompts that join may fill a step.
-            room = max(0, MAX_ROWS - sum([part.pending for part in parts]))
+            room = max(0, MAX_ROWS - pending)
             views: list[StreamView] = []
             limits: list[int] = []
             for part, kept in zip(due, drafted, strict=True):
@@ -59,6 +78,9 @@ class Planning(PlanningAhead):
                     part.give(draft)
                     part.stream.stats.foreseen += record.foreseen(index, len(draft.tokens))
                 drafted[index].records.append(record)
+            rows = sum([part.rows for part in parts])
+            fed = sum([part.stream.fed for part in parts])
+            self._step = Step(len(parts), pending, rows - pending, fed)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
@@ -90,7 +112,7 @@ class Planning(PlanningAhead):
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
         beside_ms, drafted = self.beside.engine_ms, len(part.draft.tokens)
-        self._judge(kept, stream, part.pending, drafted, accepted, beside_ms, kept.spent_ms)
+        self._judge(kept, self._step, drafted, accepted, beside_ms, kept.spent_ms)
         kept.spent_ms = 0.0
         self._spent(stream, kept, started)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from atlasd.draft.planner import Prepared
 from atlasd.draft.taken import TakenSteps
-from atlasd.engine.judged import Drafted, Judged
+from atlasd.engine.judged import Drafted, Judged, Step
 from atlasd.engine.streams import Stream
 
 MAX_ROWS = 64
@@ -30,6 +30,7 @@ class PlanningAhead(Judged):
     def ahead(self, stream: Stream, most: int) -> Ahead | None:
         """How the next ``most`` steps of a stream that decodes alone may be taken together; None:
         they may not."""
+        self._wake()
         kept = self._drafted.get(stream.number) or self._first(stream)
         if self._costs is not None:
             rests = kept.pace.resting(stream.begun, stream.draft_limit)
@@ -59,8 +60,7 @@ class PlanningAhead(Judged):
             return
         if taken.each or asks:
             self._took_planned(stream, kept, taken, asks)
-        kept.pace.rested(taken.plain)
-        kept.records.extend([None] * taken.plain)
+        kept.rested(taken.plain)
 
     def _took_planned(self, stream: Stream, kept: Drafted, taken: TakenSteps, asks: bool) -> None:
         started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
@@ -69,7 +69,8 @@ class PlanningAhead(Judged):
             stream.stats.draft_ms += one.planning_ms
             self.spent_ms += one.planning_ms
             spent_ms, beside_ms = before_ms + one.planning_ms, self.beside_native.engine_ms
-            self._judge(kept, stream, 1, one.drafted, one.accepted, beside_ms, spent_ms)
+            step = Step(1, 1, one.drafted, stream.fed)
+            self._judge(kept, step, one.drafted, one.accepted, beside_ms, spent_ms)
         if taken.each:
             kept.spent_ms = 0.0
         told = taken.told()

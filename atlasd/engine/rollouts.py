@@ -25,7 +25,7 @@ from atlasd.draft.cut import Costs
 from atlasd.draft.static import load_static
 from atlasd.engine.assembly import drafting_for, replace_weights
 from atlasd.engine.calibration import Calibrations
-from atlasd.engine.inprocess import Output, Outputs, request
+from atlasd.engine.inprocess import Output, Outputs, request, run
 from atlasd.engine.loading import clock_of, load
 from atlasd.engine.native import fastest_choose
 from atlasd.engine.planning import Planning
@@ -102,15 +102,21 @@ class Rollouts:
         drafting: bool = True,
         learn: bool = True,
         repository: str | None = "rollouts",
+        at_once: int = 0,
     ) -> list[Output]:
         """Decode all prompts together; outputs are in their order. Each prompt samples with a
         noise of its own (``choice`` counts up). ``learn`` False leaves the drafters as they are.
+        ``at_once``: the next prompt waits until fewer than so many are decoded; 0: as many as the
+        engine has slots for.
 
         Raises EngineError if a prompt cannot be decoded."""
         first = sampling or Sampling()
         numbers = range(self._number, self._number + len(prompts))
         self._number += len(prompts)
+        engine = self.engine
         for index, (number, prompt) in enumerate(zip(numbers, prompts, strict=True)):
+            while at_once and engine.streams + engine.queued >= at_once:
+                engine.step()
             submit = request(
                 number,
                 prompt,
@@ -120,9 +126,8 @@ class Rollouts:
                 drafting=drafting,
             )
             submit.learn, submit.repository = learn, repository
-            self.engine.submit(submit)
-        while self.engine.step():
-            pass
+            engine.submit(submit)
+        run(engine)
         outputs = [self.outputs.pop(number) for number in numbers]
         for output in outputs:
             if output.reason == "error":

@@ -133,7 +133,7 @@ def test_all_drafters_together_change_nothing_and_forced_text_is_drafted() -> No
             for source, count in outputs[number].stats.accepted.items():
                 accepted[source] = accepted.get(source, 0) + count
         outputs.clear()
-    assert accepted["grammar"] > 50
+    assert accepted["grammar"] > 30
 
 
 def test_forced_text_holds_wherever_it_is_drafted_alone() -> None:

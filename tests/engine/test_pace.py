@@ -26,11 +26,19 @@ PLENTY = 1000
 """Tokens that are left."""
 
 
+def due(pace: Pace, begun: bool, left: int) -> bool:
+    """Whether the next step is planned; it is over then."""
+    if not pace.resting(begun, left):
+        return True
+    pace.rested(1)
+    return False
+
+
 def planned(pace: Pace, steps: int, gained_ms: float, spent_ms: float, plain_ms: float) -> int:
     """How many of so many steps were planned."""
     count = 0
     for _ in range(steps):
-        if pace.due(True, PLENTY):
+        if due(pace, True, PLENTY):
             count += 1
             pace.settled(gained_ms, spent_ms, plain_ms)
     return count
@@ -53,7 +61,7 @@ def test_a_stream_in_which_drafts_hold_is_always_planned():
 def test_a_stream_in_which_drafts_hold_now_and_then_is_always_planned():
     pace, count = Pace(Mean()), 0
     for step in range(200):
-        if pace.due(True, PLENTY):
+        if due(pace, True, PLENTY):
             count += 1
             pace.settled(0.8 if step % 4 == 3 else 0.0, 0.1, 1.0)
     assert count >= 190
@@ -77,7 +85,7 @@ def test_text_that_was_easy_buys_two_dozen_attempts():
     pace = Pace(Mean())
     planned(pace, 500, 5.0, 0.1, 1.0)
     count = 0
-    while pace.due(True, PLENTY):
+    while due(pace, True, PLENTY):
         pace.settled(0.0, 0.1, 1.0)
         count += 1
     assert 16 <= count <= 64
@@ -114,7 +122,7 @@ def test_where_others_lost_few_streams_are_tried_early():
     first = []
     for _ in range(SELDOM):
         pace, steps = Pace(mean), 0
-        while not pace.due(False, PLENTY):
+        while not due(pace, False, PLENTY):
             steps += 1
         first.append(steps)
     assert sorted(set(first)) == [0, LATE - 1]
@@ -123,13 +131,13 @@ def test_where_others_lost_few_streams_are_tried_early():
 
 def test_where_others_lost_a_stream_that_is_nearly_over_is_not_taken_up():
     mean = after(-0.1)
-    assert Pace(mean).due(False, 1), "one of many is tried in any case"
+    assert due(Pace(mean), False, 1), "one of many is tried in any case"
     pace = Pace(mean)
     assert pace.resting(False, WORTH_BEGINNING - 1) == WORTH_BEGINNING
     assert pace.resting(False, WORTH_BEGINNING) == LATE - 1
-    assert not any(pace.due(False, WORTH_BEGINNING - 1) for _ in range(LATE))
-    assert pace.due(False, WORTH_BEGINNING)
-    assert Pace(after(-0.1, 1)).due(False, 1)
+    assert not any(due(pace, False, WORTH_BEGINNING - 1) for _ in range(LATE))
+    assert due(pace, False, WORTH_BEGINNING)
+    assert due(Pace(after(-0.1, 1)), False, 1)
 
 
 def test_one_step_that_took_long_makes_no_sort_losing_and_no_stream_rest_for_long():
@@ -137,7 +145,7 @@ def test_one_step_that_took_long_makes_no_sort_losing_and_no_stream_rest_for_lon
     pace = Pace(mean)
     pace.settled(0.0, 20.0, 0.5)
     assert not mean.losing
-    assert any(pace.due(True, PLENTY) for _ in range(10))
+    assert any(due(pace, True, PLENTY) for _ in range(10))
 
 
 def test_one_stream_that_took_long_makes_no_sort_losing():
@@ -223,3 +231,22 @@ def test_sorts_of_streams_are_forgotten_in_time():
     for number in range(SORTS):
         usual.of(stream_of(str(number), 0.0))
     assert usual.of(stream_of("first", 0.0)).net == 0.0
+
+
+def test_what_a_step_may_be_said_to_have_lost_is_a_step_of_all_streams():
+    alone, among_eight = Pace(Mean()), Pace(Mean())
+    alone.settled(0.0, 5.0, 1.0)
+    among_eight.settled(0.0, 5.0, 1.0, streams=8)
+    assert among_eight.net < 4 * alone.net < 0.0
+
+
+def test_the_more_streams_decode_together_the_fewer_are_tried_at_first():
+    """They share the cost of a step already. One that wins is followed by all."""
+    stream = StreamView(1, [1, 2, 3], "r", "python")
+    usual = Usual()
+    tried = {n: sum(usual.of(stream, n).tries() for _ in range(EARLY)) for n in (1, 2, 4, 8, 16)}
+    assert tried == {1: EARLY, 2: EARLY, 4: EARLY, 8: 1, 16: 1}
+    crowd = usual.of(stream, 8)
+    for _ in range(4):
+        crowd.ended(3.0)
+    assert all(crowd.tries() for _ in range(EARLY))

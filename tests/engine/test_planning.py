@@ -6,7 +6,7 @@ from collections import Counter
 
 from atlasd.engine.inprocess import Outputs, request, run
 from atlasd.engine.judged import COSTS_STAY
-from atlasd.engine.pace import EARLY
+from atlasd.engine.pace import EARLY, Pace
 from atlasd.engine.planning import Planning
 from atlasd.engine.planning_ahead import MAX_ROWS
 from atlasd.engine.steps import Engine
@@ -105,3 +105,51 @@ def test_where_drafting_loses_few_streams_are_taken_up_however_long_they_are():
         begun.append(len(oracle.begun))
     assert begun[0] >= 4, "one stream alone says little"
     assert all(1 <= count <= 16 // EARLY for count in begun[1:]), begun
+
+
+class Stepped:
+    """Rows cost what they cost alone, however many there are."""
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        return 100.0 * rows
+
+
+def test_a_token_saves_its_share_of_a_step_that_others_need_too():
+    """Of eight streams whose rows cost as much together as alone a draft that is always right saves
+    nothing: each is tried, found wanting, and rests."""
+    decoder, plain = HashDecoder(slots=16, chunk=8), Outputs()
+    first = Engine(decoder, plain.take)
+    for number in range(8):
+        first.submit(request(number, [number, 2, 3], max_tokens=80))
+    run(first)
+    truth = {number: plain[number].tokens for number in range(8)}
+    oracle = OracleController(truth, decoder.vocab_size, 0, longest=6, right=0.8)
+    outputs = Outputs()
+    planning = Planning(oracle, Stepped())
+    engine = Engine(decoder, outputs.take, planning=planning)
+    for number in range(8):
+        engine.submit(request(number, [number, 2, 3], max_tokens=80))
+    run(engine)
+    assert all(outputs[number].tokens == truth[number] for number in truth)
+    tried = [sum(one is not None for one in planning._records[number]) for number in truth]
+    assert sum(tried) < 8 * 10
+
+
+def test_streams_that_all_rest_are_not_looked_at_and_yet_on_record(monkeypatch):
+    looked = []
+    resting = Pace.resting
+
+    def noted(self, begun, left):
+        looked.append(left)
+        return resting(self, begun, left)
+
+    monkeypatch.setattr(Pace, "resting", noted)
+    decoder, outputs = HashDecoder(slots=16, chunk=8), Outputs()
+    planning = Planning(OracleController({}, decoder.vocab_size, 0), Quick())
+    engine = Engine(decoder, outputs.take, planning=planning)
+    for number in range(12):
+        engine.submit(request(number, [number, 2, 3], max_tokens=40 + 3 * number))
+    run(engine)
+    steps = [outputs[number].stats.steps for number in range(12)]
+    assert [len(planning._records[number]) for number in range(12)] == steps
+    assert len(looked) < sum(steps) / 2
