@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <vector>
 
 #include "pack.h"
 #include "pool.h"
@@ -21,24 +20,79 @@ float power_of_two(int exponent) {
   return x;
 }
 
-// Where k of a column lies in a bf16 panel.
-long place(long k, long column) { return k / 2 * 2 * kPanel + 2 * column + k % 2; }
+// A panel's columns while their numbers are made. Loops over columns, and over pairs of them, are
+// written so that compilers make vectors of them.
+struct Columns {
+  uint16_t largest[kPanel] = {};   // without its sign
+  uint16_t base[kPanel];           // what moves a weight's exponent
+  uint16_t least[kPanel];          // below, a weight becomes a denormal
+  long rounded[kPanel] = {};
+};
 
-// The nearest fp16 with seven bits of mantissa to a bf16 weight moved by 2^(127 - largest), ties to
-// even; counts it if that is another number. bf16's own denormals become zeros.
-uint16_t fp16_of(uint16_t weight, int largest, long& rounded) {
-  const int exponent = weight >> 7 & 255, moved = exponent + kLargest - largest;
+// bf16 weights of two k, beside each other for each column, as k after k.
+void part_pair(const uint16_t* pair, uint16_t* first, uint16_t* second) {
+  for (int c = 0; c < kPanel; c++) {
+    first[c] = pair[2 * c];
+    second[c] = pair[2 * c + 1];
+  }
+}
+
+// The nearest fp16 with seven bits of mantissa to a bf16 weight below 2^-14, once moved; ties to
+// even. Counts it if that is another number. bf16's own denormals become zeros.
+uint16_t denormal_of(uint16_t weight, int largest, long& rounded) {
+  const int exponent = weight >> 7 & 255;
   const uint32_t sign = weight & 0x8000, mantissa = weight & 127;
   if (exponent == 0) {
     rounded += mantissa != 0;
     return static_cast<uint16_t>(sign);
   }
-  if (moved >= 1) return static_cast<uint16_t>(sign | moved << 10 | mantissa << 3);
-  const int away = std::min(1 - moved, 9);   // 2^-9 of 255 is nothing
+  const int away = std::min(1 - (exponent + kLargest - largest), 9);   // 2^-9 of 255 is nothing
   const uint32_t whole = 128 | mantissa, kept = whole >> away;
   rounded += kept << away != whole;
   const uint32_t nearest = (whole + (1u << (away - 1)) - 1 + (kept & 1)) >> away;
   return static_cast<uint16_t>(sign | nearest << 3);
+}
+
+void find_largest(const uint16_t* weights, long k, Columns& columns) {
+  for (long i = 0; i < k * kPanel; i += 2 * kPanel) {
+    uint16_t first[kPanel], second[kPanel];
+    part_pair(weights + i, first, second);
+    for (int c = 0; c < kPanel; c++) {
+      const int16_t one = first[c] & 0x7FFF, other = second[c] & 0x7FFF;
+      const int16_t known = static_cast<int16_t>(columns.largest[c]);
+      const int16_t more = one > other ? one : other;   // signed ones compare in vectors
+      columns.largest[c] = static_cast<uint16_t>(more > known ? more : known);
+    }
+  }
+}
+
+// What columns are moved by, and back; false if some weights are no numbers.
+bool plan_columns(Columns& columns, float* back) {
+  for (int c = 0; c < kPanel; c++) {
+    int largest = columns.largest[c] >> 7;
+    if (largest == 255) return false;
+    if (largest == 0) largest = 127;   // nothing but zeros and denormals
+    columns.largest[c] = static_cast<uint16_t>(largest);
+    columns.base[c] = static_cast<uint16_t>((largest - kLargest) << 7);
+    columns.least[c] = static_cast<uint16_t>(std::max(largest - kLargest + 1, 1) << 7);
+    back[c] = power_of_two(largest - 127);
+  }
+  return true;
+}
+
+void number_row(uint16_t* row, Columns& columns) {
+  uint16_t numbers[kPanel], small = 0;
+  for (int c = 0; c < kPanel; c++) {
+    const uint16_t size = row[c] & 0x7FFF;
+    const uint16_t moved = static_cast<uint16_t>(size - columns.base[c]);
+    numbers[c] = static_cast<uint16_t>((row[c] & 0x8000) | moved << 3);
+    small |= static_cast<int16_t>(size) < static_cast<int16_t>(columns.least[c]) ? 1 : 0;
+  }
+  if (small)
+    for (int c = 0; c < kPanel; c++)
+      if ((row[c] & 0x7FFF) < columns.least[c])
+        numbers[c] = denormal_of(row[c], columns.largest[c], columns.rounded[c]);
+  memcpy(row, numbers, sizeof numbers);
 }
 
 // An fp16 below 2.
@@ -49,31 +103,18 @@ float value_of(uint16_t fp16) {
   return fp16 & 0x8000 ? -value : value;
 }
 
-// A column's numbers, and what its sums are moved back by; false if they would not do.
-bool write_column(const uint16_t* weights, long k, long column, uint16_t* numbers, float* back) {
-  int largest = 0;
-  for (long i = 0; i < k; i++) largest = std::max(largest, weights[place(i, column)] >> 7 & 255);
-  if (largest == 255) return false;
-  if (largest == 0) largest = 127;   // nothing but zeros and denormals
-  long rounded = 0;
-  for (long i = 0; i < k; i++)
-    numbers[i * kPanel + column] = fp16_of(weights[place(i, column)], largest, rounded);
-  *back = power_of_two(largest - 127);
-  return rounded * kRoundedShare <= k;
-}
-
-// numbers: four k of 32 columns
-void write_group(const uint16_t* numbers, uint16_t* out) {
-  uint16_t* x = out;
-  uint16_t* y = out + kPanel;
-  uint16_t* z = out + 2 * kPanel;
-  for (int c = 0; c < kPanel; c++) {
-    const uint32_t fourth = numbers[3 * kPanel + c], beside = numbers[3 * kPanel + (c ^ 1)];
-    x[c] = static_cast<uint16_t>(numbers[c] | (fourth >> 15) << 14 | (fourth >> 3 & 7));
-    y[c] = static_cast<uint16_t>(numbers[kPanel + c] | (beside >> 6 & 1) << 14 | (fourth >> 8 & 7));
-    z[c] = static_cast<uint16_t>(numbers[2 * kPanel + c] | (beside >> 7 & 1) << 14 |
-                                 (fourth >> 11 & 7));
+// numbers: four k of 32 columns. Two columns at a time, the neighbours.
+void write_group(const uint16_t* numbers, uint8_t* out) {
+  constexpr int kPairs = kPanel / 2;
+  uint32_t in[4][kPairs], group[3][kPairs];
+  memcpy(in, numbers, sizeof in);
+  for (int c = 0; c < kPairs; c++) {
+    const uint32_t fourth = in[3][c], beside = fourth << 16 | fourth >> 16;
+    group[0][c] = in[0][c] | (fourth & 0x80008000) >> 1 | (fourth >> 3 & 0x00070007);
+    group[1][c] = in[1][c] | (beside & 0x00400040) << 8 | (fourth >> 8 & 0x00070007);
+    group[2][c] = in[2][c] | (beside & 0x00800080) << 7 | (fourth >> 11 & 0x00070007);
   }
+  memcpy(out, group, sizeof group);
 }
 
 // The four k of a column.
@@ -92,17 +133,20 @@ void read_group(const uint16_t* group, long c, uint16_t* numbers) {
 
 bool shorten_fp16_panel(const uint8_t* bf16, long k, uint8_t* out) {
   const uint16_t* weights = reinterpret_cast<const uint16_t*>(bf16);
-  std::vector<uint16_t> numbers(k * kPanel);
+  Columns columns;
   float back[kPanel];
-  for (long c = 0; c < kPanel; c++)
-    if (!write_column(weights, k, c, numbers.data(), back + c)) return false;
+  find_largest(weights, k, columns);
+  if (!plan_columns(columns, back)) return false;
   memcpy(out, back, kFp16Header);
-  uint16_t group[3 * kPanel];
-  for (long first = 0; first < k; first += kFp16Group) {
-    write_group(numbers.data() + first * kPanel, group);
-    memcpy(out + kFp16Header + first / kFp16Group * kFp16Bytes, group, kFp16Bytes);
+  uint8_t* group = out + kFp16Header;
+  for (long first = 0; first < k; first += kFp16Group, group += kFp16Bytes) {
+    uint16_t numbers[kFp16Group][kPanel];
+    part_pair(weights + first * kPanel, numbers[0], numbers[1]);
+    part_pair(weights + (first + 2) * kPanel, numbers[2], numbers[3]);
+    for (uint16_t* row : numbers) number_row(row, columns);
+    write_group(numbers[0], group);
   }
-  return true;
+  return *std::max_element(columns.rounded, columns.rounded + kPanel) * kRoundedShare <= k;
 }
 
 bool shorten_fp16(Pool& pool, const uint8_t* bf16, long panels, long k, uint8_t* out) {
