@@ -12,6 +12,8 @@ import platform
 from pathlib import Path
 
 import msgspec
+from atlasd_kernels.cpu import available, instruction_sets
+from atlasd_kernels.cpu.library import VERSION
 
 KIND = "costs"
 """The ``kind`` of the ``Learned`` and ``Restore`` messages that carry it."""
@@ -54,9 +56,14 @@ class Calibrations:
 
 
 def calibration_key(model: str, *how: str) -> str:
-    """Names a model (its ``identity``), the way it is loaded and this machine."""
-    parts = (_processor(), str(len(os.sched_getaffinity(0))), model, *how)
+    """Names a model (its ``identity``), the way it is loaded, this machine and its kernels."""
+    parts = (_processor(), _kernels(), str(len(os.sched_getaffinity(0))), model, *how)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _kernels() -> str:
+    """Other kernels, other costs: an upgrade must not plan with those of the version before."""
+    return f"{VERSION} {instruction_sets()[0]}" if available()[0] else ""
 
 
 def _processor() -> str:

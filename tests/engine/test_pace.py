@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atlasd.draft.drafter import StreamView
+from atlasd.engine import calibration
 from atlasd.engine.calibration import KEPT, Calibration, Calibrations, calibration_key
 from atlasd.engine.pace import (
     BUDGET,
@@ -202,7 +203,7 @@ def test_calibrations_keep_the_last_used_models():
     assert again.get(f"model {KEPT + 2}") is not None
 
 
-def test_calibrations_are_of_one_model_loaded_in_one_way():
+def test_calibrations_are_of_one_model_loaded_in_one_way(monkeypatch):
     keys = {
         calibration_key("a", "bf16"),
         calibration_key("a", "fp32"),
@@ -210,6 +211,8 @@ def test_calibrations_are_of_one_model_loaded_in_one_way():
     }
     assert len(keys) == 3
     assert calibration_key("a", "bf16") in keys
+    monkeypatch.setattr(calibration, "instruction_sets", lambda: ["portable"])
+    assert calibration_key("a", "bf16") not in keys, "other kernels, other costs"
 
 
 def stream_of(repository: str, temperature: float) -> StreamView:
