@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from atlasd_lsp.connection import Connection, DaemonRefused, DaemonUnreachable
 from atlasd_lsp.fates import Told
@@ -17,8 +17,13 @@ from atlasd_lsp.shown import Shown
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LAUNCH_PAUSE_S = 20.0
 """A daemon that could not be started is not tried again for so long."""
+
+LAUNCH_S = 30.0
+"""How long a daemon that was started may take until it answers."""
 
 EDIT_PAUSE_S = 1.0
 """An unsaved buffer is sent once typing has paused for so long."""
@@ -40,10 +45,11 @@ class Bridge:
         self.others_wanted: set[str] = set()
         """Documents whose next request is for several suggestions, whatever it says of itself."""
         self.problem: str | None = None
-        self.on_new_daemon: Callable[[], None] = lambda: None
+        self.on_new_daemon: Callable[[], object] = lambda: None
         """Called when a daemon is reached that was not there before."""
         self._opened_at: tuple[int, int] | None = None
         self._launched_at = -LAUNCH_PAUSE_S
+        self._launching: asyncio.Task[str | None] | None = None
         self._connecting: asyncio.Task[bool] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._edits: dict[str, asyncio.TimerHandle] = {}
@@ -51,11 +57,12 @@ class Bridge:
         """Paths of the buffers whose text the daemon was told."""
         self._telling = asyncio.Lock()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside the requests; its errors are logged, not raised."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
@@ -84,12 +91,7 @@ class Bridge:
         await self.connection.open()
         status = await self._status()
         if status is None and self._may_launch():
-            self._launched_at = time.monotonic()
-            self.problem = await launch(self.options.daemon_command)
-            deadline = time.monotonic() + 10
-            while status is None and self.problem is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)
-                status = await self._status()
+            status = await self._launched()
         if status is None:
             self.problem = self.problem or "No atlasd daemon is running; run atlasd start."
             return False
@@ -100,6 +102,20 @@ class Bridge:
             await self.open_roots(self.roots)
         return True
 
+    async def _launched(self) -> dict[str, Any] | None:
+        """Start a daemon and wait for it; not for the command, which may stay beside it
+        (``atlasd start --foreground``)."""
+        self._launched_at, self.problem = time.monotonic(), None
+        self._launching = launching = self.spawn(launch(self.options.daemon_command))
+        while time.monotonic() - self._launched_at < LAUNCH_S:
+            await asyncio.sleep(0.1)
+            if (status := await self._status()) is not None:
+                return status
+            if launching.done() and (problem := launching.result()):
+                self.problem = problem
+                break
+        return None
+
     def _socket_identity(self) -> tuple[int, int] | None:
         """Differs between two daemons: each makes its own socket file."""
         try:
@@ -109,6 +125,8 @@ class Bridge:
         return (found.st_ino, found.st_ctime_ns)
 
     def _may_launch(self) -> bool:
+        if self._launching is not None and not self._launching.done():
+            return False
         waited = time.monotonic() - self._launched_at > LAUNCH_PAUSE_S
         return self.options.start_daemon and waited
 

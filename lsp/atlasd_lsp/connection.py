@@ -57,7 +57,7 @@ class Connection:
             async with session.request(method, f"http://localhost{path}", json=body) as response:
                 answer = json.loads(await response.read() or b"{}")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise DaemonUnreachable(str(error)) from error
+            raise _unreachable(error) from error
         if response.status >= 400:
             raise DaemonRefused(_message(answer, response.status))
         return answer if isinstance(answer, dict) else {"data": answer}
@@ -79,7 +79,7 @@ class Connection:
                     if data and data != line.strip() and data != b"[DONE]":
                         yield json.loads(data)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise DaemonUnreachable(str(error)) from error
+            raise _unreachable(error) from error
 
     async def close(self) -> None:
         if self._session is not None:
@@ -91,6 +91,16 @@ def _import_aiohttp() -> Any:
     import aiohttp
 
     return aiohttp
+
+
+def _unreachable(error: Exception) -> DaemonUnreachable:
+    """In words for whoever sits before the editor."""
+    error = getattr(error, "os_error", error)  # aiohttp's wraps the system's
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return DaemonUnreachable("No atlasd daemon is running; run atlasd start.")
+    if isinstance(error, PermissionError):
+        return DaemonUnreachable(f"The daemon's socket cannot be opened: {error.strerror}.")
+    return DaemonUnreachable("The atlasd daemon ended the connection.")
 
 
 def _message(answer: object, status: int) -> str:

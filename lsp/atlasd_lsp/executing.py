@@ -35,10 +35,8 @@ def register_commands(server: AtlasdServer) -> None:
                 try:
                     return await run(*arguments)
                 except (DaemonUnreachable, DaemonRefused) as error:
-                    said = str(error)
-                    if isinstance(error, DaemonUnreachable):
-                        said = bridge.problem or "The atlasd daemon has ended."
-                    raise JsonRpcException(said, types.LSPErrorCodes.RequestFailed) from None
+                    failed = types.LSPErrorCodes.RequestFailed
+                    raise JsonRpcException(str(error), failed) from None
 
             return run
 

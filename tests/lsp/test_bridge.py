@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -257,6 +260,26 @@ async def test_the_session_survives_a_daemon_restart_and_opens_its_folders_again
         opened = await until(daemon, "/atlasd/v1/workspace", 2)
         root = {"root": str(tmp_path / "repository"), "trusted": True}
         assert opened == [{"open": [root]}] * 2
+
+
+@pytest.mark.timeout(60)
+async def test_a_daemon_is_reached_whose_command_stays_beside_it(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    """As ``atlasd start --foreground`` does: the bridge waited for its end."""
+    await daemon.stop()
+    begun = tmp_path / "begun"
+    stays = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    command = [sys.executable, "-c", stays]
+    async with editor(tmp_path, options={"startDaemon": True, "daemonCommand": command}) as session:
+        session.open("x = ")
+        asking = asyncio.ensure_future(session.complete(0, 4))
+        while not begun.exists() or not begun.read_text():
+            await asyncio.sleep(0.02)
+        daemon.enqueue("1")
+        await daemon.start()
+        assert [item.insert_text for item in await asking or ()] == ["1"]
+    os.kill(int(begun.read_text()), signal.SIGKILL)
 
 
 async def test_an_untrusted_workspace_is_said_to_be_one_and_its_buffers_stay_here(
