@@ -41,6 +41,17 @@ _RECYCLE_RATES = (
 )
 """How often votes of ``Recycle`` are right before anything is known."""
 
+_PLACE_RATES = (
+    *(0.02, 0.35, 0.4, 0.3, 0.42, 0.49, 0.55, 0.65, 0.7, 0.76, 0.83, 0.85),
+    *(0.88, 0.9, 0.9, 0.9),
+)
+"""The same of places, by match length."""
+_FOLLOWED_RATES = (
+    *(0.02, 0.35, 0.51, 0.62, 0.72, 0.73, 0.73, 0.75, 0.76, 0.78, 0.83, 0.88),
+    *(0.89, 0.89, 0.89, 0.89),
+)
+"""The same of places that continue the last draft."""
+
 
 class Vote(NamedTuple):
     """For ``token`` to come next."""
@@ -60,10 +71,7 @@ class Masses:
     learned from."""
 
     def __init__(self) -> None:
-        found = [0.02 if n == 0 else min(0.9, 0.3 + 0.05 * n) for n in range(PLACE_KINDS // 64)]
-        lost = [0.06, 0.06, 0.2, 0.2]
-        rates = [*_RECYCLE_RATES]
-        rates += [lost[kind & 3] if kind & 16 else found[kind >> 6] for kind in range(PLACE_KINDS)]
+        rates = [*_RECYCLE_RATES, *map(_place_rate, range(PLACE_KINDS))]
         self.value = [rate / (1.0 - rate) for rate in rates]
         self.value += [1.0] * (_AGE + AGES - _COMPANY)
         self.seen = [0.0] * len(self.value)
@@ -101,6 +109,12 @@ class Masses:
         self.seen[number] = seen = min(self.seen[number] + 1.0, 150.0)
         moved = self.value[number] * exp(gradient * 8.0 / (8.0 + seen))
         self.value[number] = least if moved < least else most if moved > most else moved
+
+
+def _place_rate(kind: int) -> float:
+    if kind & 16:
+        return 0.2 if kind & 2 else 0.06
+    return (_FOLLOWED_RATES if kind & 2 else _PLACE_RATES)[kind >> 6]
 
 
 def _factors(votes: list[Vote]) -> list[tuple[int, ...]]:

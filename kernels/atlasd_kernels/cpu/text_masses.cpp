@@ -25,20 +25,22 @@ constexpr double kRecycleRates[kVoteKinds] = {
     0.07, 0.1,  0.11, 0.08, 0.09, 0.12, 0.12, 0.09, 0.2,  0.3,  0.2,  0.45, 0.2,  0.6,  0.2,  0.6,
     0.2,  0.7,  0.24, 0.72, 0.22, 0.71, 0.3,  0.65, 0.26, 0.26, 0.15, 0.2,  0.16, 0.15, 0.14, 0.14};
 
+// Of places by match length, then of those that continue the last draft.
+constexpr double kPlaceRates[2][16] = {
+    {0.02, 0.35, 0.4, 0.3, 0.42, 0.49, 0.55, 0.65, 0.7, 0.76, 0.83, 0.85, 0.88, 0.9, 0.9, 0.9},
+    {0.02, 0.35, 0.51, 0.62, 0.72, 0.73, 0.73, 0.75, 0.76, 0.78, 0.83, 0.88, 0.89, 0.89, 0.89, 0.89}};
+
+double rate_of(int kind) {
+  const int place = kind - kVoteKinds;
+  if (place < 0) return kRecycleRates[kind];
+  if (place & 16) return place & 2 ? 0.2 : 0.06;
+  return kPlaceRates[place >> 1 & 1][place >> 6];
+}
+
 }  // namespace
 
 Masses::Masses() : value(kNumbers, 1.0), seen(kNumbers, 0.0) {
-  for (int kind = 0; kind < kCompany; kind++) {
-    double rate;
-    const int place = kind - kVoteKinds;
-    if (place < 0)
-      rate = kRecycleRates[kind];
-    else if (place & 16)
-      rate = place & 2 ? 0.2 : 0.06;
-    else
-      rate = place >> 6 ? std::min(0.9, 0.3 + 0.05 * (place >> 6)) : 0.02;
-    value[kind] = rate / (1.0 - rate);
-  }
+  for (int kind = 0; kind < kCompany; kind++) value[kind] = rate_of(kind) / (1.0 - rate_of(kind));
 }
 
 double Masses::weigh(Vote* begin, Vote* end, std::vector<Backed>& tokens) const {
