@@ -135,7 +135,7 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
     if not options.yes:
         if not sys.stdin.isatty():
             raise AtlasdError("Removing asks first.", "Say --yes where nobody can answer.")
-        if input(f"Remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed(f"Remove {what}? [y/N] "):
             print("Nothing was removed.")
             return 1
     if _runs():
@@ -153,3 +153,11 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
         what += "; see atlasd data show"
     print(f"Removed {counted(rows, 'row')} and {counted(files, 'file')}: {what}")
     return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False

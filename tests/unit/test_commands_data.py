@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def test_a_purge_of_what_is_not_known_says_so(
     """A folder that was mistyped must not look forgotten."""
     assert cli.main(["data", "purge", "--repository", "/frist", "--yes"]) == 0
     assert "nothing is known of /frist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", ["", "n\n", "maybe\n"])
+def test_only_a_yes_removes_anything(
+    filled: Paths, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-D, which says nothing, was a traceback."""
+    stdin = StringIO(said)
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert cli.main(["data", "purge", "--all"]) == 1
+    assert "Nothing was removed" in capsys.readouterr().out
+    assert b"text of" in filled.database.read_bytes()
 
 
 def test_an_export_of_what_is_not_known_says_so_beside_the_rows(
