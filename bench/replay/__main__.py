@@ -44,6 +44,13 @@ def main() -> None:
     parser.add_argument("--git", type=Path, action="append", default=[])
     parser.add_argument("--package", type=Path, action="append", default=[])
     parser.add_argument("--releases", action="append", default=[], metavar="NAME==V1,V2,…")
+    parser.add_argument(
+        "--warm",
+        action="append",
+        default=[],
+        metavar="NAME==V1,V2,…",
+        help="releases that atlasd has drafted for before, which are not counted",
+    )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "atlasd-bench")
     parser.add_argument("--model", help="whose tokenizer; the bundled model's otherwise")
     parser.add_argument("--requests", type=int, default=100, help="per repository")
@@ -62,7 +69,14 @@ def main() -> None:
     tokenizer = Tokenizer.load(files)
     encode = cache(tokenizer.encode)
     console = Console()
-    works = list(_workloads(options, encode, fill_for(files, tokenizer)))
+    fill = fill_for(files, tokenizer)
+    works = list(_workloads(options, encode, fill))
+    before = [
+        workload.releases(*fetch(wanted, options.cache), encode, options.requests, fill)
+        for wanted in options.warm
+    ]
+    for work in before:
+        work.end_with(tokenizer.eos_ids[0])
     for work in works:
         work.end_with(tokenizer.eos_ids[0])
         console.print(
@@ -73,7 +87,7 @@ def main() -> None:
     for profile in options.costs:
         costs = COSTS[profile]
         outcomes = _compare(
-            works, costs, tokenizer, not options.no_baselines, console, options.static_ms
+            works, before, costs, tokenizer, not options.no_baselines, console, options.static_ms
         )
         console.print(_table(profile, outcomes))
         results += [{"costs": profile, **_plain(outcome)} for outcome in outcomes]
@@ -100,6 +114,7 @@ def _workloads(
 
 def _compare(
     works: list[Workload],
+    before: list[Workload],
     costs: TableCosts,
     tokenizer: Tokenizer,
     with_baselines: bool,
@@ -115,6 +130,8 @@ def _compare(
         costs=costs,
         neural=None if static is None else priced_neural(static.model),
     )
+    for work in before:
+        run_drafting(work, drafting, costs, static=static)
     for work in works:
         with console.status(f"{work.name} under {costs.name}"):
             rules: list[baselines.Rule] = []
