@@ -16,7 +16,7 @@ from atlasd.config import load
 from atlasd.errors import AtlasdError, RequestError
 from atlasd.listeners import Running, is_locked
 from atlasd.paths import Paths, paths
-from atlasd.server.auth import secret_token
+from atlasd.server.auth import known_token, secret_token
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,13 +71,26 @@ def where(folders: Paths) -> Place:
     return Place(
         host=reached_at(host),
         port=running.port if running else config.server.port,
-        token=secret_token(folders.data / "token", folders.token),
+        token=_token(folders, runs=running is not None),
         socket=str(folders.socket),
         model=served.get("id") or Path(running.model if running else config.model.name).name,
         source=Path(__file__).resolve().parents[2],
         bridge=_bridge(),
         context=context or UNKNOWN_CONTEXT,
     )
+
+
+def _token(folders: Paths, runs: bool) -> str:
+    """The token that clients need; a new one is no use to a daemon that runs."""
+    files = folders.data / "token", folders.token
+    if not runs:
+        return secret_token(*files)
+    if (token := known_token(*files)) is None:
+        raise AtlasdError(
+            f"The daemon's token is not in {files[0]} any more, or others could read it there.",
+            "For a new one: atlasd stop, then atlasd start.",
+        )
+    return token
 
 
 def _served(folders: Paths) -> dict[str, Any]:

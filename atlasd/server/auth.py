@@ -81,6 +81,11 @@ def secret_token(*files: Path) -> str:
     return token
 
 
+def known_token(*files: Path) -> str | None:
+    """The token that is in one of ``files``, if it is nobody else's; nothing is written."""
+    return next((token for file in files if (token := _read_private(file))), None)
+
+
 def _read_private(file: Path) -> str | None:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)

@@ -9,9 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from atlasd.commands import connect
 from atlasd.commands.address import base_url
 from atlasd.commands.connect import where
 from atlasd.commands.status import describe
+from atlasd.errors import AtlasdError
 from tests.served import served
 
 
@@ -45,3 +47,20 @@ async def test_what_is_printed_answers(
             client.get("/v1/models") as answer,
         ):
             assert answer.status == 200
+
+
+async def test_no_token_is_printed_that_the_daemon_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removed it for a new one, and the daemon runs on with the old one."""
+    monkeypatch.setattr(connect, "is_locked", lambda folders: True)
+    async with served(tmp_path) as house:
+        folders = house.daemon.paths
+        assert (await asyncio.to_thread(where, folders)).token == house.token
+        folders.token.unlink()
+        assert (await asyncio.to_thread(where, folders)).token == house.token
+        (folders.data / "token").unlink()
+        with pytest.raises(AtlasdError, match="atlasd stop"):
+            await asyncio.to_thread(where, folders)
+    monkeypatch.setattr(connect, "is_locked", lambda folders: False)
+    assert where(folders).token != house.token
