@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -237,6 +238,8 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if "--debug" in sys.argv[1:] else logging.ERROR
     )
+    # Ctrl-C ends it at once: asyncio would wait for the thread that reads standard input.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     make_server().start_io()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -82,3 +84,19 @@ def test_version_is_printed_without_serving() -> None:
     )
     assert found.stdout.startswith("atlasd-lsp ")
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.timeout(30)
+def test_ctrl_c_ends_it_at_once() -> None:
+    """It stopped serving, and waited for the end of standard input."""
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"capabilities": {}}}
+    body = json.dumps(hello).encode()
+    command = [sys.executable, "-m", "atlasd_lsp"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bridge:
+        assert bridge.stdin is not None
+        assert bridge.stdout is not None
+        bridge.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        bridge.stdin.flush()
+        assert bridge.stdout.readline().startswith(b"Content-")
+        bridge.send_signal(signal.SIGINT)
+        assert bridge.wait() == -signal.SIGINT
