@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,6 +68,10 @@ class Quiet:
     """So many are over, of which their streams do not know yet."""
 
 
+Outcome = tuple[int, int, float]
+"""Of a step for one stream: drafted and accepted tokens, and milliseconds that drafting took."""
+
+
 class Step(NamedTuple):
     """One that was planned."""
 
@@ -74,6 +79,7 @@ class Step(NamedTuple):
     rows: int
     """Without those drafted."""
     drafted: int
+    """By all streams; 0: by one alone, whose outcomes tell."""
     kv_tokens: int
 
 
@@ -146,25 +152,23 @@ class Judged:
         quiet.steps = quiet.taken = 0
 
     def _judge(
-        self,
-        kept: Drafted,
-        step: Step,
-        drafted: int,
-        accepted: int,
-        beside_ms: float,
-        spent_ms: float,
+        self, kept: Drafted, step: Step, beside_ms: float, outcomes: Iterable[Outcome]
     ) -> None:
-        """What a planned step has brought a stream goes to its pace. A token that it need not wait
-        for saves its share of a step, not a step: the others decode on."""
+        """What planned steps have brought a stream goes to its pace: ``step``, or several that it
+        took alone. A token that it need not wait for saves its share of a step, not a step: the
+        others decode on."""
         if self._costs is None:
             return
-        gained_ms, plain_ms = 0.0, self._ms(step.rows, step.kv_tokens)
-        if drafted:
-            more_ms = self._ms(step.rows + step.drafted, step.kv_tokens) - plain_ms
-            saved_ms = (plain_ms + beside_ms) / step.streams
-            gained_ms = accepted * saved_ms - more_ms * drafted / step.drafted
-        kept.plain_ms = plain_ms / step.streams
-        kept.pace.settled(gained_ms, spent_ms, kept.plain_ms, step.streams)
+        streams, rows, all_drafted, kv_tokens = step
+        plain_ms = self._ms(rows, kv_tokens)
+        saved_ms = (plain_ms + beside_ms) / streams
+        kept.plain_ms = share_ms = plain_ms / streams
+        for drafted, accepted, spent_ms in outcomes:
+            gained_ms = 0.0
+            if drafted:
+                more_ms = self._ms(rows + (all_drafted or drafted), kv_tokens) - plain_ms
+                gained_ms = accepted * saved_ms - more_ms * drafted / (all_drafted or drafted)
+            kept.pace.settled(gained_ms, spent_ms, share_ms, streams)
 
     def _spent(self, stream: Stream, kept: Drafted, started: float) -> None:
         """Planning or learning went on since then; the stream's next step is charged with it."""

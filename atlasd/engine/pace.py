@@ -44,9 +44,9 @@ LEAST = -2.0
 """What one stream can be said to have lost: the first of an engine finds nothing in memory and
 takes as long as twenty plain steps more, which says nothing of those behind it."""
 
-CROWDED = LOST / 3
+CROWDED = LOST / 2
 """What a sort has lost before its first stream, for each doubling of those that decode together:
-they share the cost of a step already, so that drafts can save little. Of eight and more one in
+they share the cost of a step already, so that drafts can save little. Of four and more one in
 eight is tried, unless that wins."""
 
 SAVED = 32.0

@@ -112,7 +112,7 @@ class Planning(PlanningAhead):
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
         beside_ms, drafted = self.beside.engine_ms, len(part.draft.tokens)
-        self._judge(kept, self._step, drafted, accepted, beside_ms, kept.spent_ms)
+        self._judge(kept, self._step, beside_ms, [(drafted, accepted, kept.spent_ms)])
         kept.spent_ms = 0.0
         self._spent(stream, kept, started)
 

@@ -64,14 +64,16 @@ class PlanningAhead(Judged):
 
     def _took_planned(self, stream: Stream, kept: Drafted, taken: TakenSteps, asks: bool) -> None:
         started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
-        for one in taken.each:
-            stream.stats.foreseen += one.foreseen
-            stream.stats.draft_ms += one.planning_ms
-            self.spent_ms += one.planning_ms
-            spent_ms, beside_ms = before_ms + one.planning_ms, self.beside_native.engine_ms
-            step = Step(1, 1, one.drafted, stream.fed)
-            self._judge(kept, step, one.drafted, one.accepted, beside_ms, spent_ms)
         if taken.each:
+            planning_ms = sum([one.planning_ms for one in taken.each])
+            stream.stats.foreseen += sum([one.foreseen for one in taken.each])
+            stream.stats.draft_ms += planning_ms
+            self.spent_ms += planning_ms
+            outcomes = [
+                (one.drafted, one.accepted, before_ms + one.planning_ms) for one in taken.each
+            ]
+            step = Step(1, 1, 0, stream.fed)
+            self._judge(kept, step, self.beside_native.engine_ms, outcomes)
             kept.spent_ms = 0.0
         told = taken.told()
         try:

@@ -85,8 +85,8 @@ ATLASD_INLINE void add_depth(const uint16_t* x, float (*sums)[kPanel], Each&& ea
     for (int p = 0; p < P; p++) add_to(sums[r * P + p], _mm512_add_ph(first[r][p], second[r][p]));
 }
 
-// Where a block of rows finds a panel's weights: in its stream, or as the first of several blocks left
-// them in the first cache.
+// Where a block of rows finds a panel's weights: in its stream, or as the first of several blocks
+// left them in the first cache.
 enum class Fp16Source { stream, stream_for_others, decoded };
 
 struct Fp16Decoded {

@@ -29,8 +29,8 @@ constexpr uint16_t kFp16Whole = 0xBFF8;   // a number's bits that are its own we
 
 constexpr long fp16_panel_bytes(long k) { return kFp16Header + k / kFp16Group * kFp16Bytes; }
 
-// Writes a bf16 matrix (padded k) to `out`, all zeros; false, and nothing written, if more than one in
-// 64 of a column's weights would be rounded, or some are no numbers.
+// Writes a bf16 matrix (padded k) to `out`, all zeros; false, and nothing written, if more than one
+// in 64 of a column's weights would be rounded, or some are no numbers.
 bool shorten_fp16(Pool& pool, const uint8_t* bf16, long panels, long k, uint8_t* out);
 
 // The same for one panel.
