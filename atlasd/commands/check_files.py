@@ -60,6 +60,9 @@ def database(folders: Paths) -> Iterator[Finding]:
         yield Finding("database", "ok", f"{file} (made at the first start)")
         return
     mend = f"Move it away, and a new one is made: mv {file} {file}.broken"
+    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+        yield Finding("database", "bad", f"{file} is no file", mend)
+        return
     if shutil.disk_usage(file.parent).free < FULL_DISK:
         mend = "The disk is full, which may be all that is wrong: make room there first."
     try:

@@ -204,14 +204,17 @@ def _register_fates(server: AtlasdServer) -> None:
 
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:
-        id, before = bridge.shown.original(_item_id(params))
-        if not before:
-            bridge.tell([Told(id, "shown")])
+        if item := _item_id(params):
+            id, before = bridge.shown.original(item)
+            if not before:
+                bridge.tell([Told(id, "shown")])
 
     @server.feature("textDocument/didPartiallyAcceptCompletion")
     async def did_accept_part(params: Any) -> None:
-        text = str(getattr(params.item, "insertText", ""))
-        await commands.accept_part(bridge, _item_id(params), text, int(params.acceptedLength))
+        length = getattr(params, "acceptedLength", None)
+        if (item := _item_id(params)) and isinstance(length, int):
+            text = str(getattr(params.item, "insertText", ""))
+            await commands.accept_part(bridge, item, text, length)
 
     @server.feature("atlasd/wantOtherCompletions")
     def want_others(params: Any) -> None:
@@ -220,14 +223,19 @@ def _register_fates(server: AtlasdServer) -> None:
 
     @server.feature("atlasd/didDismissCompletion")
     def did_dismiss(params: Any) -> None:
-        id, _ = bridge.shown.original(_item_id(params))
-        bridge.shown.settle(id)
-        bridge.tell([Told(id, "dismissed")])
+        if item := _item_id(params):
+            id, _ = bridge.shown.original(item)
+            bridge.shown.settle(id)
+            bridge.tell([Told(id, "dismissed")])
 
 
 def _item_id(params: Any) -> str:
-    """The suggestion's id from the item a client sends back."""
-    return str(params.item.command.arguments[0])
+    """The suggestion's id from the item a client sends back; "" where it sends none: nobody but
+    who writes that client could do anything about it."""
+    try:
+        return str(params.item.command.arguments[0])
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return ""
 
 
 def main() -> None:

@@ -91,6 +91,23 @@ async def test_an_edit_at_the_end_of_a_document_is_read_in_its_encoding(
         assert [one["fate"] for one in fates] == ["shown", "accepted_word"]
 
 
+async def test_fates_of_nothing_are_no_news_and_no_error(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    daemon.enqueue("x = 1")
+    async with editor(tmp_path) as session:
+        session.open("\n")
+        (item,) = await session.complete(0, 0) or []
+        notify = session.client.protocol.notify
+        for wire in ({}, {"item": None}, {"item": {"command": {"arguments": []}}}, {"item": []}):
+            notify("textDocument/didShowCompletion", wire)
+            notify("textDocument/didPartiallyAcceptCompletion", {**wire, "acceptedLength": 2})
+            notify("atlasd/didDismissCompletion", wire)
+        accept_part(session, item, 3)
+        assert (await told(daemon, 2))[-1] == ("accepted_word", 3)
+        assert not session.client.messages
+
+
 async def test_copilots_partial_accept_notification_counts_utf16_units(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:

@@ -253,6 +253,18 @@ def test_doctor_moves_no_database_away_because_the_disk_is_full(
     assert "mv " not in found.mend
 
 
+@pytest.mark.timeout(10)
+def test_doctor_does_not_wait_for_a_database_that_is_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
+    paths().create()
+    os.mkfifo(paths().database)
+    (found,) = check_files.database(paths())
+    assert found.verdict == "bad"
+    assert "is no file" in found.message
+
+
 def test_a_daemon_that_cannot_start_on_a_full_disk_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
