@@ -95,12 +95,13 @@ void number_row(uint16_t* row, Columns& columns) {
   memcpy(row, numbers, sizeof numbers);
 }
 
-// An fp16 below 2.
-float value_of(uint16_t fp16) {
-  const int exponent = fp16 >> 10 & 31;
-  const float mantissa = static_cast<float>((fp16 & 1023) | (exponent ? 1024 : 0));
-  const float value = mantissa * power_of_two(std::max(exponent, 1) - kLargest - 10);
-  return fp16 & 0x8000 ? -value : value;
+// An fp16 below 2: its bits lie where those of a float do whose exponent is 112 less; to multiply
+// that in also makes denormals what they are.
+float value_of(uint32_t fp16) {
+  const uint32_t bits = (fp16 & 0x8000) << 16 | (fp16 & 0x7FFF) << 13;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value * power_of_two(127 - kLargest);
 }
 
 // numbers: four k of 32 columns. Two columns at a time, the neighbours.
@@ -117,16 +118,18 @@ void write_group(const uint16_t* numbers, uint8_t* out) {
   memcpy(out, group, sizeof group);
 }
 
-// The four k of a column.
-void read_group(const uint16_t* group, long c, uint16_t* numbers) {
-  const uint16_t x = group[c], y = group[kPanel + c], z = group[2 * kPanel + c];
-  const uint32_t beside = (group[kPanel + (c ^ 1)] >> 14 & 1) << 6 |
-                          (group[2 * kPanel + (c ^ 1)] >> 14 & 1) << 7;
+// The four k of column c, of which a group has two neighbours in 32 bits.
+void read_group(const uint8_t* group, long c, uint32_t* numbers) {
+  uint32_t pair[3];
+  for (int i = 0; i < 3; i++) memcpy(&pair[i], group + i * 2 * kPanel + c / 2 * 4, 4);
+  if (c % 2)
+    for (uint32_t& both : pair) both = both << 16 | both >> 16;
+  const auto [x, y, z] = pair;
   numbers[0] = x & kFp16Whole;
   numbers[1] = y & kFp16Whole;
   numbers[2] = z & kFp16Whole;
-  numbers[3] = static_cast<uint16_t>((x >> 14 & 1) << 15 | (z & 7) << 11 | (y & 7) << 8 | beside |
-                                     (x & 7) << 3);
+  numbers[3] = (x & 0x4000) << 1 | (z & 7) << 11 | (y & 7) << 8 | (y >> 30 & 1) << 6 |
+               (z >> 30 & 1) << 7 | (x & 7) << 3;
 }
 
 }  // namespace
@@ -165,9 +168,9 @@ void unpack_fp16(const uint8_t* data, long k, long column, long count, float* ou
   const uint8_t* panel = data + column / kPanel * fp16_panel_bytes(k);
   float back;
   memcpy(&back, panel + column % kPanel * sizeof back, sizeof back);
-  for (long first = 0; first < count; first += kFp16Group) {
-    uint16_t group[3 * kPanel], numbers[kFp16Group];
-    memcpy(group, panel + kFp16Header + first / kFp16Group * kFp16Bytes, kFp16Bytes);
+  const uint8_t* group = panel + kFp16Header;
+  for (long first = 0; first < count; first += kFp16Group, group += kFp16Bytes) {
+    uint32_t numbers[kFp16Group];
     read_group(group, column % kPanel, numbers);
     for (long i = 0; i < kFp16Group && first + i < count; i++)
       out[first + i] = value_of(numbers[i]) * back;
