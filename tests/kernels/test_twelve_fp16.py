@@ -21,7 +21,7 @@ from atlasd_kernels.cpu.packing import (
 )
 
 from tests.kernels.conftest import ISAS
-from tests.kernels.test_twelve_bits import SPEC, bits, trained, weights
+from tests.kernels.raw_weights import SPEC, bits, trained, weights
 
 pytestmark = pytest.mark.skipif("avx512fp16" not in ISAS, reason="needs AVX512-FP16")
 
