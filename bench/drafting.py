@@ -30,9 +30,10 @@ LIBRARY = ("argparse", "ast", "tarfile", "inspect", "zipfile", "logging/__init__
 
 @dataclass
 class Comparison:
-    """Measurements of the same completions with drafting on and off."""
+    """Measurements of the same completions with drafting on and off. A text that is cut may have
+    been decoded farther in one way than in the other before whoever reads it said so."""
 
-    tokens: int = 0
+    decoded: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     steps: int = 0
     ms: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
     ratios: list[float] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Comparison:
             return
         for way, one in timings.items():
             self.ms[way] += one["predicted_ms"]
-        self.tokens += on["predicted_n"]
+            self.decoded[way] += one["predicted_n"]
         self.steps += on["steps"]
         self.ratios.append(on["predicted_per_second"] / off["predicted_per_second"])
         for counts, more in ((self.drafted, on["drafted"]), (self.accepted, on["accepted"])):
@@ -57,11 +58,11 @@ class Comparison:
 
     def speed(self, drafting: bool) -> float:
         """Tokens per second over all completions."""
-        return 1000 * self.tokens / max(1e-9, self.ms[drafting])
+        return 1000 * self.decoded[drafting] / max(1e-9, self.ms[drafting])
 
     @property
     def tokens_a_step(self) -> float:
-        return self.tokens / max(1, self.steps)
+        return self.decoded[True] / max(1, self.steps)
 
     def row(self, name: str, goal: str) -> list[object]:
         sources = ", ".join(

@@ -46,7 +46,7 @@ def drafting_table(compared: Comparison, moved_on: int) -> Table:
     """The session's own completions, each decoded once with drafting and once without; of
     ``moved_on`` more the prompt had become another one in between."""
     table = _table("The same completions with and without drafting")
-    table.add_row("completions, tokens", f"{len(compared.ratios)}, {compared.tokens}")
+    table.add_row("completions, tokens", f"{len(compared.ratios)}, {compared.decoded[True]}")
     table.add_row("tokens per second with drafting", f"{compared.speed(True):.0f}")
     table.add_row("tokens per second without", f"{compared.speed(False):.0f}")
     if compared.ratios:
