@@ -109,6 +109,8 @@ class Judged:
         self._failures = 0
         self._drafted: dict[int, Drafted] = {}
         self._quiet = Quiet([], 0, 0)
+        self._step = Step(1, 1, 0, 0)
+        """The last step of several streams, or of one by itself."""
         self._known_ms: dict[tuple[int, int], float] = {}
         self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()

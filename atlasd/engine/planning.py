@@ -17,41 +17,13 @@ from atlasd.models.decoder import Float32
 class Planning(PlanningAhead):
     """Drafting for the step loop."""
 
-    _step = Step(1, 1, 0, 0)
-
     # These two run in every step, with caches that the step before has emptied: few calls, so.
 
     def plan(self, parts: list[Part]) -> None:
         """Give drafts to the parts that can take one."""
-        numbers = [part.stream.number for part in parts]
-        if self._quiet.steps and numbers == self._quiet.streams:
-            self._quiet.steps -= 1
-            self._quiet.taken += 1
-            return
-        self._wake()
-        due: list[Part] = []
-        drafted: list[Drafted] = []
-        resting: list[Drafted] = []
-        rests = 0
-        for part in parts:
-            stream = part.stream
-            if part.logits and stream.drafting:
-                kept = self._drafted.get(stream.number) or self._first(stream, len(parts))
-                rest = 0
-                if self._costs is not None:
-                    rest = kept.pace.resting(stream.begun, stream.draft_limit)
-                if rest:
-                    resting.append(kept)
-                    rests = min(rest, rests or rest)
-                else:
-                    due.append(part)
-                    drafted.append(kept)
+        due, drafted = self._due(parts)
         if not due:
-            ready = all(part.logits for part in parts)
-            self._quiet = Quiet(numbers, rests - 1 if ready and rests else 0, 1)
             return
-        for kept in resting:
-            kept.rested(1)
         pending = sum([part.pending for part in parts])
         started = self._now()
         if self._costs is not None:
@@ -91,6 +63,41 @@ class Planning(PlanningAhead):
         for part, kept in zip(due, drafted, strict=True):
             part.stream.stats.draft_ms += share
             kept.spent_ms += share
+
+    def _due(self, parts: list[Part]) -> tuple[list[Part], list[Drafted]]:
+        """The parts that are planned in this step; the others' streams rest."""
+        due: list[Part] = []
+        drafted: list[Drafted] = []
+        numbers = [part.stream.number for part in parts]
+        quiet = self._quiet
+        if quiet.steps and numbers == quiet.streams:
+            quiet.steps -= 1
+            quiet.taken += 1
+            return due, drafted
+        self._wake()
+        resting: list[Drafted] = []
+        rests: list[int] = []
+        for part in parts:
+            stream = part.stream
+            if not (part.logits and stream.drafting):
+                continue
+            kept = self._drafted.get(stream.number) or self._first(stream, len(parts))
+            rest = 0
+            if self._costs is not None:
+                rest = kept.pace.resting(stream.begun, stream.draft_limit)
+            if rest:
+                resting.append(kept)
+                rests.append(rest)
+            else:
+                due.append(part)
+                drafted.append(kept)
+        if due or not rests:
+            for kept in resting:
+                kept.rested(1)
+        else:
+            ready = all(part.logits for part in parts)
+            self._quiet = Quiet(numbers, min(rests) - 1 if ready else 0, 1)
+        return due, drafted
 
     def settle(
         self,

@@ -117,6 +117,8 @@ def costs() -> StepCosts:
 def test_all_drafters_together_change_nothing_and_forced_text_is_drafted() -> None:
     drafting = Drafting(vocab_size=VOCAB, fingerprint="", costs=costs())
     for number, case in enumerate(CASES):
+        if number % 4 == 0:  # forced text that nobody but the grammar knows
+            continue
         right = plain(*case).tokens
         wrong = random.Random(number).sample(range(VOCAB), 9)
         seen = np.array([1, 2, 3, *right[:20], *wrong, *right[20:]], np.int32)
@@ -133,7 +135,7 @@ def test_all_drafters_together_change_nothing_and_forced_text_is_drafted() -> No
             for source, count in outputs[number].stats.accepted.items():
                 accepted[source] = accepted.get(source, 0) + count
         outputs.clear()
-    assert accepted["grammar"] > 30
+    assert accepted["grammar"] > 50
 
 
 def test_forced_text_holds_wherever_it_is_drafted_alone() -> None:

@@ -67,7 +67,7 @@ class ScriptedDaemon:
         if request.path in self.refusals:
             said = {"error": {"message": self.refusals[request.path]}}
             return web.json_response(said, status=404)
-        if request.path == "/atlasd/v1/complete":
+        if request.path == COMPLETE:
             try:
                 await self.answering.wait()
             except asyncio.CancelledError:
@@ -96,6 +96,7 @@ def _answer_of(text: str, id: str, **more: Any) -> dict[str, Any]:
 
 
 FATE = "/atlasd/v1/fate"
+COMPLETE = "/atlasd/v1/complete"
 
 
 async def until(daemon: ScriptedDaemon, path: str, count: int = 1) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lsp.conftest import editor
-from tests.lsp.scripted_daemon import ScriptedDaemon, until
+from tests.lsp.scripted_daemon import COMPLETE, ScriptedDaemon, until
 
 LINE = "def name_of_thing(alpha, beta): return alpha + beta\n"
 SOURCE = "".join(f"{number:07d}" for number in range(NEAR // 2))
@@ -40,7 +40,7 @@ async def test_a_document_too_long_for_a_request_gets_suggestions(
         session.type(last, 4, "1")
         daemon.enqueue("2", id="c2")
         assert [item.insert_text for item in await session.complete(last, 5) or ()] == ["2"]
-        first, second = (body["prefix"] for body in daemon.bodies("/atlasd/v1/complete"))
+        first, second = (body["prefix"] for body in daemon.bodies(COMPLETE))
         assert second == first + "1"
         assert len(second) < 2 * NEAR
         assert (await until(daemon, "/atlasd/v1/fate"))[0] == {"id": "c1", "fate": "shown"}

@@ -48,7 +48,6 @@ constexpr Kernels make() {
   kernels.name = "amx";
   kernels.matmul = matmul;
   kernels.kept = kernels.rounded = Format::bf16;
-  kernels.twelve = false;
   kernels.round = round_row;
   return kernels;
 }

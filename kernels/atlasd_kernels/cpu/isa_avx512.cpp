@@ -17,7 +17,6 @@ constexpr Kernels make() {
   kernels.matmul = matmul;
   kernels.quantise = quantise_by_chunks;
   kernels.kept = Format::twelve;
-  kernels.twelve = true;
   return kernels;
 }
 

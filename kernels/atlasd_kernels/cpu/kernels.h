@@ -96,9 +96,8 @@ struct Kernels {
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
   // For packing: unsigned codes of n weights in 2 * levels steps around `levels`; the scale.
   float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
-  // What bf16 weights are kept as: bf16, twelve or fp16; and what else of these matmul reads.
+  // What bf16 weights are kept as: bf16, twelve or fp16, each of which reads those before it, too.
   Format kept = Format::bf16;
-  bool twelve = false;
   // Weights in this format meet rounded activations; fp32: there is none.
   Format rounded = Format::fp32;
   // One row, k a multiple of 16; each four k go `distance` behind the last. Returns what its products
