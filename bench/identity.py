@@ -72,11 +72,13 @@ class Corrupting:
         self._vocabulary = drafting.vocab_size
         self.begin, self.end = self._own.begin, self._own.end
         self.settle = self._own.settle
-        self.took, self.records = self._own.took, self._own.records
+        self.took, self.all_took = self._own.took, self._own.all_took
 
-    def prepare(self, stream: StreamView, room: int) -> Prepared | None:
+    def prepare(
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int]
+    ) -> Prepared | None:
         """Steps that are taken together draft what the product does, now and then."""
-        return self._own.prepare(stream, room) if self._random.random() < 0.5 else None
+        return self._own.prepare(streams, room, limits) if self._random.random() < 0.5 else None
 
     def plan(
         self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None

@@ -15,7 +15,7 @@ from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
 from atlasd.draft.assembling import Assembling
 from atlasd.draft.chain import Chain
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.cut import Costs, CostTable, cut
+from atlasd.draft.cut import Costs, CostTable, Price, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
@@ -24,7 +24,7 @@ from atlasd.draft.neural import Neural
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Candidate, Plan, StepRecord
 from atlasd.draft.planner import NATIVE, NativePlanner, Prepared
-from atlasd.draft.taken import TakenSteps
+from atlasd.draft.taken import TakenSteps, TakenStream
 
 
 class Controller(Assembling):
@@ -101,16 +101,7 @@ class Controller(Assembling):
         the longest draft that still makes sense (tokens left to generate minus one, slot space).
         """
         started = perf_counter()
-        self._worth_per_ms = self._tokens_per_ms * len(streams)
-        price = self.costs.for_step(
-            len(streams), room, sum([len(stream.tokens) for stream in streams])
-        )
-        # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
-        share = room if len(streams) == 1 else min(room, max(8, 3 * room // len(streams)))
-        if limits is None:
-            longest = [share] * len(streams)
-        else:
-            longest = [limit if limit < share else share for limit in limits]
+        price, longest = self._priced(streams, room, limits)
         if self._native is not None and _usual(streams, room):
             return self._native.plan(streams, price, room, longest, self._terms, self._ask_paid)
         candidates: list[list[Candidate]] = []
@@ -134,36 +125,55 @@ class Controller(Assembling):
         )
         return Plan(drafts, record)
 
-    # Native steps of a stream that decodes alone
+    def _priced(
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None
+    ) -> tuple[Price, list[int]]:
+        """What a step of these streams costs, and the longest draft of each."""
+        count = len(streams)
+        self._worth_per_ms = self._tokens_per_ms * count
+        price = self.costs.for_step(count, room, sum([len(stream.tokens) for stream in streams]))
+        # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
+        share = room if count == 1 else min(room, max(8, 3 * room // count))
+        if limits is None:
+            return price, [share] * count
+        return price, [limit if limit < share else share for limit in limits]
 
-    def prepare(self, stream: StreamView, room: int) -> Prepared | None:
-        """What its next steps plan with, if they can be planned natively from end to end."""
-        if self._native is None or not _usual([stream], room):
+    # Native steps
+
+    def prepare(
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int]
+    ) -> Prepared | None:
+        """What the next steps of ``streams`` plan with, if they can be planned natively from end to
+        end; ``room`` and ``limits`` as in ``plan``."""
+        if self._native is None or not _usual(streams, room):
             return None
-        self._worth_per_ms = self._tokens_per_ms
-        price = self.costs.for_step(1, room, len(stream.tokens))
-        return self._native.prepare(stream, price, room, self._terms)
+        price, longest = self._priced(streams, room, limits)
+        return self._native.prepare(streams, price, room, longest, self._terms)
 
-    def took(self, stream: StreamView, told: list[int], taken: TakenSteps, asks: bool) -> None:
-        """Its steps were taken so, and their tokens appended to ``stream.tokens``; ``told`` are
-        those of planned steps; ``asks``: they ended where the paid drafter is wanted."""
+    def took(
+        self, stream: StreamView, told: list[int], mine: TakenStream, taken: TakenSteps
+    ) -> None:
+        """Steps were taken so, and one stream's tokens appended to ``stream.tokens``; ``told`` are
+        those of planned steps. Call for each stream that was planned, then ``all_took``."""
         assert self._native is not None
-        for source, count in taken.drafted.items():
-            self._tally(source, count, taken.accepted.get(source, 0))
-        for one in taken.each:
-            self._achieved(one.verified, one.forward_ms)
-        more = len(taken.each) - (not asks)
-        self.costs.used(more)
+        for source, count in mine.drafted.items():
+            self._tally(source, count, mine.accepted.get(source, 0))
+        for one, step in zip(mine.each, taken.each, strict=True):
+            self._achieved(one.verified, step.forward_ms)
         for paid in self._paid:
-            paid.worth.step(more, self._worth_per_ms)
+            paid.worth.step(_more(taken), self._worth_per_ms)
         self._verify_open(stream, told)
-        self._native.took(stream, told, taken, asks)
+        self._native.took(stream, told, mine)
         for listener in self._listeners:
             listener.observe(stream, told, None)
 
-    def records(self, taken: TakenSteps) -> list[PackedStep]:
-        """Of each of these steps, why it was planned as it was."""
+    def all_took(self, streams: Sequence[StreamView], taken: TakenSteps) -> list[PackedStep]:
+        """All of these, which were planned, have been told of. Of each step, why it was planned as
+        it was."""
         assert self._native is not None
+        self.costs.used(_more(taken))
+        if taken.wanting >= 0:
+            self._native.wants(streams, taken.wanting)
         return self._native.records(taken)
 
     def settle(
@@ -214,6 +224,11 @@ def _usual(streams: Sequence[StreamView], room: int) -> bool:
     if len(streams) > MOST_STREAMS or room > MOST_ROWS:
         return False
     return not [stream for stream in streams if stream.constraint is not None]
+
+
+def _more(taken: TakenSteps) -> int:
+    """Steps that were planned beyond the one that ``prepare`` has counted."""
+    return len(taken.each) - (taken.wanting < 0)
 
 
 def _best_of(rows: VerifiedRows | None) -> list[int] | None:

@@ -29,20 +29,28 @@ class PackedStep:
     candidates, and per candidate int32 source, taken and count, int32 tokens, float64 confidence.
     """
 
-    __slots__ = ("_expected", "_names", "_raw", "_spent_ms")
+    __slots__ = ("_names", "_raw", "_spent_ms", "_whole")
 
     def __init__(
-        self, raw: bytes, names: Sequence[str], expected: Sequence[float], spent_ms: float
+        self,
+        raw: bytes,
+        names: Sequence[str],
+        spent_ms: float,
+        whole: Sequence[tuple[int, float]] = (),
     ) -> None:
+        """``whole``: of each stream the tokens of its draft, and how many of them are expected to
+        be accepted; as the bytes have it, and quicker to read."""
         self._raw = raw
         self._names = names
-        self._expected = expected
         self._spent_ms = spent_ms
+        self._whole = whole
 
     def foreseen(self, at: int, count: int) -> float:
-        """How many tokens of the ``at``-th stream's draft, which has ``count``, are expected to be
+        """How many of the first ``count`` tokens of the ``at``-th stream's draft are expected to be
         accepted."""
-        return self._expected[at]
+        if self._whole and self._whole[at][0] == count:
+            return self._whole[at][1]
+        return self.unpack().foreseen(at, count)
 
     def explain(self, stream: int) -> dict[str, object]:
         """The decision about one stream as a JSON-ready dictionary."""

@@ -32,7 +32,7 @@ from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Plan
-from atlasd.draft.taken import TakenSteps
+from atlasd.draft.taken import TakenSteps, TakenStream
 
 NATIVE = object()
 """Credit of a native plan's drafts: the native side knows whose tokens they are."""
@@ -58,7 +58,9 @@ class Prepared:
     """What native steps plan with."""
 
     addresses: tuple[int, int, int, int]
-    """Of the planner, its question and its prices; and the position index's clock."""
+    """Of the planner, its questions and its prices; and the position index's clock."""
+    questions: list[tuple[int, int]]
+    """Of each stream, where its question lies and how long a draft may be."""
     room: int
     """Drafted rows of a step at most."""
 
@@ -90,8 +92,9 @@ class NativePlanner:
         self._settled_at = ctypes.addressof(self._settled)
         self._names: list[str] = [text.name]
         self._sources = list(SOURCES)
-        self._asking: tuple[int, int] | None = None
-        """Stream and length at which native steps ended because the paid drafter is wanted."""
+        self._asking: tuple[list[tuple[int, int]], int] = [], 0
+        """Streams and their lengths where native steps ended because the paid drafter is wanted,
+        and for which of them."""
 
     def plan(
         self,
@@ -106,26 +109,25 @@ class NativePlanner:
         started = perf_counter()
         count = len(streams)
         run, clock = self._library.plan, self.text.positions.index.clock
-        alone = streams[0] if count == 1 else None
-        if alone is not None and self._asking == (alone.stream, len(alone.tokens)):
-            waiting = 0
-        else:
+        asking, waiting = self._asking
+        if not asking or asking != _lengths(streams):
             self._put(streams, limits, terms)
             self._pay(price, room)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
-        self._asking = None
+        self._asking = [], 0
         while waiting >= 0:
             self._ask(streams[waiting], waiting, limits[waiting], price.least_reach, terms, ask)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 1)
         record_bytes, rows = self._sizes
         record = ctypes.string_at(self._outcome.record, record_bytes)
-        foreseen = self._foreseen[:count].tolist()
+        sizes = self._lookahead[:count].tolist()
+        whole = list(zip(sizes, self._foreseen[:count].tolist(), strict=True))
         spent_ms = (perf_counter() - started) * 1e3
-        packed = PackedStep(record, self._names, foreseen, spent_ms)
+        packed = PackedStep(record, self._names, spent_ms, whole)
         if not rows:
             return Plan([EMPTY] * count, packed)
         drafts, begin = [], 0
-        for size in self._lookahead[:count]:
+        for size in sizes:
             drafts.append(self._draft(begin, begin + size) if size else EMPTY)
             begin += size
         return Plan(drafts, packed)
@@ -159,17 +161,28 @@ class NativePlanner:
             text.grow(stream, address, written, count)
             self._library.learn(self._handle, handle, address, count, best_at, rows)
 
-    def prepare(self, stream: StreamView, price: Price, room: int, terms: Terms) -> Prepared:
-        """For native steps of this stream alone."""
-        self._put([stream], [room], terms)
+    def prepare(
+        self,
+        streams: Sequence[StreamView],
+        price: Price,
+        room: int,
+        limits: Sequence[int],
+        terms: Terms,
+    ) -> Prepared:
+        """For native steps of these streams, with drafts of at most ``limits`` tokens, ``room`` in
+        all."""
+        self._put(streams, limits, terms)
         self._pay(price, room)
-        self.text.ready_to_grow(stream)
+        questions = []
+        for at, (stream, limit) in enumerate(zip(streams, limits, strict=True)):
+            self.text.ready_to_grow(stream)
+            questions.append((self._questions_at + at * _SIZE, limit))
         clock = self.text.positions.index.clock
-        return Prepared((self._handle, self._questions_at, self._prices_at, clock), room)
+        addresses = self._handle, self._questions_at, self._prices_at, clock
+        return Prepared(addresses, questions, room)
 
-    def took(self, stream: StreamView, told: list[int], taken: TakenSteps, asks: bool) -> None:
-        """Native steps were taken, of which planned ones verified ``told``; ``asks``: they ended
-        where the paid drafter is wanted."""
+    def took(self, stream: StreamView, told: list[int], taken: TakenStream) -> None:
+        """Native steps were taken, of which planned ones verified ``told``."""
         text = self.text
         for segment, accepted in taken.credits:
             text.credit(segment, accepted)
@@ -182,14 +195,18 @@ class NativePlanner:
             address, handle = raw.buffer_info()[0], text.handles[stream.stream]
             text.grow(stream, address, last - taken.unwritten, last)
             self._library.learn(self._handle, handle, address, last, best_at, rows)
-        self._asking = (stream.stream, len(stream.tokens)) if asks else None
+
+    def wants(self, streams: Sequence[StreamView], wanting: int) -> None:
+        """Native steps of these streams ended because the paid drafter is wanted for one of
+        them."""
+        self._asking = _lengths(streams), wanting
 
     def records(self, taken: TakenSteps) -> list[PackedStep]:
         """Of each native step, why it was planned as it was."""
         found, begin = [], 0
         for one in taken.each:
             raw = taken.records[begin : begin + one.record_bytes]
-            found.append(PackedStep(raw, self._names, [one.foreseen], one.planning_ms))
+            found.append(PackedStep(raw, self._names, one.planning_ms))
             begin += one.record_bytes
         return found
 
@@ -238,6 +255,10 @@ class NativePlanner:
             parts = tuple((sources[one], len(list(run))) for one, run in groupby(origin))
         tokens = self._tokens[begin:end].tolist()
         return Draft(parts[0][0], tokens, credit=NATIVE, parts=parts)
+
+
+def _lengths(streams: Sequence[StreamView]) -> list[tuple[int, int]]:
+    return [(stream.stream, len(stream.tokens)) for stream in streams]
 
 
 def _field(raw: memoryview, field: Any, kind: str) -> Any:

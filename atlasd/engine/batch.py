@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ class Part:
     stream that lost its slot catches up."""
     planned: bool = False
     """Drafters know of the stream and are told what becomes of this step."""
+    foreseen: Callable[[int], float] | None = None
+    """How many of the draft's first tokens, so many, are expected to be accepted."""
     allowed: Future[Bool] | None = None
     """What the stream's constraint allows at the rows whose logits are wanted."""
 

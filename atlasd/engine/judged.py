@@ -6,8 +6,8 @@ A drafter that raises costs its stream the draft, never the stream.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,8 +68,9 @@ class Quiet:
     """So many are over, of which their streams do not know yet."""
 
 
-Outcome = tuple[int, int, float]
-"""Of a step for one stream: drafted and accepted tokens, and milliseconds that drafting took."""
+Outcome = tuple[int, int, float, int]
+"""Of a step for one stream: drafted and accepted tokens, milliseconds that drafting took; and the
+tokens drafted for all streams."""
 
 
 class Step(NamedTuple):
@@ -78,8 +79,6 @@ class Step(NamedTuple):
     streams: int
     rows: int
     """Without those drafted."""
-    drafted: int
-    """By all streams; 0: by one alone, whose outcomes tell."""
     kv_tokens: int
 
 
@@ -98,10 +97,12 @@ class Judged:
         self._controller = controller
         self._costs = costs
         self._usual = Usual()
-        self.beside, self.beside_native = Beside(), Beside()
-        """Of steps one by one, and of those taken together."""
-        self.calling = Beside()
-        """Of a call that takes plain steps together."""
+        self.beside = Beside()
+        """Of steps one by one."""
+        self.native: defaultdict[int, Beside] = defaultdict(Beside)
+        """Of native steps, by the number of streams that take them together."""
+        self.calling: defaultdict[int, Beside] = defaultdict(Beside)
+        """Of a call that takes plain ones, likewise."""
         self.spent_ms = 0.0
         """All that planning and learning took so far."""
         self.once_ms = 0.0
@@ -109,8 +110,6 @@ class Judged:
         self._failures = 0
         self._drafted: dict[int, Drafted] = {}
         self._quiet = Quiet([], 0, 0)
-        self._step = Step(1, 1, 0, 0)
-        """The last step of several streams, or of one by itself."""
         self._known_ms: dict[tuple[int, int], float] = {}
         self._known_uses = 0
         self._records: OrderedDict[int, deque[Record | None]] = OrderedDict()
@@ -156,28 +155,29 @@ class Judged:
     def _judge(
         self, kept: Drafted, step: Step, beside_ms: float, outcomes: Iterable[Outcome]
     ) -> None:
-        """What planned steps have brought a stream goes to its pace: ``step``, or several that it
-        took alone. A token that it need not wait for saves its share of a step, not a step: the
-        others decode on."""
+        """What planned steps like ``step`` have brought a stream goes to its pace. A token that it
+        need not wait for saves its share of a step, not a step: the others decode on."""
         if self._costs is None:
             return
-        streams, rows, all_drafted, kv_tokens = step
+        streams, rows, kv_tokens = step
         plain_ms = self._ms(rows, kv_tokens)
         saved_ms = (plain_ms + beside_ms) / streams
         kept.plain_ms = share_ms = plain_ms / streams
-        for drafted, accepted, spent_ms in outcomes:
+        for drafted, accepted, spent_ms, by_all in outcomes:
             gained_ms = 0.0
             if drafted:
-                more_ms = self._ms(rows + (all_drafted or drafted), kv_tokens) - plain_ms
-                gained_ms = accepted * saved_ms - more_ms * drafted / (all_drafted or drafted)
+                more_ms = self._ms(rows + by_all, kv_tokens) - plain_ms
+                gained_ms = accepted * saved_ms - more_ms * drafted / by_all
             kept.pace.settled(gained_ms, spent_ms, share_ms, streams)
 
-    def _spent(self, stream: Stream, kept: Drafted, started: float) -> None:
-        """Planning or learning went on since then; the stream's next step is charged with it."""
+    def _spent(self, streams: Sequence[Stream], started: float) -> None:
+        """Planning or learning went on since then; the streams' next step is charged with it."""
         spent_ms = (self._now() - started) * 1e3
-        kept.spent_ms += spent_ms
         self.spent_ms += spent_ms
-        stream.stats.draft_ms += spent_ms
+        share = spent_ms / len(streams)
+        for stream in streams:
+            self._drafted[stream.number].spent_ms += share
+            stream.stats.draft_ms += share
 
     def _first(self, stream: Stream, streams: int = 1) -> Drafted:
         """A stream is met for the first time, or drafting was off and on again; so many decode

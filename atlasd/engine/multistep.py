@@ -1,8 +1,8 @@
-"""Steps of a stream that decodes alone, several in one native call.
+"""Steps of a few streams, several in one native call.
 
 A step of a small model takes half a millisecond, and Python's part of it, which finds the caches
-emptied by the step before, a quarter of that. Where one stream decodes whose tokens depend on
-nothing but a row's logits and its noise, steps follow each other in native code until the output
+emptied by the step before, a quarter of that. Where all streams decode and their tokens depend on
+nothing but a row's logits and its noise, steps follow each other in native code until an output
 ends, a message arrives, or a few milliseconds are over. What they choose is what ``steps.Engine``
 chooses one by one, and so is what is drafted and learned.
 """
@@ -10,6 +10,7 @@ chooses one by one, and so is what is drafted and learned.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
@@ -17,7 +18,7 @@ from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu import multistep as native
 
 from atlasd.draft.planner import SOURCES
-from atlasd.draft.taken import TakenStep, TakenSteps
+from atlasd.draft.taken import TakenShare, TakenStep, TakenSteps, TakenStream
 from atlasd.engine.native import ChooseNatively
 from atlasd.engine.planning_ahead import Ahead
 from atlasd.engine.sampling import ChooseRow
@@ -25,13 +26,16 @@ from atlasd.engine.streams import Stream
 from atlasd.errors import EngineError
 from atlasd.models.decoder import Decoder
 
-MOST_STEPS = native.MOST_STEPS
+MOST_STEPS, MOST_STREAMS = native.MOST_STEPS, native.MOST_STREAMS
 
-# From the first pointer on, from `taken` on, and of one step: see multistep.h.
-_ASKED = Struct("@9Qdf4xQII13i")
-_DONE = Struct("@12i")
-_EACH = Struct("@5i3d")
-_NO_STATES = 0, 0, 0
+# What is asked and what was done, of all and of one stream, and of one step: see multistep.h.
+_ASKED = Struct("@8Qd7i")
+_DONE = Struct("@3i")
+_STEP = Struct("@2i2d")
+_STREAM_ASKED = Struct("@3Qf4xQII8i")
+_STREAM_DONE = Struct("@11i")
+_SHARE = Struct("@3id")
+_NO_STATES = 0, 0
 _REASONS = {native.STOP: "stop", native.LENGTH: "length"}
 
 
@@ -49,13 +53,12 @@ class MultiStep:
         self._raw = raw = memoryview(steps).cast("B")
         self._each = raw[native.Steps.each.offset :]
         self._spent = raw[native.Steps.plain_ms.offset :][:16].cast("d")
-        self._tokens = raw[native.Steps.tokens.offset : native.Steps.best.offset].cast("i")
-        self._stops: frozenset[int] = frozenset()
+        places = (native.StreamSteps * MOST_STREAMS)()
+        self._places_at = ctypes.addressof(places)
+        self._places = [_Place(place) for place in places]
         self._end = native.NONE
         self.others_ms = 0.0
         """What the last call took beside planning and rows."""
-        self.fed = 0
-        """After a call: positions of the slot that hold the stream's tokens."""
 
     @staticmethod
     def on(
@@ -78,87 +81,109 @@ class MultiStep:
             and stream.sampler.drawn is not None
         )
 
-    def take(self, stream: Stream, ahead: Ahead, budget_ms: float) -> TakenSteps:
-        """Steps as they were planned ``ahead``, of which none begins after ``budget_ms``. Raises
-        EngineError; the stream is then as it was."""
-        drawn = stream.sampler.drawn
-        assert drawn is not None
-        planner, question, prices, clock, room = 0, 0, 0, 0, 0
+    def take(self, streams: Sequence[Stream], ahead: Ahead, budget_ms: float) -> TakenSteps:
+        """Steps of at most ``MOST_STREAMS`` streams as they were planned ``ahead``, of which none
+        begins after ``budget_ms``. Raises EngineError; the streams are then as they were."""
         prepared, planned = ahead.prepared, 0
+        planner, questions, prices, clock, room = 0, 0, 0, 0, 0
         if prepared is not None:
-            planned = ahead.planned
-            (planner, question, prices, clock), room = prepared.addresses, prepared.room
-        if stream.stops != self._stops:
-            self._put_stops(stream.stops)
-        decoder, left = self._decoder, stream.max_tokens - stream.stats.output_tokens
-        logits, tokens = decoder.logits_of(1 + room), stream.view.tokens
-        states, chose_room = self._places(stream)
+            planned, room = ahead.planned, prepared.room
+            planner, questions, prices, clock = prepared.addresses
+        count, decoder = len(streams), self._decoder
+        logits = decoder.logits_of(count + room)
+        come_from = decoder.states_address
+        wanted = list(zip(ahead.drafted, prepared.questions, strict=True)) if prepared else []
+        wanted.reverse()
+        kept = False
+        for at, stream in enumerate(streams):
+            question, longest = wanted.pop()[1] if wanted and wanted[-1][0] == at else (0, 0)
+            states, chose_room = _NO_STATES, 0
+            if come_from and stream.begun:
+                known = stream.states(self._shape[1])
+                states, chose_room, kept = known.addresses, known.room, True
+            self._places[at].ask(stream, question, longest, states, chose_room)
         _ASKED.pack_into(
-            *(self._raw, 0, decoder.handle.value, planner, question, prices),
-            *(logits, *states, self._interrupt_at, budget_ms),
-            *(*drawn, stream.sampler.outputs),
-            *(clock, *self._shape, stream.slot, stream.fed, tokens[-1]),
-            *(len(tokens), chose_room, left, room, ahead.steps, planned, len(stream.stops)),
+            *(self._raw, 0, decoder.handle.value, self._places_at, planner, questions, prices),
+            *(logits, come_from if kept else 0, self._interrupt_at, budget_ms),
+            *(count, len(ahead.drafted) if planned else 0, clock, *self._shape),
+            *(ahead.steps, planned),
         )
         problem = self._take(self._address)
         if problem is not None:
             raise EngineError(f"Decoding failed: {problem.decode()}.", "See the log.")
-        return self._taken(stream, planned)
-
-    @property
-    def reason(self) -> str:
-        """Why the output ended in the last call; "": it goes on."""
-        return _REASONS.get(self._end, "")
-
-    @property
-    def asks(self) -> bool:
-        """Whether the last call ended because a drafter is wanted that Python asks."""
-        return self._end == native.ASK
+        return self._taken(streams, ahead, planned)
 
     @property
     def in_full(self) -> bool:
         """Whether the last call took as long as it might."""
         return self._end == native.TIME
 
-    @property
-    def damaged(self) -> bool:
-        """Whether the model produced what is no number."""
-        return self._end == native.DAMAGED
-
-    def _put_stops(self, stops: frozenset[int]) -> None:
-        self._stops = stops
-        for at, token in enumerate(stops):
-            self._steps.stops[at] = token
-
-    def _places(self, stream: Stream) -> tuple[tuple[int, int, int], int]:
-        """Where states come from and go to, if a drafter that knows the stream may want them; and
-        how many have room there."""
-        come_from = self._decoder.states_address if stream.begun else 0
-        if not come_from:
-            return _NO_STATES, 0
-        states = stream.states(self._shape[1])
-        return (come_from, *states.addresses), states.room
-
-    def _taken(self, stream: Stream, planned: int) -> TakenSteps:
-        done = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
-        count, self._end, tokens, unwritten, best, credits = done[:6]
-        planned = min(planned, count)
-        raw = self._each[: planned * _EACH.size]
-        each = [TakenStep._make(one) for one in _EACH.iter_unpack(raw)] if planned else []
+    def _taken(self, streams: Sequence[Stream], ahead: Ahead, planned: int) -> TakenSteps:
+        steps, self._end, wanting = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
+        planned = min(planned, steps)
+        raw = self._each[: planned * _STEP.size]
+        each = [TakenStep._make(one) for one in _STEP.iter_unpack(raw)] if planned else []
         plain_ms, self.others_ms = self._spent
-        plain = count - planned
-        self.fed = stream.fed + plain + sum([1 + one.accepted for one in each])
-        taken = TakenSteps(each, plain, plain_ms, self._tokens[:tokens].tolist())
+        found = [
+            place.taken(stream, steps, planned if at in ahead.drafted else 0)
+            for at, (stream, place) in enumerate(zip(streams, self._places, strict=False))
+        ]
+        taken = TakenSteps(each, steps - planned, plain_ms, found, wanting=wanting)
         if planned:
-            steps = self._steps
-            taken.drafted, taken.decided, taken.accepted = map(
-                _by_source, (done[6:8], done[8:10], done[10:12])
-            )
-            taken.records = ctypes.string_at(steps.records, sum(one.record_bytes for one in each))
-            taken.unwritten = unwritten
-            taken.credits = list(zip(steps.segment[:credits], steps.credit[:credits], strict=True))
-            taken.best = steps.best[:best] or None
+            size = sum([one.record_bytes for one in each])
+            taken.records = ctypes.string_at(self._steps.records, size)
         return taken
+
+
+class _Place:
+    """One stream's part of a call."""
+
+    def __init__(self, place: native.StreamSteps) -> None:
+        self._place = place
+        self._raw = raw = memoryview(place).cast("B")
+        kind = native.StreamSteps
+        self._done = raw[kind.end.offset :]
+        self._each = raw[kind.each.offset : kind.tokens.offset]
+        self._tokens = raw[kind.tokens.offset : kind.best.offset].cast("i")
+        self._stops: frozenset[int] = frozenset()
+
+    def ask(
+        self, stream: Stream, question: int, room: int, states: tuple[int, int], chose_room: int
+    ) -> None:
+        """Steps of this stream; ``question``: where its plans' question lies, or 0; ``states``:
+        where states that chose its tokens go, and their indices."""
+        drawn, stops = stream.sampler.drawn, stream.stops
+        assert drawn is not None
+        if stops != self._stops:
+            self._stops = stops
+            for at, token in enumerate(stops):
+                self._place.stops[at] = token
+        tokens, left = stream.view.tokens, stream.max_tokens - stream.stats.output_tokens
+        _STREAM_ASKED.pack_into(
+            *(self._raw, 0, question, *states, *drawn, stream.sampler.outputs),
+            *(stream.slot, stream.fed, tokens[-1], len(tokens), chose_room),
+            *(left, room, len(stops)),
+        )
+
+    def taken(self, stream: Stream, steps: int, planned: int) -> TakenStream:
+        """What became of the stream in so many steps, of which it was drafted for in the first."""
+        done = _STREAM_DONE.unpack_from(self._done)
+        end, tokens, unwritten, best, credits = done[:5]
+        raw = self._each[: planned * _SHARE.size]
+        each = [TakenShare._make(one) for one in _SHARE.iter_unpack(raw)] if planned else []
+        damaged = end == native.DAMAGED
+        fed = stream.fed + steps - damaged + sum([one.accepted for one in each])
+        verified = self._tokens[:tokens].tolist()
+        found = TakenStream(verified, fed, _REASONS.get(end, ""), damaged, each)
+        if planned:
+            place = self._place
+            found.drafted, found.decided, found.accepted = map(
+                _by_source, (done[5:7], done[7:9], done[9:11])
+            )
+            found.unwritten = unwritten
+            found.credits = list(zip(place.segment[:credits], place.credit[:credits], strict=True))
+            found.best = place.best[:best] or None
+        return found
 
 
 def _by_source(counts: tuple[int, ...]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from atlasd.models.decoder import Float32
 
 class Planning(PlanningAhead):
     """Drafting for the step loop."""
+
+    _step = Step(1, 1, 0)
+    """The last one that was planned."""
+    _drafts = 0
+    """Tokens drafted in it."""
 
     # These two run in every step, with caches that the step before has emptied: few calls, so.
 
@@ -48,21 +54,16 @@ class Planning(PlanningAhead):
                     if len(draft.tokens) > limit:
                         draft = replace(draft, tokens=draft.tokens[: max(limit, 0)])
                     part.give(draft)
-                    part.stream.stats.foreseen += record.foreseen(index, len(draft.tokens))
+                    part.foreseen = partial(record.foreseen, index)
                 drafted[index].records.append(record)
-            rows = sum([part.rows for part in parts])
+            self._drafts = sum([part.rows for part in parts]) - pending
             fed = sum([part.stream.fed for part in parts])
-            self._step = Step(len(parts), pending, rows - pending, fed)
+            self._step = Step(len(parts), pending, fed)
             self._failures = 0
         except Exception:
             self._failed("planning a step")
             return
-        spent_ms = (self._now() - started) * 1e3
-        self.spent_ms += spent_ms
-        share = spent_ms / len(due)
-        for part, kept in zip(due, drafted, strict=True):
-            part.stream.stats.draft_ms += share
-            kept.spent_ms += share
+        self._spent([part.stream for part in due], started)
 
     def _due(self, parts: list[Part]) -> tuple[list[Part], list[Drafted]]:
         """The parts that are planned in this step; the others' streams rest."""
@@ -119,9 +120,9 @@ class Planning(PlanningAhead):
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
         beside_ms, drafted = self.beside.engine_ms, len(part.draft.tokens)
-        self._judge(kept, self._step, beside_ms, [(drafted, accepted, kept.spent_ms)])
+        self._judge(kept, self._step, beside_ms, [(drafted, accepted, kept.spent_ms, self._drafts)])
         kept.spent_ms = 0.0
-        self._spent(stream, kept, started)
+        self._spent([stream], started)
 
 
 def _told_by(

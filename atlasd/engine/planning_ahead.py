@@ -1,12 +1,13 @@
-"""Drafting for steps that a stream takes several at a time."""
+"""Drafting for steps that streams take several at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from atlasd.draft.planner import Prepared
-from atlasd.draft.taken import TakenSteps
-from atlasd.engine.judged import Drafted, Judged, Step
+from atlasd.draft.taken import TakenSteps, TakenStream
+from atlasd.engine.judged import Judged, Step
 from atlasd.engine.streams import Stream
 
 MAX_ROWS = 64
@@ -14,7 +15,7 @@ MAX_ROWS = 64
 
 
 class Ahead(NamedTuple):
-    """How the next steps of a stream that decodes alone may be taken together."""
+    """How the next steps of some streams may be taken together."""
 
     steps: int
     """So many at most."""
@@ -22,79 +23,135 @@ class Ahead(NamedTuple):
     """What they plan with; None: they are plain."""
     planned: int = 0
     """So many of them, the first; plain ones follow if these bring nothing."""
+    drafted: Sequence[int] = ()
+    """Places of the streams that are drafted for in these; drafting rests in the others."""
 
 
 class PlanningAhead(Judged):
     """How several steps are planned, and what is learned from them."""
 
-    def ahead(self, stream: Stream, most: int) -> Ahead | None:
-        """How the next ``most`` steps of a stream that decodes alone may be taken together; None:
-        they may not."""
+    def ahead(self, streams: Sequence[Stream], most: int) -> Ahead | None:
+        """How the next ``most`` steps of streams that decode together may be taken; None: not
+        together."""
         self._wake()
-        kept = self._drafted.get(stream.number) or self._first(stream)
-        if self._costs is not None:
-            rests = kept.pace.resting(stream.begun, stream.draft_limit)
-            if rests:
-                return Ahead(min(rests, most))
+        due: list[int] = []
+        for at, stream in enumerate(streams):
+            if not stream.drafting:
+                continue
+            kept = self._drafted.get(stream.number) or self._first(stream, len(streams))
+            if self._costs is not None:
+                rests = kept.pace.resting(stream.begun, stream.draft_limit)
+                if rests:
+                    most = min(most, rests)
+                    continue
+            due.append(at)
+        if not due:
+            return Ahead(most)
         started = self._now()
         try:
-            started = self._ready(stream, kept, started)
+            for at in due:
+                kept = self._drafted[streams[at].number]
+                started = self._ready(streams[at], kept, started)
             if self._costs is not None:
-                self._controller.take_beside(self.beside_native.engine_ms)
-            prepared = self._controller.prepare(stream.view, MAX_ROWS - 1)
+                self._controller.take_beside(self.native[len(streams)].engine_ms)
+            room = MAX_ROWS - len(streams)
+            views, limits = [], []
+            for at in due:
+                views.append(streams[at].view)
+                limits.append(streams[at].draft_limit)
+            prepared = self._controller.prepare(views, room, limits)
         except Exception:
             self._failed("planning steps")
             return None
-        self._spent(stream, kept, started)
+        self._spent([streams[at] for at in due], started)
         if prepared is None:
             return None
+        if self._costs is None:
+            return Ahead(most, prepared, most, due)
         # Where drafting does not pay for itself, it rests behind an attempt.
-        pause = kept.pace.pause if self._costs is not None else 0
-        return Ahead(min(1 + pause, most), prepared, 1) if pause else Ahead(most, prepared, most)
+        pauses = [self._drafted[streams[at].number].pace.pause for at in due]
+        if any(pauses):
+            return Ahead(min(1 + min(pauses), most), prepared, 1, due)
+        return Ahead(most, prepared, most, due)
 
-    def took(self, stream: Stream, taken: TakenSteps, asks: bool) -> None:
-        """Steps were taken so, and their tokens are in the stream; ``asks``: a drafter is wanted
-        next that native steps cannot ask."""
-        kept = self._drafted.get(stream.number)
-        if kept is None:
-            return
-        if taken.each or asks:
-            self._took_planned(stream, kept, taken, asks)
-        kept.rested(taken.plain)
+    def took(self, streams: Sequence[Stream], ahead: Ahead, taken: TakenSteps) -> None:
+        """Steps were taken as they were planned ``ahead``, and their tokens are in the streams."""
+        if taken.each or taken.wanting >= 0:
+            self._took_planned(streams, ahead, taken)
+        for at, stream in enumerate(streams):
+            if stream.drafting and (kept := self._drafted.get(stream.number)) is not None:
+                kept.rested(taken.plain if at in ahead.drafted else taken.steps)
 
-    def _took_planned(self, stream: Stream, kept: Drafted, taken: TakenSteps, asks: bool) -> None:
-        started, before_ms = self._now(), kept.spent_ms / max(1, len(taken.each))
+    def _took_planned(self, streams: Sequence[Stream], ahead: Ahead, taken: TakenSteps) -> None:
+        due = [(streams[at], taken.streams[at]) for at in ahead.drafted]
         if taken.each:
-            planning_ms = sum([one.planning_ms for one in taken.each])
-            stream.stats.foreseen += sum([one.foreseen for one in taken.each])
-            stream.stats.draft_ms += planning_ms
-            self.spent_ms += planning_ms
-            outcomes = [
-                (one.drafted, one.accepted, before_ms + one.planning_ms) for one in taken.each
-            ]
-            step = Step(1, 1, 0, stream.fed)
-            self._judge(kept, step, self.beside_native.engine_ms, outcomes)
-            kept.spent_ms = 0.0
-        told = taken.told()
+            self._judge_all(streams, due, taken)
+        started = self._now()
         try:
-            self._controller.took(stream.view, told, taken, asks)
-            kept.records.extend(self._controller.records(taken))
+            for stream, mine in due:
+                told = mine.told()
+                self._drafted[stream.number].told += len(told)
+                self._controller.took(stream.view, told, mine, taken)
+            records = self._controller.all_took([stream.view for stream, _ in due], taken)
+            for stream, _ in due:
+                self._drafted[stream.number].records.extend(records)
             self._failures = 0
         except Exception:
             self._failed("learning from steps")
-        kept.told += len(told)
-        self._spent(stream, kept, started)
+        self._spent([stream for stream, _ in due], started)
+
+    def _judge_all(
+        self,
+        streams: Sequence[Stream],
+        due: Sequence[tuple[Stream, TakenStream]],
+        taken: TakenSteps,
+    ) -> None:
+        """What the planned steps brought goes to the streams' paces."""
+        count, steps = len(streams), len(taken.each)
+        planning_ms = sum([one.planning_ms for one in taken.each])
+        self.spent_ms += planning_ms
+        kv_tokens = sum([stream.fed for stream in streams])
+        beside_ms = self.native[count].engine_ms
+        for stream, mine in due:
+            kept = self._drafted[stream.number]
+            before_ms = kept.spent_ms / steps
+            stream.stats.foreseen += sum([one.foreseen for one in mine.each])
+            stream.stats.draft_ms += planning_ms / len(due)
+            kept.spent_ms = 0.0
+            self._judge(
+                kept,
+                Step(count, count, kv_tokens),
+                beside_ms,
+                [
+                    (
+                        one.drafted,
+                        one.accepted,
+                        before_ms + step.planning_ms / len(due),
+                        step.rows - count,
+                    )
+                    for one, step in zip(mine.each, taken.each, strict=True)
+                ],
+            )
 
     def took_beside(
-        self, stream: Stream, taken: TakenSteps, others_ms: float, call_ms: float, share: float
+        self,
+        streams: Sequence[Stream],
+        ahead: Ahead,
+        taken: TakenSteps,
+        others_ms: float,
+        call_ms: float,
+        share: float,
     ) -> None:
         """Steps that were taken together took ``others_ms`` beside rows and drafting, and calling
         them ``call_ms``. Where they took only a ``share`` of the time they had, or left more to do,
         drafting answers for it."""
-        self.beside_native.stepped(others_ms / taken.steps)
+        usual = self.calling[len(streams)]
+        self.native[len(streams)].stepped(others_ms / taken.steps)
         if not taken.each:
             if share == 1.0:
-                self.calling.stepped(call_ms)
-        elif (kept := self._drafted.get(stream.number)) is not None:
-            usual_ms = self.calling.engine_ms or call_ms
-            kept.spent_ms += max(0.0, call_ms - share * usual_ms)
+                usual.stepped(call_ms)
+            return
+        more_ms = max(0.0, call_ms - share * (usual.engine_ms or call_ms))
+        for at in ahead.drafted:
+            if (kept := self._drafted.get(streams[at].number)) is not None:
+                kept.spent_ms += more_ms / len(ahead.drafted)

@@ -105,8 +105,8 @@ class Engine(Together):
             self.slots.wrote(stream.slot, end)
             if end == stream.prefill_end:
                 stream.enter(Phase.DECODE)
-            if last:
-                self._accept(part, logits, 0.0)
+            if last and (reason := self._accept(part, logits, 0.0)):
+                self._end(stream, reason)
         except Exception as error:
             self._masks.finish([part])
             self._fail(stream, error)
@@ -116,7 +116,7 @@ class Engine(Together):
     def _decode(self, streams: list[Stream]) -> None:
         planning = self.planning
         self._steps += 1
-        if len(self._streams) == 1 and self._together(streams[0]):
+        if self._together(streams):
             return
         if planning is None or self._steps % EVERY:
             self._step(streams)
@@ -153,19 +153,23 @@ class Engine(Together):
         self._booking.note(batch.rows, batch.kv_tokens, step_ms, seconds)
         if decided is None:
             self._booking.now_and_then()
-        at = 0
+        at, ended = 0, []
         for part in batch.parts:
             count = part.logits
             if part.pending > 1:
                 part.stream.has_read(seconds * 1e3 * (part.pending - bool(count)) / part.rows)
             try:
                 if count:
-                    self._accept(part, logits[at : at + count], step_ms, at)
+                    reason = self._accept(part, logits[at : at + count], step_ms, at)
+                    if reason:
+                        ended.append((part.stream, reason))
                 else:
                     part.stream.fed += part.rows
             except Exception as error:
                 self._fail(part.stream, error)
             at += count
+        for stream, reason in ended:  # once all have learned from the step
+            self._end(stream, reason)
         return True
 
     def _decode_alone(self, stream: Stream) -> None:
@@ -173,10 +177,10 @@ class Engine(Together):
         batch = Batch([Part.plain(stream, JOIN_ROWS)])
         try:
             logits = self._forward(batch)
-            if batch.parts[0].logits:
-                self._accept(batch.parts[0], logits, 0.0)
-            else:
+            if not batch.parts[0].logits:
                 stream.fed += batch.parts[0].rows
+            elif reason := self._accept(batch.parts[0], logits, 0.0):
+                self._end(stream, reason)
         except Exception as error:
             self._fail(stream, error)
 
@@ -192,9 +196,9 @@ class Engine(Together):
         tokens, slots, positions, wanted = batch.arrays()
         return self.decoder.forward(tokens, slots, positions, wanted)
 
-    def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> None:
-        """Accept what the target agrees with, and go on to the stream's end if it is there; ``at``
-        is the place of the part's first row among the rows wanted."""
+    def _accept(self, part: Part, logits: Float32 | Decided, step_ms: float, at: int = 0) -> str:
+        """Accept what the target agrees with; why the output ends there, or "". ``at`` is the place
+        of the part's first row among the rows wanted."""
         stream, draft = part.stream, part.draft
         stats = stream.stats
         if isinstance(logits, Decided):
@@ -224,9 +228,10 @@ class Engine(Together):
         if draft.tokens:
             decided = min(len(draft.tokens), len(verified)) if reason else len(draft.tokens)
             stream.count(draft, decided, accepted)
+            if part.foreseen is not None:
+                stats.foreseen += part.foreseen(decided)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), scores))
         if part.planned and self.planning is not None:
             self.planning.settle(part, accepted, verified, logits, step_ms)
-        if reason:
-            self._end(stream, reason)
+        return reason

@@ -1,22 +1,22 @@
-"""Steps of a stream that decodes alone, taken several at a time (``multistep``)."""
+"""Steps that are taken several at a time (``multistep``)."""
 
 from __future__ import annotations
 
 from ctypes import c_int32
 from time import perf_counter
 
-from atlasd.draft.taken import TakenSteps
+from atlasd.draft.taken import TakenSteps, TakenStream
 from atlasd.engine.booking import Booking
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
 from atlasd.engine.framing import pack_tokens
-from atlasd.engine.multistep import MOST_STEPS, MultiStep
+from atlasd.engine.multistep import MOST_STEPS, MOST_STREAMS, MultiStep
 from atlasd.engine.planning import Planning
 from atlasd.engine.planning_ahead import Ahead
 from atlasd.engine.protocol import Tokens
 from atlasd.engine.requests import Emit, Requests
 from atlasd.engine.sampling import ChooseRow, damaged
-from atlasd.engine.streams import Stream
+from atlasd.engine.streams import Phase, Stream
 from atlasd.errors import EngineError
 from atlasd.models.decoder import Decoder
 
@@ -29,7 +29,7 @@ PLAIN = Ahead(MOST_STEPS, None)
 
 
 class Together(Requests):
-    """Streams, and the steps of one that is alone."""
+    """Streams, and the steps that native code takes of them."""
 
     def __init__(
         self,
@@ -57,70 +57,89 @@ class Together(Requests):
         """Take every step by itself from now on; for comparison."""
         self._multistep = None
 
-    def _together(self, stream: Stream) -> bool:
-        """Take steps of this stream, the only one; False where the next is to be taken by itself:
-        it needs more than native steps know."""
+    def _together(self, streams: list[Stream]) -> bool:
+        """Take steps of these streams together; False where the next is to be taken by itself: it
+        needs more than native steps know, or somebody waits for its end."""
         steps, planning = self._multistep, self.planning
-        if steps is None or not steps.suits(stream):
+        if steps is None or not self._may_be_taken(streams):
             return False
-        drafting = planning if planning is not None and planning.on and stream.drafting else None
+        drafting = planning if planning is not None and planning.on else None
         began, forward_ms = self._clock.own(), self._forward_ms
         drafting_ms = drafting.taken_ms if drafting is not None else 0.0
-        ahead = drafting.ahead(stream, MOST_STEPS) if drafting is not None else PLAIN
+        ahead = drafting.ahead(streams, MOST_STEPS) if drafting is not None else PLAIN
         if ahead is None:
             return False
-        waits_ms = (perf_counter() - stream.waits_since) * 1e3
-        budget_ms = min(max(waits_ms, SHORTEST_MS), LONGEST_MS)
+        budget_ms = _budget_ms(streams)
         try:
-            taken = steps.take(stream, ahead, budget_ms)
+            taken = steps.take(streams, ahead, budget_ms)
         except EngineError as error:
-            self._fail(stream, error)
+            if len(streams) > 1:
+                return False
+            self._fail(streams[0], error)
             return True
-        self._took(stream, taken, steps)
+        self._took(streams, taken)
         if drafting is not None:
-            drafting.took(stream, taken, steps.asks)
+            drafting.took(streams, ahead, taken)
             drafting_ms = drafting.taken_ms - drafting_ms
             self.counters.add("draft_seconds", drafting_ms / 1e3)
         if planning is not None and taken.steps:
             native_ms = self._forward_ms - forward_ms + steps.others_ms
             call_ms = (self._clock.own() - began) * 1e3 - drafting_ms - native_ms
             # An output's end cuts plain steps short as well.
-            whole = steps.in_full or steps.reason
+            whole = steps.in_full or any(one.reason for one in taken.streams)
             share = 1.0 if whole else min(1.0, native_ms / budget_ms)
-            planning.took_beside(stream, taken, steps.others_ms, call_ms, share)
+            planning.took_beside(streams, ahead, taken, steps.others_ms, call_ms, share)
         self._booking.now_and_then()
-        if steps.reason:
-            self._end(stream, steps.reason)
-        elif steps.damaged:
-            self._fail(stream, damaged())
-        return not steps.asks
+        for stream, mine in zip(streams, taken.streams, strict=True):
+            if mine.damaged:
+                self._fail(stream, damaged())
+            elif mine.reason:
+                self._end(stream, mine.reason)
+        return taken.wanting < 0
 
-    def _took(self, stream: Stream, taken: TakenSteps, steps: MultiStep) -> None:
-        """The stream went on by these steps."""
-        verified, stats = taken.tokens, stream.stats
+    def _may_be_taken(self, streams: list[Stream]) -> bool:
+        """Whether native steps know all there is to these streams, and no other one waits to be
+        read: its prefill has the turn after the next step."""
+        if len(streams) > MOST_STREAMS or not all(map(MultiStep.suits, streams)):
+            return False
+        return all(one.phase is Phase.DECODE for one in self._streams.values())
+
+    def _took(self, streams: list[Stream], taken: TakenSteps) -> None:
+        """The streams went on by these steps."""
+        count, fed = len(streams), sum([stream.fed for stream in streams])
         by_rows: dict[int, list[float]] = {}
         for one in taken.each:
             by_rows.setdefault(one.rows, []).append(one.forward_ms)
         for rows, took_ms in by_rows.items():
             took_ms.sort()
-            middle = took_ms[len(took_ms) // 2]
-            self._count(stream, rows, len(took_ms), middle, sum(took_ms))
-        if taken.plain:
-            self._count(stream, 1, taken.plain, taken.plain_ms / taken.plain, taken.plain_ms)
-        tokens = verified[:-1] if steps.reason == "stop" else verified
-        stream.fed = steps.fed
+            self._count(rows, fed, len(took_ms), took_ms[len(took_ms) // 2], sum(took_ms))
+        if plain := taken.plain:
+            self._count(count, fed, plain, taken.plain_ms / plain, taken.plain_ms)
+        for stream, mine in zip(streams, taken.streams, strict=True):
+            self._went_on(stream, mine, taken.steps)
+
+    def _went_on(self, stream: Stream, mine: TakenStream, steps: int) -> None:
+        verified, stats = mine.tokens, stream.stats
+        tokens = verified[:-1] if mine.reason == "stop" else verified
+        stream.fed = mine.fed
         stream.view.tokens.extend(verified)
         stream.sampler.accept(verified)
         if stream.predicted is not None:
             stream.predicted.feed(tokens)
         stats.output_tokens += len(tokens)
-        stats.steps += taken.steps
-        stream.count_by_source(taken.decided, taken.accepted)
+        stats.steps += steps
+        stats.rows += steps + sum([one.drafted for one in mine.each])
+        stream.count_by_source(mine.decided, mine.accepted)
         if tokens:
             self._emit(Tokens(stream.number, pack_tokens(tokens), []))
 
-    def _count(self, stream: Stream, rows: int, steps: int, step_ms: float, all_ms: float) -> None:
+    def _count(self, rows: int, fed: int, steps: int, step_ms: float, all_ms: float) -> None:
         """So many steps of as many rows, one of which took about ``step_ms``."""
-        self._booking.note(rows, stream.fed, step_ms, all_ms / 1e3, steps)
-        stream.stats.rows += rows * steps
+        self._booking.note(rows, fed, step_ms, all_ms / 1e3, steps)
         self._forward_ms += all_ms
+
+
+def _budget_ms(streams: list[Stream]) -> float:
+    """After so long no step begins any more."""
+    youngest = max([stream.waits_since for stream in streams])
+    return min(max((perf_counter() - youngest) * 1e3, SHORTEST_MS), LONGEST_MS)

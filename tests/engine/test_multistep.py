@@ -58,18 +58,31 @@ class Serving:
     """Steps of each native call."""
 
     def __call__(self, *submits: Submit) -> list[Output]:
+        """One after the other."""
+        for submit in submits:
+            self.at_once(submit)
+        return [self.outputs[submit.stream] for submit in submits]
+
+    def at_once(self, *submits: Submit) -> list[Output]:
         for submit in submits:
             self.engine.submit(submit)
-            run(self.engine)
+        run(self.engine)
         self.engine.check_integrity()
         return [self.outputs[submit.stream] for submit in submits]
+
+    def explained(self, number: int) -> list[dict[str, object]]:
+        """Why a stream's steps were planned as they were, and not what that took."""
+        steps = self.engine.planning.explain(number)
+        for step in steps:
+            step.pop("drafting_ms", None)
+        return steps
 
 
 @pytest.fixture(scope="module")
 def decoders(tmp_path_factory):
     """Two for targets, two for static drafters; what their slots hold is nobody's concern."""
     folder = tiny_checkpoint(tmp_path_factory.mktemp("multistep"))
-    options = LoadOptions(device="cpu", weight_format="bf16", slots=2, threads=1)
+    options = LoadOptions(device="cpu", weight_format="bf16", slots=4, threads=1)
     loaded = [load_decoder(find_model(str(folder)), options).decoder for _ in range(4)]
     yield loaded
     for one in loaded:
@@ -94,8 +107,8 @@ def serving(decoders):
         if together:
             take = native.take
 
-            def noted(stream, ahead, budget_ms):
-                taken = take(stream, ahead, budget_ms)
+            def noted(streams, ahead, budget_ms):
+                taken = take(streams, ahead, budget_ms)
                 calls.append(taken.steps)
                 return taken
 
@@ -139,16 +152,43 @@ def test_they_are_what_single_steps_are(serving, data):
         submit.repository = "r"
         (ours,), (theirs,) = together(submit), single(submit)
         assert facts(ours) == facts(theirs)
-        explained = [s.engine.planning.explain(number) for s in (together, single)]
-        for steps in explained:
-            for step in steps:
-                step.pop("drafting_ms", None)
-        assert explained[0] == explained[1]
-    assert together.drafting.sources() == single.drafting.sources()
-    learned = [s.drafting.text.state() for s in (together, single)]
+        assert together.explained(number) == single.explained(number)
+    assert_learned_the_same(together, single)
+
+
+def assert_learned_the_same(one: Serving, other: Serving) -> None:
+    assert one.drafting.sources() == other.drafting.sources()
+    learned = [serving.drafting.text.state() for serving in (one, other)]
     np.testing.assert_array_equal(learned[0].weights, learned[1].weights)
-    counted = [one.engine.counters.values["rows"] for one in (together, single)]
-    assert counted[0] == counted[1]
+    assert one.engine.counters.values["rows"] == other.engine.counters.values["rows"]
+
+
+@given(st.data())
+def test_so_they_are_of_several_streams(serving, data):
+    """Of which some are not drafted for, some sample, and the fifth waits for a slot."""
+    together, single = serving(True), serving(False)
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    prompts = [draw.integers(0, 40, draw.integers(17, 80)).tolist() for _ in range(3)]
+    numbers = itertools.count()
+    for _ in range(data.draw(st.integers(1, 3))):
+        submits = []
+        for number in itertools.islice(numbers, data.draw(st.integers(2, 5))):
+            submit = request(
+                number,
+                data.draw(st.sampled_from(prompts)),
+                max_tokens=data.draw(st.integers(1, 90)),
+                sampling=data.draw(st.sampled_from(SAMPLINGS)),
+                stop_tokens=data.draw(st.lists(st.integers(0, VOCAB - 1), max_size=3, unique=True)),
+                drafting=data.draw(st.booleans()),
+            )
+            submit.learn = data.draw(st.booleans())
+            submit.repository = "r"
+            submits.append(submit)
+        pairs = zip(together.at_once(*submits), single.at_once(*submits), strict=True)
+        assert all(facts(ours) == facts(theirs) for ours, theirs in pairs)
+        for submit in submits:
+            assert together.explained(submit.stream) == single.explained(submit.stream)
+    assert_learned_the_same(together, single)
 
 
 def test_drafts_are_accepted_and_rejected_on_the_way(serving):
@@ -163,29 +203,38 @@ def test_drafts_are_accepted_and_rejected_on_the_way(serving):
     assert 60 < accepted <= drafted
 
 
-def test_a_tail_without_room_grows_between_calls(serving, monkeypatch):
-    """The text drafter's arrays are Python's: where a stream's tail is full, steps end."""
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_tail_without_room_grows_between_calls(serving, monkeypatch, streams):
+    """The text drafter's arrays are Python's: where a stream's tail is full, steps end. (What it
+    then learns of that step, it learns after the others: it may draft differently behind that.)"""
     together, single = serving(True), serving(False)
     left = []
     took = together.drafting.controller._native.took
 
-    def noted(stream, told, taken, asks):
+    def noted(stream, told, taken):
         left.append(taken.unwritten)
-        took(stream, told, taken, asks)
+        took(stream, told, taken)
 
     monkeypatch.setattr(together.drafting.controller._native, "took", noted)
-    for number in range(2):
-        submit = request(number, list(range(20)), max_tokens=480)
-        assert facts(together(submit)[0]) == facts(single(submit)[0])
+    for turn in range(2):
+        submits = [
+            request(turn * streams + one, list(range(one, 20)), max_tokens=450 + 7 * one)
+            for one in range(streams)
+        ]
+        for ours, theirs in zip(together.at_once(*submits), single.at_once(*submits), strict=True):
+            assert ours.tokens == theirs.tokens
+            assert streams > 1 or facts(ours) == facts(theirs)
     assert any(left)
+    assert max(together.calls) > 2
     segments = [
         [s.length for s in one.drafting.index.segments.values()] for one in (together, single)
     ]
     assert segments[0] == segments[1]
 
 
+@pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling):
+def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling, streams):
     """What it is asked behind is the chain that native steps had assembled."""
     together, single = serving(True, static=True), serving(False, static=True)
     asked = {}
@@ -202,19 +251,27 @@ def test_steps_end_where_the_static_drafter_is_wanted(serving, sampling):
         # neither when it is asked nor for how much depends on what anything takes
         neural.terms = lambda stream, first, rate: (float("inf"), 0.0)
         neural.aim = lambda reach, rate: None
-    for number in range(2):
-        submit = request(number, list(range(7, 30)), max_tokens=60, sampling=sampling)
-        ours, theirs = together(submit)[0], single(submit)[0]
-        assert ours.tokens == theirs.tokens
-        assert ours.stats.drafted == theirs.stats.drafted
-        assert ours.stats.accepted == theirs.stats.accepted
+    for turn in range(2):
+        submits = [
+            request(
+                turn * streams + one,
+                list(range(7 + one, 30)),
+                max_tokens=60 + one,
+                sampling=sampling,
+            )
+            for one in range(streams)
+        ]
+        for ours, theirs in zip(together.at_once(*submits), single.at_once(*submits), strict=True):
+            assert ours.tokens == theirs.tokens
+            assert ours.stats.drafted == theirs.stats.drafted
+            assert ours.stats.accepted == theirs.stats.accepted
     assert asked["together"] == asked["single"]
     assert len(asked["single"]) > 4
     assert together.drafting.sources() == single.drafting.sources()
 
 
-@pytest.mark.parametrize("most", [5, 60, 700])
-def test_the_states_that_chose_its_tokens_are_kept(serving, decoders, monkeypatch, most):
+@pytest.mark.parametrize(("most", "streams"), [(5, 1), (60, 1), (60, 3), (700, 1)])
+def test_the_states_that_chose_its_tokens_are_kept(serving, decoders, monkeypatch, most, streams):
     """For whoever carries them on: of the last so many, of a long stream the last 512."""
     together, single = serving(True), serving(False)
     for decoder in decoders[:2]:
@@ -226,12 +283,13 @@ def test_the_states_that_chose_its_tokens_are_kept(serving, decoders, monkeypatc
 
         def noted(stream, end=end):
             found = stream.states.of(0, len(stream.tokens)) if len(stream.tokens) < 500 else None
-            kept.append((found, stream.states.of(len(stream.tokens) - 400, len(stream.tokens))))
+            kept.extend([found, stream.states.of(len(stream.tokens) - 400, len(stream.tokens))])
             end(stream)
 
         monkeypatch.setattr(drafters, "end", noted)
-        one(request(1, list(range(7, 30)), max_tokens=most))
-    for ours, theirs in zip(*kept, strict=True):
+        one.at_once(*(request(n, list(range(7 + n, 30)), max_tokens=most) for n in range(streams)))
+    assert len(kept) == 4 * streams
+    for ours, theirs in zip(kept[: 2 * streams], kept[2 * streams :], strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
             assert ours.any(axis=1).sum() == min(most, 400)
@@ -264,7 +322,7 @@ def test_whoever_reads_gets_the_output_in_pieces(serving, monkeypatch):
         emit(message)
 
     monkeypatch.setattr(together.engine, "_emit", noted)
-    together(request(1, [5, 6, 7], max_tokens=100, drafting=False))
+    together.at_once(*(request(n, [5, 6, 7], max_tokens=50, drafting=False) for n in range(2)))
     assert sum(pieces) == 100
     assert max(pieces) <= MOST_STEPS
 

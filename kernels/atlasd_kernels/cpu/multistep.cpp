@@ -47,33 +47,35 @@ class Taking {
  public:
   explicit Taking(Steps& s) : s_(s), kernels_(*find_kernels(nullptr)), ld_(s.decoder->logits_ld()) {}
 
-  // Null, or what is wrong with a step's rows.
+  // Null, or what is wrong with the first step's rows. Where a later one fails, the call ends before
+  // it, and the next meets it first.
   const char* all() {
     const Moment began = Moment::now();
     Moment last = began;
     double known_ms = 0.0;
     clear();
-    while (s_.taken < s_.steps && s_.end == StepsEnd::none && !s_.unwritten) {
+    while (s_.taken < s_.steps && !over_) {
       if (s_.taken && (last.wall - began.wall > s_.budget_ms || (s_.interrupt && *s_.interrupt))) {
         s_.end = StepsEnd::time;
         break;
       }
-      if (s_.planner && s_.taken == s_.planned && (s_.accepted[0] || s_.accepted[1])) break;
+      if (s_.planner && s_.taken == s_.planned && accepted_) break;
       const bool plans = s_.planner && s_.taken < s_.planned;
       TakenStep& step = s_.each[s_.taken];
       step = {};
       const Moment start = last;
-      if (plans && !plan(step)) break;
+      if (!plan(step, plans)) break;
       const Moment planned = Moment::now();
-      step.rows = 1 + step.drafted;
-      if (const char* problem = forward(step.rows)) return problem;
+      if (const char* problem = forward(step)) {
+        if (!s_.taken) return problem;
+        drop(step);
+        break;
+      }
       const Moment forwarded = Moment::now();
       step.forward_ms = planned.until(forwarded);
-      const int32_t count = choose(step);
-      if (s_.end == StepsEnd::damaged) break;
+      for (int32_t i = 0; i < s_.count; i++) choose(s_.streams[i]);
       const Moment chosen = Moment::now();
-      if (plans) learn(step, count);
-      go_on(step);
+      for (int32_t i = 0; i < s_.count; i++) go_on(s_.streams[i]);
       s_.taken++;
       last = Moment::now();
       step.planning_ms = plans ? start.until(planned) + chosen.until(last) : 0.0;
@@ -86,119 +88,182 @@ class Taking {
   }
 
  private:
+  // Rows of the step at hand.
+  struct Rows {
+    int32_t begin;   // among all
+    int32_t count;   // the known token's and those of the draft
+    int32_t agreed;  // tokens of the target up to the first that differs from the draft
+  };
+
+  TakenShare& share(StreamSteps& stream) const { return stream.each[s_.taken]; }
+  Rows& rows(const StreamSteps& stream) { return rows_[&stream - s_.streams]; }
+
   void clear() {
-    s_.taken = s_.count = s_.unwritten = s_.best_count = s_.credits = 0;
+    s_.taken = 0;
+    s_.wanting = -1;
     s_.end = StepsEnd::none;
     s_.plain_ms = 0.0;
-    for (int i = 0; i < 2; i++) s_.drafted[i] = s_.decided[i] = s_.accepted[i] = 0;
+    for (int32_t i = 0; i < s_.count; i++) {
+      StreamSteps& one = s_.streams[i];
+      one.count = one.unwritten = one.best_count = one.credits = 0;
+      one.end = StepsEnd::none;
+      for (int source = 0; source < 2; source++)
+        one.drafted[source] = one.decided[source] = one.accepted[source] = 0;
+    }
     records().clear();
   }
 
-  // False where the paid drafter is wanted first, whom Python asks.
-  bool plan(TakenStep& step) {
+  // Puts the streams' tokens and drafts into rows; false where the paid drafter is wanted first, whom
+  // Python asks.
+  bool plan(TakenStep& step, bool plans) {
+    if (plans && !ask_planner(step)) return false;
+    const text::Outcome* plan = plans ? &s_.planner->outcome : nullptr;
+    int32_t at = 0, drafted = 0, question = 0;
+    for (int32_t i = 0; i < s_.count; i++) {
+      StreamSteps& one = s_.streams[i];
+      TakenShare& mine = share(one) = {};
+      rows_[i] = {at, 1, 0};
+      fed_[at++] = one.token;
+      if (!plan || !one.question) continue;
+      mine.drafted = plan->lookahead[question++];
+      rows_[i].count += mine.drafted;
+      std::copy_n(plan->tokens + drafted, mine.drafted, fed_ + at);
+      std::copy_n(plan->origin + drafted, mine.drafted, origin_ + at);
+      at += mine.drafted;
+      drafted += mine.drafted;
+    }
+    step.rows = at;
+    return true;
+  }
+
+  bool ask_planner(TakenStep& step) {
     Planner& planner = *s_.planner;
-    s_.question->limit = std::min(s_.room, s_.left - 1);
+    for (int32_t i = 0; i < s_.count; i++) {
+      const StreamSteps& one = s_.streams[i];
+      if (one.question) one.question->limit = std::min(one.room, one.left - 1);
+    }
     planner.text().clock = s_.clock;
-    if (planner.plan(s_.question, 1, *s_.prices, false) >= 0) {
+    s_.wanting = planner.plan(s_.questions, s_.asking, *s_.prices, false);
+    if (s_.wanting >= 0) {
       s_.end = StepsEnd::ask;
       return false;
     }
     const text::Outcome& plan = planner.outcome;
-    step.drafted = plan.lookahead[0];
-    step.foreseen = plan.foreseen[0];
     step.record_bytes = plan.record_bytes;
     records().insert(records().end(), plan.record, plan.record + plan.record_bytes);
-    std::copy_n(plan.tokens, step.drafted, fed_ + 1);
-    std::copy_n(plan.origin, step.drafted, origin_);
     return true;
   }
 
-  const char* forward(int32_t rows) {
-    fed_[0] = s_.token;
-    for (int32_t r = 0; r < rows; r++) {
-      slots_[r] = s_.slot;
-      positions_[r] = s_.fed + r;
-      wanted_[r] = r;
+  void drop(const TakenStep& step) { records().resize(records().size() - step.record_bytes); }
+
+  const char* forward(const TakenStep& step) {
+    for (int32_t i = 0; i < s_.count; i++) {
+      const StreamSteps& one = s_.streams[i];
+      for (int32_t r = 0; r < rows_[i].count; r++) {
+        const int32_t row = rows_[i].begin + r;
+        slots_[row] = one.slot;
+        positions_[row] = one.fed + r;
+        wanted_[row] = row;
+      }
     }
-    const RowBatch batch{fed_, slots_, positions_, rows};
-    if (const char* problem = s_.decoder->check(batch, wanted_, rows)) return problem;
-    s_.decoder->forward(batch, wanted_, rows, s_.logits);
+    const RowBatch batch{fed_, slots_, positions_, step.rows};
+    if (const char* problem = s_.decoder->check(batch, wanted_, step.rows)) return problem;
+    s_.decoder->forward(batch, wanted_, step.rows, s_.logits);
     return nullptr;
   }
 
-  int32_t choose_at(int32_t row, float temperature) const {
-    Noise noise = s_.noise;
+  int32_t choose_at(const StreamSteps& stream, int32_t row, float temperature) {
+    Noise noise = stream.noise;
     noise.temperature = temperature;
     noise.output_index += static_cast<uint32_t>(row);
-    return kernels_.choose(s_.logits + row * ld_, s_.vocab, noise);
+    return kernels_.choose(s_.logits + (rows(stream).begin + row) * ld_, s_.vocab, noise);
   }
 
-  // The target's tokens up to the first that differs from the draft, cut at the output's end; how
-  // many there were before the cut.
-  int32_t choose(TakenStep& step) {
-    int32_t* chosen = s_.tokens + s_.count;
+  // The target's tokens up to the first that differs from the draft, cut at the output's end.
+  void choose(StreamSteps& stream) {
+    Rows& mine = rows(stream);
+    TakenShare& step = share(stream);
+    int32_t* chosen = stream.tokens + stream.count;
     int32_t count = 0;
-    for (bool agrees = true; agrees && count < step.rows; count++) {
-      if (damaged(s_.logits + count * ld_, s_.vocab)) {
-        s_.end = StepsEnd::damaged;
-        return 0;
+    for (bool agrees = true; agrees && count < mine.count; count++) {
+      if (damaged(s_.logits + (mine.begin + count) * ld_, s_.vocab)) {
+        stream.end = StepsEnd::damaged;
+        return;
       }
-      chosen[count] = choose_at(count, s_.noise.temperature);
-      agrees = count < step.drafted && chosen[count] == fed_[count + 1];
+      chosen[count] = choose_at(stream, count, stream.noise.temperature);
+      agrees = count < step.drafted && chosen[count] == fed_[mine.begin + count + 1];
     }
-    step.verified = std::min(count, s_.left);
-    if (count >= s_.left) s_.end = StepsEnd::length;
+    mine.agreed = count;
+    step.verified = std::min(count, stream.left);
+    if (count >= stream.left) stream.end = StepsEnd::length;
+    const int32_t* stops = stream.stops;
     for (int32_t i = 0; i < step.verified; i++) {
-      if (std::find(s_.stops, s_.stops + s_.stop_count, chosen[i]) == s_.stops + s_.stop_count)
-        continue;
+      if (std::find(stops, stops + stream.stop_count, chosen[i]) == stops + stream.stop_count) continue;
       step.verified = i + 1;
-      s_.end = StepsEnd::stop;
+      stream.end = StepsEnd::stop;
     }
     step.accepted = std::min(count - 1, step.verified);
-    return count;
   }
 
   // The target's first choices at all rows are news where the verified tokens do not tell them.
-  bool first_choices(const TakenStep& step, int32_t count) {
-    const bool rejected = step.rows > step.verified && step.verified > step.accepted;
-    const bool samples = s_.noise.temperature > 0.0f;
-    if (!rejected && (!samples || step.rows < 2)) return false;
-    for (int32_t r = 0; r < step.rows; r++)
-      s_.best[r] = !samples && r < count ? s_.tokens[s_.count + r] : choose_at(r, 0.0f);
+  bool first_choices(StreamSteps& stream) {
+    const TakenShare& step = share(stream);
+    const Rows& mine = rows(stream);
+    const bool rejected = mine.count > step.verified && step.verified > step.accepted;
+    const bool samples = stream.noise.temperature > 0.0f;
+    if (!rejected && (!samples || mine.count < 2)) return false;
+    for (int32_t r = 0; r < mine.count; r++)
+      stream.best[r] = !samples && r < mine.agreed ? stream.tokens[stream.count + r]
+                                                   : choose_at(stream, r, 0.0f);
     return true;
   }
 
-  void learn(const TakenStep& step, int32_t count) {
+  void learn(StreamSteps& stream) {
+    TakenShare& step = share(stream);
+    const uint8_t* origin = origin_ + rows(stream).begin + 1;
+    const auto& reach = stream.question->stream->assembly.reach;
+    // What lies behind the output's end nobody has judged.
     const int32_t decided =
-        s_.end == StepsEnd::none ? step.drafted : std::min(step.drafted, step.verified);
+        stream.end == StepsEnd::none ? step.drafted : std::min(step.drafted, step.verified);
     for (int32_t i = 0; i < step.drafted; i++) {
-      s_.drafted[origin_[i]]++;
-      s_.decided[origin_[i]] += i < decided;
-      s_.accepted[origin_[i]] += i < step.accepted;
+      stream.drafted[origin[i]]++;
+      stream.decided[origin[i]] += i < decided;
+      stream.accepted[origin[i]] += i < step.accepted;
+      if (i < decided) step.foreseen += reach[i];
     }
-    const bool told = first_choices(step, count);
-    s_.best_count = told ? step.rows : 0;
+    accepted_ |= step.accepted > 0;
+    stream.best_count = first_choices(stream) ? rows(stream).count : 0;
     text::Settled settled;
     const int32_t written = s_.planner->settle(
-        *s_.question->stream, s_.tokens + s_.count, step.verified, step.drafted, step.accepted,
-        told ? s_.best : nullptr, s_.best_count, settled);
-    s_.unwritten = step.verified - written;
-    std::copy_n(settled.segment, settled.credits, s_.segment + s_.credits);
-    std::copy_n(settled.credit, settled.credits, s_.credit + s_.credits);
-    s_.credits += settled.credits;
+        *stream.question->stream, stream.tokens + stream.count, step.verified, step.drafted,
+        step.accepted, stream.best_count ? stream.best : nullptr, stream.best_count, settled);
+    stream.unwritten = step.verified - written;
+    std::copy_n(settled.segment, settled.credits, stream.segment + stream.credits);
+    std::copy_n(settled.credit, settled.credits, stream.credit + stream.credits);
+    stream.credits += settled.credits;
   }
 
-  void go_on(const TakenStep& step) {
-    for (int32_t i = 0; s_.states && i < step.verified; i++) {
-      const int32_t index = s_.length + s_.count + i, at = index % s_.chose_room;
-      std::copy_n(s_.states + long{i} * s_.hidden, s_.hidden, s_.chose + long{at} * s_.hidden);
-      s_.chose_index[at] = index;
+  void go_on(StreamSteps& stream) {
+    over_ |= stream.end != StepsEnd::none;
+    if (stream.end == StepsEnd::damaged) return;
+    if (stream.question && s_.taken < s_.planned) learn(stream);
+    over_ |= stream.unwritten > 0;
+    const TakenShare& step = share(stream);
+    if (stream.chose) keep_states(stream, step.verified);
+    stream.count += step.verified;
+    stream.left -= step.verified - (stream.end == StepsEnd::stop);
+    stream.fed += 1 + step.accepted;
+    stream.token = stream.tokens[stream.count - 1];
+    stream.noise.output_index += static_cast<uint32_t>(step.verified);
+  }
+
+  void keep_states(StreamSteps& stream, int32_t verified) {
+    const float* states = s_.states + long{rows(stream).begin} * s_.hidden;
+    for (int32_t i = 0; i < verified; i++) {
+      const int32_t index = stream.length + stream.count + i, at = index % stream.chose_room;
+      std::copy_n(states + long{i} * s_.hidden, s_.hidden, stream.chose + long{at} * s_.hidden);
+      stream.chose_index[at] = index;
     }
-    s_.count += step.verified;
-    s_.left -= step.verified - (s_.end == StepsEnd::stop);
-    s_.fed += 1 + step.accepted;
-    s_.token = s_.tokens[s_.count - 1];
-    s_.noise.output_index += static_cast<uint32_t>(step.verified);
   }
 
   // Kept from call to call: their bytes are read before the next one.
@@ -210,8 +275,11 @@ class Taking {
   Steps& s_;
   const Kernels& kernels_;
   const long ld_;
-  int32_t fed_[64], slots_[64], positions_[64], wanted_[64];
-  uint8_t origin_[64];
+  bool over_ = false, accepted_ = false;   // some output has ended or needs room; drafts have held
+  Rows rows_[kMostTogether];
+  int32_t fed_[kMostStepRows], slots_[kMostStepRows], positions_[kMostStepRows];
+  int32_t wanted_[kMostStepRows];
+  uint8_t origin_[kMostStepRows];
 };
 
 }  // namespace
@@ -219,7 +287,7 @@ class Taking {
 }  // namespace atlasd
 
 // Raised whenever a struct here changes.
-ATLASD_API int32_t atlasd_steps_version() { return 2; }
+ATLASD_API int32_t atlasd_steps_version() { return 3; }
 
 // Null, or what went wrong, valid until the thread's next call.
 ATLASD_API const char* atlasd_take_steps(atlasd::Steps* steps) {

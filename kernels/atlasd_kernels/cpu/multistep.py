@@ -1,4 +1,4 @@
-"""Several decoding steps of one stream in one native call, as ctypes sees it (multistep.h);
+"""Several decoding steps of a few streams in one native call, as ctypes sees it (multistep.h);
 ``atlasd.engine.multistep`` builds on it."""
 
 from __future__ import annotations
@@ -11,21 +11,50 @@ from typing import Any
 from atlasd_kernels.cpu.library import Noise, native
 from atlasd_kernels.cpu.plan import PARTS
 
-VERSION = 2
+VERSION = 3
 MOST_STEPS = 32
 MOST_STOPS = 16
+MOST_STREAMS = 16
 MOST_ROWS = 64
 
 NONE, STOP, LENGTH, ASK, DAMAGED, TIME = range(6)
-"""``StepsEnd`` of multistep.h: why steps ended."""
+"""``StepsEnd`` of multistep.h: why an output or a call ended."""
 
 
 class TakenStep(ctypes.Structure):
     """Mirrors ``TakenStep`` in multistep.h."""
 
     _fields_ = [
-        *((name, c_int32) for name in ("rows", "drafted", "accepted", "verified", "record_bytes")),
-        *((name, c_double) for name in ("foreseen", "planning_ms", "forward_ms")),
+        *((name, c_int32) for name in ("rows", "record_bytes")),
+        *((name, c_double) for name in ("planning_ms", "forward_ms")),
+    ]
+
+
+class TakenShare(ctypes.Structure):
+    """Mirrors ``TakenShare`` in multistep.h."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("drafted", "accepted", "verified")),
+        ("foreseen", c_double),
+    ]
+
+
+class StreamSteps(ctypes.Structure):
+    """Mirrors ``StreamSteps`` in multistep.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("question", "chose", "chose_index")),
+        ("noise", Noise),
+        *((name, c_int32) for name in ("slot", "fed", "token", "length", "chose_room")),
+        *((name, c_int32) for name in ("left", "room", "stop_count")),
+        ("stops", c_int32 * MOST_STOPS),
+        *((name, c_int32) for name in ("end", "count", "unwritten", "best_count", "credits")),
+        *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
+        ("each", TakenShare * MOST_STEPS),
+        ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
+        ("best", c_int32 * MOST_ROWS),
+        ("segment", c_int32 * (MOST_STEPS * PARTS)),
+        ("credit", c_int32 * (MOST_STEPS * PARTS)),
     ]
 
 
@@ -33,24 +62,15 @@ class Steps(ctypes.Structure):
     """Mirrors ``Steps`` in multistep.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("decoder", "planner", "question", "prices")),
-        *((name, c_void_p) for name in ("logits", "states", "chose", "chose_index", "interrupt")),
+        *((name, c_void_p) for name in ("decoder", "streams", "planner", "questions", "prices")),
+        *((name, c_void_p) for name in ("logits", "states", "interrupt")),
         ("budget_ms", c_double),
-        ("noise", Noise),
-        *((name, c_int32) for name in ("clock", "vocab", "hidden", "slot", "fed", "token")),
-        *((name, c_int32) for name in ("length", "chose_room")),
-        *((name, c_int32) for name in ("left", "room", "steps", "planned", "stop_count")),
-        ("stops", c_int32 * MOST_STOPS),
-        *((name, c_int32) for name in ("taken", "end", "count", "unwritten")),
-        *((name, c_int32) for name in ("best_count", "credits")),
-        *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
+        *((name, c_int32) for name in ("count", "asking", "clock", "vocab", "hidden")),
+        *((name, c_int32) for name in ("steps", "planned")),
+        *((name, c_int32) for name in ("taken", "end", "wanting")),
         ("plain_ms", c_double),
         ("others_ms", c_double),
         ("each", TakenStep * MOST_STEPS),
-        ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
-        ("best", c_int32 * MOST_ROWS),
-        ("segment", c_int32 * (MOST_STEPS * PARTS)),
-        ("credit", c_int32 * (MOST_STEPS * PARTS)),
         ("records", c_void_p),
     ]
 

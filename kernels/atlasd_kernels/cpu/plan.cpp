@@ -205,9 +205,10 @@ int32_t Planner::settle(Stream& stream, const int32_t* tokens, int32_t count, in
     right -= size;
   }
   if (best && stream.learn) {
-    after_.assign(1, stream.tokens.empty() ? 0 : stream.tokens.back());
-    after_.insert(after_.end(), chain.tokens.begin(),
-                  chain.tokens.begin() + std::min(size_t(drafted), chain.tokens.size()));
+    std::vector<int32_t>& fed = stream.fed_last;
+    fed.assign(1, stream.tokens.empty() ? 0 : stream.tokens.back());
+    fed.insert(fed.end(), chain.tokens.begin(),
+               chain.tokens.begin() + std::min(size_t(drafted), chain.tokens.size()));
   }
   const int32_t written = text_.append(stream, tokens, count);
   if (written == count) learn(stream, tokens, count, best, rows);
@@ -218,7 +219,8 @@ void Planner::learn(Stream& stream, const int32_t* tokens, int32_t count, const 
                     int32_t rows) {
   text_.observe(stream, tokens, count);
   if (best && stream.learn)
-    text_.recycle_rows(after_.data(), best, std::min(rows, int32_t(after_.size())), tokens, count);
+    text_.recycle_rows(stream.fed_last.data(), best,
+                       std::min(rows, int32_t(stream.fed_last.size())), tokens, count);
 }
 
 }  // namespace atlasd::text

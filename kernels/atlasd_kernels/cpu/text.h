@@ -208,6 +208,7 @@ struct Stream {
   std::vector<Applied> applied;
   std::vector<Proposal> open;
   Assembly assembly;
+  std::vector<int32_t> fed_last;  // the rows of its last step, if their first choices are learned
   void clear();
 };
 
