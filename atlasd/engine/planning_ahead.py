@@ -34,7 +34,7 @@ class PlanningAhead(Judged):
         """How the next ``most`` steps of streams that decode together may be taken; None: not
         together."""
         self._wake()
-        due: list[int] = []
+        longest, due = most, list[int]()
         for at, stream in enumerate(streams):
             if not stream.drafting:
                 continue
@@ -45,7 +45,7 @@ class PlanningAhead(Judged):
                     most = min(most, rests)
                     continue
             due.append(at)
-        if not due:
+        if not due or (most < longest and self._can_wait(streams, due, most)):
             return Ahead(most)
         started = self._now()
         try:
@@ -73,6 +73,13 @@ class PlanningAhead(Judged):
         if any(pauses):
             return Ahead(min(1 + min(pauses), most), prepared, 1, due)
         return Ahead(most, prepared, most, due)
+
+    def _can_wait(self, streams: Sequence[Stream], due: Sequence[int], steps: int) -> bool:
+        """Whether attempts may wait for those of other streams, so that they are made in one step:
+        where they have lost, and for no longer than they rest in any case."""
+        if self._costs is None:
+            return False
+        return all(self._drafted[streams[at].number].pace.pause >= steps for at in due)
 
     def took(self, streams: Sequence[Stream], ahead: Ahead, taken: TakenSteps) -> None:
         """Steps were taken as they were planned ``ahead``, and their tokens are in the streams."""
@@ -147,11 +154,11 @@ class PlanningAhead(Judged):
         drafting answers for it."""
         usual = self.calling[len(streams)]
         self.native[len(streams)].stepped(others_ms / taken.steps)
-        if not taken.each:
-            if share == 1.0:
-                usual.stepped(call_ms)
+        if not taken.each and share == 1.0:
+            usual.stepped(call_ms)
             return
         more_ms = max(0.0, call_ms - share * (usual.engine_ms or call_ms))
-        for at in ahead.drafted:
+        places = ahead.drafted or range(len(streams))
+        for at in places:
             if (kept := self._drafted.get(streams[at].number)) is not None:
-                kept.spent_ms += more_ms / len(ahead.drafted)
+                kept.spent_ms += more_ms / len(places)
