@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from atlasd.draft.constraint import Constraint
+from atlasd.draft.cut import Others
 from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Plan, StepRecord
@@ -75,20 +76,21 @@ class Corrupting:
         self.took, self.all_took = self._own.took, self._own.all_took
 
     def prepare(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int]
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int], others: Others
     ) -> Prepared | None:
         """Steps that are taken together draft what the product does, now and then."""
-        return self._own.prepare(streams, room, limits) if self._random.random() < 0.5 else None
+        if self._random.random() < 0.5:
+            return None
+        return self._own.prepare(streams, room, limits, others)
 
     def plan(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None
+        self, streams: Sequence[StreamView], room: int, limits: Sequence[int], others: Others
     ) -> Plan:
         if self._random.random() < 0.5:
-            return self._own.plan(streams, room, limits)
+            return self._own.plan(streams, room, limits, others)
         drafts = []
         for index, stream in enumerate(streams):
-            limit = min(room, limits[index] if limits is not None else room)
-            drafts.append(self._draft(stream, limit))
+            drafts.append(self._draft(stream, min(room, limits[index])))
             room -= len(drafts[-1].tokens)
         counts = [len(draft.tokens) for draft in drafts]
         return Plan(drafts, StepRecord([s.stream for s in streams], [], [], counts, []))

@@ -15,7 +15,7 @@ from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
 from atlasd.draft.assembling import Assembling
 from atlasd.draft.chain import Chain
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.cut import Costs, CostTable, Price, cut
+from atlasd.draft.cut import NO_OTHERS, Costs, CostTable, Others, Price, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
@@ -93,24 +93,31 @@ class Controller(Assembling):
             drafter.begin(stream)
 
     def plan(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None
+        self,
+        streams: Sequence[StreamView],
+        room: int,
+        limits: Sequence[int] | None = None,
+        others: Others = NO_OTHERS,
     ) -> Plan:
         """Drafts for the next step of ``streams``.
 
         ``room``: drafted rows the step can take beyond one row per stream. ``limits``: per stream
         the longest draft that still makes sense (tokens left to generate minus one, slot space).
+        ``others`` take the step too.
         """
         started = perf_counter()
-        price, longest = self._priced(streams, room, limits)
+        price, longest = self._priced(streams, room, limits, others)
         if self._native is not None and _usual(streams, room):
-            return self._native.plan(streams, price, room, longest, self._terms, self._ask_paid)
+            terms, ask = self._terms, self._ask_paid
+            return self._native.plan(streams, price, room, longest, others.streams, terms, ask)
         candidates: list[list[Candidate]] = []
         assembled: list[Chain] = []
         for stream, limit in zip(streams, longest, strict=True):
             considered: list[Candidate] = []
             assembled.append(self._assemble(stream, limit, price, considered))
             candidates.append(considered)
-        lookahead, compared = cut([chain.reach for chain in assembled], price.milliseconds, room)
+        reaches = [chain.reach for chain in assembled]
+        lookahead, compared = cut(reaches, price.milliseconds, room, others.streams)
         drafts = [
             chain.draft(count) if count else EMPTY
             for chain, count in zip(assembled, lookahead, strict=True)
@@ -126,29 +133,38 @@ class Controller(Assembling):
         return Plan(drafts, record)
 
     def _priced(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None
+        self,
+        streams: Sequence[StreamView],
+        room: int,
+        limits: Sequence[int] | None,
+        others: Others,
     ) -> tuple[Price, list[int]]:
         """What a step of these streams costs, and the longest draft of each."""
-        count = len(streams)
+        count = len(streams) + others.streams
         self._worth_per_ms = self._tokens_per_ms * count
-        price = self.costs.for_step(count, room, sum([len(stream.tokens) for stream in streams]))
+        kv_tokens = sum([len(stream.tokens) for stream in streams]) + others.kv_tokens
+        price = self.costs.for_step(count, room, kv_tokens)
         # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
         share = room if count == 1 else min(room, max(8, 3 * room // count))
         if limits is None:
-            return price, [share] * count
+            return price, [share] * len(streams)
         return price, [limit if limit < share else share for limit in limits]
 
     # Native steps
 
     def prepare(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int]
+        self,
+        streams: Sequence[StreamView],
+        room: int,
+        limits: Sequence[int],
+        others: Others = NO_OTHERS,
     ) -> Prepared | None:
         """What the next steps of ``streams`` plan with, if they can be planned natively from end to
-        end; ``room`` and ``limits`` as in ``plan``."""
+        end; the rest as in ``plan``."""
         if self._native is None or not _usual(streams, room):
             return None
-        price, longest = self._priced(streams, room, limits)
-        return self._native.prepare(streams, price, room, longest, self._terms)
+        price, longest = self._priced(streams, room, limits, others)
+        return self._native.prepare(streams, price, room, longest, others.streams, self._terms)
 
     def took(
         self, stream: StreamView, told: list[int], mine: TakenStream, taken: TakenSteps

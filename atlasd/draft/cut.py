@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Costs(Protocol):
@@ -19,6 +19,16 @@ class Costs(Protocol):
         """The row count ``rows`` is padded to: rows up to there are free."""
         ...
 
+
+class Others(NamedTuple):
+    """Streams that take a step too and are not drafted for: their rows are paid for and their
+    tokens count."""
+
+    streams: int = 0
+    kv_tokens: int = 0
+
+
+NO_OTHERS = Others()
 
 _KV_STEP = 1024
 _REFRESH = 256
@@ -85,16 +95,20 @@ class CostTable:
 
 
 def cut(
-    reaches: Sequence[Sequence[float]], milliseconds: Sequence[float], room: int
+    reaches: Sequence[Sequence[float]],
+    milliseconds: Sequence[float],
+    room: int,
+    others: int = 0,
 ) -> tuple[list[int], list[tuple[int, float, float]]]:
     """The lookahead of each stream, and the alternatives (rows, tokens, ms) that matter.
 
     ``reaches``: per stream the reach probability of each drafted token, falling along the chain,
     so that taking rows in falling order keeps chains whole. ``milliseconds[n]``: a step with n
-    drafted rows. Alternatives are plain decoding first, the best, and all rows.
+    drafted rows, those of the ``others`` included, streams that have no drafts. Alternatives are
+    plain decoding first, the best, and all rows.
     """
     streams = len(reaches)
-    expected = float(streams)
+    expected = float(streams + others)
     best_rate = expected / milliseconds[0]
     best = 0
     compared = [(0, expected, milliseconds[0])]

@@ -102,17 +102,19 @@ class NativePlanner:
         price: Price,
         room: int,
         limits: Sequence[int],
+        others: int,
         terms: Terms,
         ask: Ask,
     ) -> Plan:
-        """Drafts of at most ``limits`` tokens, ``room`` in all."""
+        """Drafts of at most ``limits`` tokens, ``room`` in all, in a step that so many ``others``
+        take too."""
         started = perf_counter()
         count = len(streams)
         run, clock = self._library.plan, self.text.positions.index.clock
         asking, waiting = self._asking
         if not asking or asking != _lengths(streams):
             self._put(streams, limits, terms)
-            self._pay(price, room)
+            self._pay(price, room, others)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
         self._asking = [], 0
         while waiting >= 0:
@@ -167,12 +169,12 @@ class NativePlanner:
         price: Price,
         room: int,
         limits: Sequence[int],
+        others: int,
         terms: Terms,
     ) -> Prepared:
-        """For native steps of these streams, with drafts of at most ``limits`` tokens, ``room`` in
-        all."""
+        """The same for native steps."""
         self._put(streams, limits, terms)
-        self._pay(price, room)
+        self._pay(price, room, others)
         questions = []
         for at, (stream, limit) in enumerate(zip(streams, limits, strict=True)):
             self.text.ready_to_grow(stream)
@@ -220,11 +222,12 @@ class NativePlanner:
             number = stream.stream
             _ASK(self._questions, at * _SIZE, handles[number], number, limits[at], brought, worth)
 
-    def _pay(self, price: Price, room: int) -> None:
+    def _pay(self, price: Price, room: int, others: int) -> None:
         """Steps cost this."""
+        prices = self._prices
+        prices.others = others
         if price is not self._price or room != self._room:
             self._price, self._room = price, room
-            prices = self._prices
             prices.milliseconds, prices.room = price.address, room
             prices.least_reach, prices.worth_asking = price.least_reach, price.worth_asking
 

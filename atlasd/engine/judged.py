@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from atlasd.draft.controller import Controller
+from atlasd.draft.cut import NO_OTHERS, Others
 from atlasd.draft.drafter import EMPTY
 from atlasd.draft.plan import Record
 from atlasd.engine.beside import Beside
@@ -68,9 +69,17 @@ class Quiet:
     """So many are over, of which their streams do not know yet."""
 
 
-Outcome = tuple[int, int, float, int]
-"""Of a step for one stream: drafted and accepted tokens, milliseconds that drafting took; and the
-tokens drafted for all streams."""
+class Outcome(NamedTuple):
+    """Of a step for one stream."""
+
+    drafted: int
+    accepted: int
+    spent_ms: float
+    """What planning and learning took."""
+    by_all: int
+    """Tokens drafted for all streams."""
+    drafting: int
+    """Streams that had some of them."""
 
 
 class Step(NamedTuple):
@@ -156,17 +165,21 @@ class Judged:
         self, kept: Drafted, step: Step, beside_ms: float, outcomes: Iterable[Outcome]
     ) -> None:
         """What planned steps like ``step`` have brought a stream goes to its pace. A token that it
-        need not wait for saves its share of a step, not a step: the others decode on."""
+        need not wait for saves a row of a later step, not the step: the others decode on. Whole
+        steps are saved by streams that all get ahead."""
         if self._costs is None:
             return
         streams, rows, kv_tokens = step
         plain_ms = self._ms(rows, kv_tokens)
-        saved_ms = (plain_ms + beside_ms) / streams
+        row_ms = (plain_ms - self._ms(1, kv_tokens)) / (rows - 1) if streams > 1 else 0.0
+        own_ms = row_ms * rows / streams
+        fixed_ms = (plain_ms + beside_ms - row_ms * rows) / streams
         kept.plain_ms = share_ms = plain_ms / streams
-        for drafted, accepted, spent_ms, by_all in outcomes:
+        for drafted, accepted, spent_ms, by_all, drafting in outcomes:
             gained_ms = 0.0
             if drafted:
                 more_ms = self._ms(rows + by_all, kv_tokens) - plain_ms
+                saved_ms = own_ms + fixed_ms * drafting / streams
                 gained_ms = accepted * saved_ms - more_ms * drafted / by_all
             kept.pace.settled(gained_ms, spent_ms, share_ms, streams)
 
@@ -241,3 +254,10 @@ class Judged:
         if self._failures >= PATIENCE:
             self.on = False
             log.error("drafting is off after %d failures in a row", self._failures)
+
+
+def others_of(streams: int, fed: int, drafted: Sequence[Stream]) -> Others:
+    """Those of so many streams with so many tokens which are not ``drafted`` for."""
+    if streams == len(drafted):
+        return NO_OTHERS
+    return Others(streams - len(drafted), fed - sum([stream.fed for stream in drafted]))

@@ -46,8 +46,7 @@ takes as long as twenty plain steps more, which says nothing of those behind it.
 
 CROWDED = LOST / 2
 """What a sort has lost before its first stream, for each doubling of those that decode together:
-they share the cost of a step already, so that drafts can save little. Of four and more one in
-eight is tried, unless that wins."""
+they share the cost of a step already, so that drafts can save little."""
 
 SAVED = 32.0
 """Plain steps that a sort is remembered to have saved at most: what was won long ago pays for no
@@ -62,7 +61,8 @@ FOLLOW = 1 / 128
 EARLY, SELDOM = 8, 64
 """Of so many streams of a losing sort one is tried from its beginning: of the first number where
 it has lost little, of the second where it has lost much. The others wait for ``LATE``: to take a
-stream up and end it costs as much as several attempts."""
+stream up and end it costs as much as several attempts. Streams that decode together are tried
+together: steps are saved only where all of them get ahead."""
 
 LATE = 256
 """Steps before the first attempt in the other streams."""
@@ -84,6 +84,8 @@ class Mean:
     """Plain steps that its streams have saved altogether, taking them up and ending them paid."""
     steps: int = 0
     streams: int = 0
+    together: int = 1
+    """So many streams in a row are tried, or none of them."""
 
     def follow(self, net: float) -> None:
         """A step was planned."""
@@ -103,7 +105,7 @@ class Mean:
 
     def tries(self) -> bool:
         """A stream begins: whether drafting is tried in it from its first step on."""
-        number, self.streams = self.streams, self.streams + 1
+        number, self.streams = self.streams // self.together, self.streams + 1
         return not self.losing or not number % min(SELDOM, EARLY * int(self.balance / LOST))
 
 
@@ -120,7 +122,9 @@ class Usual:
         sort = stream.repository, stream.language, freely, crowd
         mean = self._sorts.get(sort)
         if mean is None:
-            mean = self._sorts[sort] = Mean(balance=max(LOST, CROWDED * (crowd - 1)))
+            balance = max(LOST, CROWDED * (crowd - 1))
+            together = 1 << crowd if crowd > 1 else 1
+            mean = self._sorts[sort] = Mean(balance=balance, together=together)
             if len(self._sorts) > SORTS:
                 self._sorts.popitem(last=False)
         return mean

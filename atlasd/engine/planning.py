@@ -10,7 +10,7 @@ import numpy as np
 from atlasd.draft.drafter import FirstChoices, StreamView, VerifiedRows
 from atlasd.engine.batch import Part
 from atlasd.engine.deciding import Decided
-from atlasd.engine.judged import Drafted, Quiet, Step
+from atlasd.engine.judged import Drafted, Outcome, Quiet, Step, others_of
 from atlasd.engine.planning_ahead import MAX_ROWS, PlanningAhead
 from atlasd.models.decoder import Float32
 
@@ -20,8 +20,8 @@ class Planning(PlanningAhead):
 
     _step = Step(1, 1, 0)
     """The last one that was planned."""
-    _drafts = 0
-    """Tokens drafted in it."""
+    _drafts = _drafting = 0
+    """Tokens drafted in it, and the streams that had some."""
 
     # These two run in every step, with caches that the step before has emptied: few calls, so.
 
@@ -46,7 +46,9 @@ class Planning(PlanningAhead):
                 part.planned = True
                 views.append(view)
                 limits.append(stream.draft_limit)
-            plan = self._controller.plan(views, room, limits)
+            fed = sum([part.stream.fed for part in parts])
+            others = others_of(len(parts), fed, [part.stream for part in due])
+            plan = self._controller.plan(views, room, limits, others)
             record = plan.record
             for index, draft in enumerate(plan.drafts):
                 if draft.tokens:
@@ -56,9 +58,9 @@ class Planning(PlanningAhead):
                     part.give(draft)
                     part.foreseen = partial(record.foreseen, index)
                 drafted[index].records.append(record)
-            self._drafts = sum([part.rows for part in parts]) - pending
-            fed = sum([part.stream.fed for part in parts])
             self._step = Step(len(parts), pending, fed)
+            self._drafts = sum([part.rows for part in parts]) - pending
+            self._drafting = len([draft for draft in plan.drafts if draft.tokens])
             self._failures = 0
         except Exception:
             self._failed("planning a step")
@@ -119,8 +121,9 @@ class Planning(PlanningAhead):
         except Exception:
             self._failed("learning from a step")
         kept.told = len(stream.view.tokens)
-        beside_ms, drafted = self.beside.engine_ms, len(part.draft.tokens)
-        self._judge(kept, self._step, beside_ms, [(drafted, accepted, kept.spent_ms, self._drafts)])
+        drafted, by_all = len(part.draft.tokens), (self._drafts, self._drafting)
+        outcome = Outcome(drafted, accepted, kept.spent_ms, *by_all)
+        self._judge(kept, self._step, self.beside.engine_ms, [outcome])
         kept.spent_ms = 0.0
         self._spent([stream], started)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from atlasd.draft.planner import Prepared
 from atlasd.draft.taken import TakenSteps, TakenStream
-from atlasd.engine.judged import Judged, Step
+from atlasd.engine.judged import Judged, Outcome, Step, others_of
 from atlasd.engine.streams import Stream
 
 MAX_ROWS = 64
@@ -47,23 +47,23 @@ class PlanningAhead(Judged):
             due.append(at)
         if not due or (most < longest and self._can_wait(streams, due, most)):
             return Ahead(most)
+        drafted = [streams[at] for at in due]
         started = self._now()
         try:
-            for at in due:
-                kept = self._drafted[streams[at].number]
-                started = self._ready(streams[at], kept, started)
+            for stream in drafted:
+                started = self._ready(stream, self._drafted[stream.number], started)
             if self._costs is not None:
                 self._controller.take_beside(self.native[len(streams)].engine_ms)
-            room = MAX_ROWS - len(streams)
-            views, limits = [], []
-            for at in due:
-                views.append(streams[at].view)
-                limits.append(streams[at].draft_limit)
-            prepared = self._controller.prepare(views, room, limits)
+            prepared = self._controller.prepare(
+                [stream.view for stream in drafted],
+                MAX_ROWS - len(streams),
+                [stream.draft_limit for stream in drafted],
+                others_of(len(streams), sum([stream.fed for stream in streams]), drafted),
+            )
         except Exception:
             self._failed("planning steps")
             return None
-        self._spent([streams[at] for at in due], started)
+        self._spent(drafted, started)
         if prepared is None:
             return None
         if self._costs is None:
@@ -119,6 +119,8 @@ class PlanningAhead(Judged):
         self.spent_ms += planning_ms
         kv_tokens = sum([stream.fed for stream in streams])
         beside_ms = self.native[count].engine_ms
+        each = zip(*[mine.each for _, mine in due], strict=True)
+        had_some = [sum([one.drafted > 0 for one in step]) for step in each]
         for stream, mine in due:
             kept = self._drafted[stream.number]
             before_ms = kept.spent_ms / steps
@@ -130,13 +132,14 @@ class PlanningAhead(Judged):
                 Step(count, count, kv_tokens),
                 beside_ms,
                 [
-                    (
+                    Outcome(
                         one.drafted,
                         one.accepted,
                         before_ms + step.planning_ms / len(due),
                         step.rows - count,
+                        drafting,
                     )
-                    for one, step in zip(mine.each, taken.each, strict=True)
+                    for one, step, drafting in zip(mine.each, taken.each, had_some, strict=True)
                 ],
             )
 

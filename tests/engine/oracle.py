@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from atlasd.draft.cut import NO_OTHERS, Others
 from atlasd.draft.drafter import EMPTY, Draft, StreamView, VerifiedRows
 from atlasd.draft.plan import Plan, StepRecord
 
@@ -44,7 +45,11 @@ class OracleController:
         self.observed[stream.stream] = list(stream.tokens)
 
     def plan(
-        self, streams: Sequence[StreamView], room: int, limits: Sequence[int] | None = None
+        self,
+        streams: Sequence[StreamView],
+        room: int,
+        limits: Sequence[int] | None = None,
+        others: Others = NO_OTHERS,
     ) -> Plan:
         drafts = []
         for index, stream in enumerate(streams):

@@ -66,9 +66,9 @@ class SlowController(OracleController):
         self.clock.passed_ms += TAKING_UP_MS
         super().begin(stream)
 
-    def plan(self, streams, room, limits=None):
+    def plan(self, *asked):
         self.clock.passed_ms += PLANNING_MS
-        return super().plan(streams, room, limits)
+        return super().plan(*asked)
 
 
 def test_the_more_a_step_takes_beside_its_rows_the_longer_is_the_lookahead() -> None:

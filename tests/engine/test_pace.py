@@ -244,11 +244,20 @@ def test_what_a_step_may_be_said_to_have_lost_is_a_step_of_all_streams():
 
 
 def test_the_more_streams_decode_together_the_fewer_are_tried_at_first():
-    """They share the cost of a step already. One that wins is followed by all."""
+    """They share the cost of a step already, and save steps only together: as many in a row are
+    tried as may decode at once. Ones that win are followed by all."""
     stream = StreamView(1, [1, 2, 3], "r", "python")
     usual = Usual()
-    tried = {n: sum(usual.of(stream, n).tries() for _ in range(EARLY)) for n in (1, 2, 4, 8, 16)}
-    assert tried == {1: EARLY, 2: EARLY, 4: 1, 8: 1, 16: 1}
+    tried = {n: [usual.of(stream, n).tries() for _ in range(32 * EARLY)] for n in (1, 2, 4, 8, 16)}
+    assert {n: sum(each) for n, each in tried.items()} == dict.fromkeys((1, 2), 32 * EARLY) | {
+        4: 32,
+        8: 32,
+        16: 32,
+    }
+    assert all(tried[4][:8])
+    assert not any(tried[4][8 : 8 * EARLY])
+    assert all(tried[8][:16])
+    assert not any(tried[8][16:128])
     crowd = usual.of(stream, 8)
     for _ in range(4):
         crowd.ended(3.0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+
+import pytest
 
 from atlasd.engine.inprocess import Outputs, request, run
-from atlasd.engine.judged import COSTS_STAY
-from atlasd.engine.pace import EARLY, Pace
+from atlasd.engine.judged import COSTS_STAY, Drafted, Outcome, Step
+from atlasd.engine.pace import EARLY, Mean, Pace
 from atlasd.engine.planning import Planning
 from atlasd.engine.planning_ahead import MAX_ROWS
 from atlasd.engine.steps import Engine
@@ -17,9 +19,9 @@ from tests.engine.oracle import OracleController
 class Strict(OracleController):
     """As the real one, has no prices for fewer rows than none."""
 
-    def plan(self, streams, room, limits=None):
+    def plan(self, streams, room, limits, others):
         assert 0 <= room <= 64
-        return super().plan(streams, room, limits)
+        return super().plan(streams, room, limits, others)
 
 
 def test_many_short_prompts_at_once_leave_no_room_and_harm_no_drafter(caplog):
@@ -153,3 +155,48 @@ def test_streams_that_all_rest_are_not_looked_at_and_yet_on_record(monkeypatch):
     steps = [outputs[number].stats.steps for number in range(12)]
     assert [len(planning._records[number]) for number in range(12)] == steps
     assert len(looked) < sum(steps) / 2
+
+
+class Shared:
+    """A step costs nine milliseconds and one for each row."""
+
+    def ms(self, rows: int, kv_tokens: int) -> float:
+        return 9.0 + rows
+
+    def bucket(self, rows: int) -> int:
+        return rows
+
+
+@pytest.mark.parametrize(("drafting", "saved_ms"), [(1, 1 + 9 / 9), (3, 1 + 9 / 3)])
+def test_whole_steps_are_saved_by_streams_that_all_get_ahead(monkeypatch, drafting, saved_ms):
+    """Of three streams that decode together one alone with two right tokens saves two rows
+    of later steps, and of what a step costs in any case a third of its third."""
+    told = []
+    monkeypatch.setattr(
+        Pace, "settled", lambda self, gained, spent, plain, streams: told.append((gained, plain))
+    )
+    planning = Planning(OracleController({}, 50, 0), Shared())
+    kept = Drafted(Pace(Mean()), deque())
+    planning._judge(kept, Step(3, 3, 100), 0.0, [Outcome(2, 2, 0.0, 2 * drafting, drafting)])
+    ((gained, plain),) = told
+    assert plain == pytest.approx(12 / 3)
+    assert gained == pytest.approx(2 * saved_ms - 2)
+
+
+def test_streams_that_rest_are_among_those_that_a_step_is_planned_for():
+    asked = []
+
+    class Noted(OracleController):
+        def plan(self, streams, room, limits, others):
+            asked.append((len(streams), room, others))
+            return super().plan(streams, room, limits, others)
+
+    planning = Planning(Noted({}, 50, 0))
+    outputs = Outputs()
+    engine = Engine(HashDecoder(slots=4, chunk=8), outputs.take, planning=planning)
+    for number in range(3):
+        engine.submit(request(number, [number, 2, 3], max_tokens=20, drafting=number == 0))
+    run(engine)
+    streams, room, others = asked[-1]
+    assert (streams, room, others.streams) == (1, 61, 2)
+    assert others.kv_tokens > 6

@@ -73,14 +73,17 @@ reaches = st.lists(
 )
 
 
-@given(reaches, st.lists(st.floats(0.0, 8.0), min_size=16, max_size=16))
-def test_the_cut_is_the_best_of_all_cuts(chains: list[list[float]], steps: list[float]) -> None:
+@given(reaches, st.lists(st.floats(0.0, 8.0), min_size=16, max_size=16), st.integers(0, 7))
+def test_the_cut_is_the_best_of_all_cuts(
+    chains: list[list[float]], steps: list[float], others: int
+) -> None:
+    """The tokens of streams that take the step too, without a draft, are among those it brings."""
     milliseconds = list(itertools.accumulate(steps, initial=10.0))
-    lookahead, compared = cut(chains, milliseconds, 16)
+    lookahead, compared = cut(chains, milliseconds, 16, others)
 
     def rate(counts: tuple[int, ...]) -> float:
         gained = sum(sum(chain[:n]) for chain, n in zip(chains, counts, strict=True))
-        return (len(chains) + gained) / milliseconds[sum(counts)]
+        return (len(chains) + others + gained) / milliseconds[sum(counts)]
 
     best = max(map(rate, itertools.product(*(range(len(c) + 1) for c in chains))))
     assert rate(tuple(lookahead)) == pytest.approx(best)

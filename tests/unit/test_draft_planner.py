@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from atlasd.draft.confidence import Confidence
 from atlasd.draft.controller import Controller
+from atlasd.draft.cut import NO_OTHERS, Others
 from atlasd.draft.drafter import EMPTY, Draft, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
@@ -69,11 +70,15 @@ class Subject:
         self.controller.begin(view)
 
     def step(
-        self, texts: dict[int, list[int]], room: int, limits: list[int] | None
+        self,
+        texts: dict[int, list[int]],
+        room: int,
+        limits: list[int] | None,
+        others: Others = NO_OTHERS,
     ) -> tuple[list[Draft], list[dict[str, object]]]:
         """One step of all streams towards their texts; the drafts and what is told of them."""
         views = [self.views[number] for number in texts]
-        plan = self.controller.plan(views, room, limits)
+        plan = self.controller.plan(views, room, limits, others)
         told = [plan.record.explain(view.stream) for view in views]
         for one in told:
             del one["drafting_ms"]
@@ -138,14 +143,15 @@ def test_drafts_records_and_what_is_learned_are_the_same(
         for subject in subjects:
             subject.text.positions.index.put(str(number), "r", "file", np.array(tokens, np.int32))
     for request in range(2):
-        texts = {9 * request + at: text[at:] + [7] * 80 for at in range(len(prompts))}
+        texts = {9 * request + at: text[at:] + [7] * 260 for at in range(len(prompts))}
         for number, prompt in zip(texts, prompts, strict=True):
             for subject in subjects:
                 subject.begin(number, prompt, learn or number % 2 == 0)
         for step in range(12):
             limits = None if step % 3 else [step + at for at in range(len(texts))]
+            beside = Others(step % 4, 30 * (step % 4))
             (drafts, told), (others, wanted) = (
-                subject.step(texts, 20, limits) for subject in subjects
+                subject.step(texts, 20, limits, beside) for subject in subjects
             )
             assert [d.tokens for d in drafts] == [d.tokens for d in others]
             for one, other in zip(drafts, others, strict=True):

@@ -133,7 +133,7 @@ void Planner::cut(const Question* questions, int32_t count, const Prices& prices
   if (count > 1)
     std::stable_sort(ordered_.begin(), ordered_.end(),
                      [](const auto& a, const auto& b) { return a > b; });
-  double expected = count, best_rate = expected / prices.milliseconds[0];
+  double expected = count + prices.others, best_rate = expected / prices.milliseconds[0];
   int32_t best = 0, taken = 0;
   Compared plain{0, expected, prices.milliseconds[0]}, winner = plain;
   for (const auto& [reach, stream] : ordered_) {

@@ -20,6 +20,7 @@ struct Question {
 struct Prices {
   const double* milliseconds;  // [room + 1] of a step with so many drafted rows
   int32_t room;
+  int32_t others;  // streams that take it too and have no question
   double least_reach, worth_asking;
 };
 

@@ -10,7 +10,7 @@ from typing import Any
 from atlasd_kernels.cpu.library import native
 from atlasd_kernels.cpu.text import text_library
 
-VERSION = 2
+VERSION = 3
 MOST_STREAMS = 64
 MOST_ROWS = 256
 PARTS = 4
@@ -34,6 +34,7 @@ class Prices(ctypes.Structure):
     _fields_ = [
         ("milliseconds", c_void_p),
         ("room", c_int32),
+        ("others", c_int32),
         ("least_reach", c_double),
         ("worth_asking", c_double),
     ]

@@ -6,7 +6,7 @@
 using namespace atlasd::text;
 
 // Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_plan_version() { return 2; }
+ATLASD_API int32_t atlasd_plan_version() { return 3; }
 
 ATLASD_API Planner* atlasd_plan_new(Text* text) { return new Planner(*text); }
 
