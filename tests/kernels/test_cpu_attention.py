@@ -20,7 +20,9 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "heads of 16": ("llama", {"head_dim": 16, "num_attention_heads": 6}),
     "heads of 64": ("llama", {"head_dim": 64, "num_attention_heads": 6, "num_key_value_heads": 1}),
     "heads of 128": ("llama", {"head_dim": 128, "num_key_value_heads": 1}),
+    "heads of 80": ("llama", {"head_dim": 80, "num_key_value_heads": 1}),
     "heads of 160": ("llama", {"head_dim": 160}),
+    "heads of 272": ("llama", {"head_dim": 272, "num_key_value_heads": 1}),
     "a window": ("mistral", {"head_dim": 64, "sliding_window": 77, "num_key_value_heads": 1}),
 }
 

@@ -59,7 +59,8 @@ def test_integer_weights_give_the_same_bits_in_tiles_and_in_vectors(
         .forward(sequences[0], 0 * every, every, every)
         .copy()
         for isa in ISAS
-        if isa != "portable"  # which has no fused multiply-add
+        # which have no fused multiply-add, and attention of their own
+        if isa not in ("portable", "avx512fp16")
     ]
     for logits in found[1:]:
         assert np.array_equal(found[0], logits)

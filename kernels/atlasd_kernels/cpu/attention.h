@@ -2,64 +2,10 @@
 // of one slot share each load of keys and values, and nothing else: what a row computes depends on
 // its query and positions [begin, end).
 #pragma once
+#include "attention_reading.h"
 #include "attention_softmax.h"
 
 namespace {
-
-// What a tile of queries reads keys or values from: N vectors of 16 floats at a time, and what it
-// fetches meanwhile of what comes next. This one: floats of which the first tile has left them.
-struct Near {
-  const float* from;
-
-  template <int N>
-  ATLASD_INLINE void load(long at, V* out) const {
-#pragma GCC unroll 4
-    for (int v = 0; v < N; v++) out[v] = ::load(from + at + 16 * v);
-  }
-  template <int N>
-  ATLASD_INLINE void fetch(long) const {}
-};
-
-// An fp32 cache.
-struct Floats : Near {
-  const uint8_t* ahead;
-
-  template <int N>
-  ATLASD_INLINE void fetch(long at) const {
-#pragma GCC unroll 4
-    for (int v = 0; v < N; v++) prefetch(ahead + 4 * at + 64 * v);
-  }
-};
-
-// A bf16 cache, in pairs (i, i + 16) of 32 elements, as weights are; a single 16 lies as it is.
-struct Halves {
-  const uint16_t* from;
-  const uint8_t* ahead;
-
-  template <int N>
-  ATLASD_INLINE void load(long at, V* out) const {
-    if (N == 1) out[0] = load_bf16(from + at);
-#pragma GCC unroll 2
-    for (int v = 0; v + 1 < N; v += 2) load_bf16_pairs(from + at + 16 * v, out[v], out[v + 1]);
-  }
-  template <int N>
-  ATLASD_INLINE void fetch(long at) const {
-    prefetch(ahead + 2 * at);
-    if (N == 4) prefetch(ahead + 2 * at + 64);
-  }
-};
-
-// The same for the first of several tiles, which leaves the floats for the others.
-struct Widened : Halves {
-  float* wide;
-
-  template <int N>
-  ATLASD_INLINE void load(long at, V* out) const {
-    Halves::load<N>(at, out);
-#pragma GCC unroll 4
-    for (int v = 0; v < N; v++) store(wide + at + 16 * v, out[v]);
-  }
-};
 
 // scores[q][j] = query q . key j for the first 16 * N positions of a block.
 template <int Q, int N, class From>
@@ -170,32 +116,52 @@ struct Attending {
   alignas(64) float wide[kBlock * kWideDim];   // keys or values of one block
 };
 
-// All queries over one block, in tiles of nearly equal size.
+// Queries [from, to), which see nothing outside of positions [begin, end).
+struct Together {
+  int from, to, begin, end;
+};
+
+// All queries in tiles of nearly equal size, of at most `most`.
+struct Cut {
+  Together tiles[kMostTiles];
+  int count, begin, end;
+
+  Cut(const Attention& a, int most)
+      : count((a.count + most - 1) / most), begin(a.queries[0].begin), end(a.queries[0].end) {
+    for (int t = 0; t < count; t++) {
+      const int from = a.count * t / count, to = a.count * (t + 1) / count;
+      Together& tile = tiles[t];
+      tile = {from, to, a.queries[from].begin, a.queries[from].end};
+      for (int q = from; q < to; q++) {
+        tile.begin = a.queries[q].begin < tile.begin ? a.queries[q].begin : tile.begin;
+        tile.end = a.queries[q].end > tile.end ? a.queries[q].end : tile.end;
+      }
+      begin = tile.begin < begin ? tile.begin : begin;
+      end = tile.end > end ? tile.end : end;
+    }
+  }
+};
+
+// All queries over one block.
 template <class T>
-void attend_block(const Attention& a, Attending& state, int tiles, int start, bool more,
-                  const T* keys, const T* values) {
+void attend_block(const Attention& a, Attending& state, const Cut& cut, int start, const T* keys,
+                  const T* values) {
   Tile seeing[kMostTiles];
   int count = 0, begin = kBlock, end = 0;
-  for (int t = 0; t < tiles; t++) {
-    const int from = a.count * t / tiles, to = a.count * (t + 1) / tiles;
-    int first = kBlock, last = 0;
-    for (int q = from; q < to; q++) {
-      const int sees = within_block(a.queries[q].begin - start);
-      const int until = within_block(a.queries[q].end - start);
-      if (sees >= until) continue;
-      first = sees < first ? sees : first;
-      last = until > last ? until : last;
-    }
+  for (int t = 0; t < cut.count; t++) {
+    const Together& s = cut.tiles[t];
+    const int first = within_block(s.begin - start), last = within_block(s.end - start);
     if (first >= last) continue;
-    seeing[count++] = {a.queries + from, state.running + from, state.p + from, to - from,
-                       start,            first,                last};
+    seeing[count++] = {a.queries + s.from, state.running + s.from, state.p + s.from,
+                       s.to - s.from,      start,                  first,
+                       last};
     begin = first < begin ? first : begin;
     end = last > end ? last : end;
   }
   // The first tile fetches what comes next: the values, then the next block's keys. The others, if
   // they read the cache itself, name what is near already.
   const auto bytes = [](const void* p) { return static_cast<const uint8_t*>(p); };
-  const uint8_t* next = bytes(more ? keys + kBlock * a.head_dim : values);
+  const uint8_t* next = bytes(start + kBlock < cut.end ? keys + kBlock * a.head_dim : values);
   if constexpr (sizeof(T) == 4) {
     for (int t = 0; t < count; t++) {
       tile_weights(seeing[t], a.head_dim, Floats{{keys}, bytes(t ? keys : values)});
@@ -203,16 +169,16 @@ void attend_block(const Attention& a, Attending& state, int tiles, int start, bo
     }
   } else if (count < widened_tiles(a.head_dim)) {
     for (int t = 0; t < count; t++) {
-      tile_weights(seeing[t], a.head_dim, Halves{keys, bytes(t ? keys : values)});
-      tile_values(seeing[t], a.head_dim, Halves{values, t ? bytes(values) : next});
+      tile_weights(seeing[t], a.head_dim, Halves<T>{keys, bytes(t ? keys : values)});
+      tile_values(seeing[t], a.head_dim, Halves<T>{values, t ? bytes(values) : next});
     }
   } else {
     // the first one reads all that any of them does
     seeing[0].first = begin;
     seeing[0].last = end;
-    tile_weights(seeing[0], a.head_dim, Widened{{keys, bytes(values)}, state.wide});
+    tile_weights(seeing[0], a.head_dim, Widened<T>{{keys, bytes(values)}, state.wide});
     for (int t = 1; t < count; t++) tile_weights(seeing[t], a.head_dim, Near{state.wide});
-    tile_values(seeing[0], a.head_dim, Widened{{values, next}, state.wide});
+    tile_values(seeing[0], a.head_dim, Widened<T>{{values, next}, state.wide});
     for (int t = 1; t < count; t++) tile_values(seeing[t], a.head_dim, Near{state.wide});
   }
 }
@@ -220,30 +186,22 @@ void attend_block(const Attention& a, Attending& state, int tiles, int start, bo
 template <class T>
 void attend_queries(const Attention& a) {
   Attending state;
-  int begin = a.queries[0].begin, end = a.queries[0].end;
   for (int q = 0; q < a.count; q++) {
     state.running[q].most = -__builtin_inff();
     store(state.running[q].total, zero());
-    begin = a.queries[q].begin < begin ? a.queries[q].begin : begin;
-    end = a.queries[q].end > end ? a.queries[q].end : end;
     for (int d = 0; d < a.head_dim; d += 16) store(a.queries[q].out + d, zero());
   }
-  const int tiles = (a.count + kQueries - 1) / kQueries;
-  for (int block = begin / kBlock; block * kBlock < end; block++) {
-    const int start = block * kBlock;
+  const Cut cut(a, kQueries);
+  for (int start = cut.begin / kBlock * kBlock; start < cut.end; start += kBlock) {
     const T* keys = static_cast<const T*>(a.keys) + long{start} * a.head_dim;
     const T* values = static_cast<const T*>(a.values) + long{start} * a.head_dim;
-    attend_block(a, state, tiles, start, start + kBlock < end, keys, values);
+    attend_block(a, state, cut, start, keys, values);
   }
   for (int q = 0; q < a.count; q++) {
     const V scale = set1(1.0f / sum_lanes(load(state.running[q].total)));
     for (int d = 0; d < a.head_dim; d += 16)
       store(a.queries[q].out + d, load(a.queries[q].out + d) * scale);
   }
-}
-
-void attend_all(const Attention& a) {
-  a.half ? attend_queries<uint16_t>(a) : attend_queries<float>(a);
 }
 
 }  // namespace

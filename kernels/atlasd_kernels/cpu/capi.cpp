@@ -32,7 +32,7 @@ const char* guarded(F&& body) {
 
 }  // namespace
 
-ATLASD_API int32_t atlasd_version() { return 6; }
+ATLASD_API int32_t atlasd_version() { return 7; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 

@@ -66,7 +66,8 @@ Decoder::Decoder(const Config& c) : config_(c), kernels_(find_kernels(c.isa)) {
       require(m->format < Format::twelve || m->format <= kernels_->kept,
               "weights in twelve bits, which this instruction set does not read");
   }
-  head_bytes_ = padded(c.slot_tokens, kBlock) * c.head_dim * (c.half_cache ? 2 : 4);
+  cached_ = c.half_cache ? kernels_->cached : Numbers::fp32;
+  head_bytes_ = padded(c.slot_tokens, kBlock) * c.head_dim * bytes_of(cached_);
   cache_ = Memory(2 * head_bytes_ * c.layers * c.slots * c.kv_heads);
 }
 
@@ -82,7 +83,7 @@ uint8_t* Decoder::values(int layer, int slot, int head) const {
 void Decoder::copy_prefix(int source, int target, int length) {
   // keys lie transposed in blocks, so whole blocks are copied; what is behind length is not read
   // before it is written again
-  const long size = config_.half_cache ? 2 : 4;
+  const long size = bytes_of(cached_);
   const long key_bytes = padded(length, kBlock) * config_.head_dim * size;
   const long value_bytes = long{length} * config_.head_dim * size;
   pool_->run(long{config_.layers} * config_.kv_heads, [&](long i) {

@@ -161,6 +161,7 @@ class Decoder {
   Memory carry_memory_, smear_memory_, reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
   std::vector<QueryRange> ranges_;
+  Numbers cached_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values
   std::vector<float> draft_logits_;
   Profile profile_{};

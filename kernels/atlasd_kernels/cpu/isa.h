@@ -26,6 +26,10 @@ void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
   }
 }
 
+void attend_all(const Attention& a) {
+  a.numbers == Numbers::fp32 ? attend_queries<float>(a) : attend_queries<CachedBf16>(a);
+}
+
 constexpr Kernels make_kernels(const char* name) {
   return {name,       matmul_any, quantise_row, rms_norm_row,    rope_head, cache_row,
           kQueries,   attend_all, choose_row,   choose_among_row, log_sum_exp_row,

@@ -1,4 +1,5 @@
-// AVX-512 with bf16 weights multiplied as fp16 numbers, where the processor has AVX512-FP16.
+// AVX-512 with bf16 weights multiplied as fp16 numbers, and with attention over an fp16 cache, where
+// the processor has AVX512-FP16.
 #include "vec_avx512.h"
 
 #include "kernels.h"
@@ -7,6 +8,7 @@
 // order matters: each uses what stands above
 #include "finish.h"
 #include "matmul_fp16.h"
+#include "attention_fp16.h"
 
 namespace atlasd {
 
@@ -19,6 +21,17 @@ void matmul(const Matrix& m, const Rows& x, long rows, long begin, long end, con
   kernels_avx512.matmul(m, x, rows, begin, end, out);
 }
 
+void cache(const float* k, const float* v, int dim, int place, Numbers numbers, void* keys,
+           void* value) {
+  if (numbers == Numbers::fp16) return half_cache_row(k, v, dim, place, keys, value);
+  kernels_avx512.cache(k, v, dim, place, numbers, keys, value);
+}
+
+void attend(const Attention& a) {
+  if (a.numbers == Numbers::fp16) return half_attend(a);
+  kernels_avx512.attend(a);
+}
+
 }  // namespace
 
 const Kernels& kernels_fp16() {
@@ -26,6 +39,10 @@ const Kernels& kernels_fp16() {
     Kernels made = kernels_avx512;
     made.name = "avx512fp16";
     made.matmul = matmul;
+    made.cache = cache;
+    made.attend = attend;
+    made.queries = kHalfQueries;
+    made.cached = Numbers::fp16;
     made.kept = made.rounded = Format::fp16;
     made.round = fp16_row;
     made.round_block = kFp16Rows;

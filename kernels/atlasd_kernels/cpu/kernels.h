@@ -14,6 +14,10 @@ namespace atlasd {
 // have, and only where the kernels read it.
 enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4, fp16 = 5 };
 
+// What a cache of keys and values holds.
+enum class Numbers : int { fp32, bf16, fp16 };
+constexpr long bytes_of(Numbers n) { return n == Numbers::fp32 ? 4 : 2; }
+
 constexpr int kPanel = 32;       // columns of a weight panel
 constexpr int kBlock = 64;       // positions of a KV block
 constexpr int kMaxQueries = 96;   // at most so many queries go through the KV blocks together
@@ -58,14 +62,14 @@ struct Query {
 };
 
 // Queries of rows of one slot over the keys and values of one KV head.
-// keys: blocks of [head_dim, 64 positions]; values: [position, head_dim]; fp32 or bf16.
+// keys: blocks of [head_dim, 64 positions]; values: [position, head_dim].
 struct Attention {
   const Query* queries;
   int count;              // at most kMaxQueries
   int head_dim;
   const void* keys;
   const void* values;
-  bool half;              // bf16 cache
+  Numbers numbers;        // fp32, or what the kernels keep in 16 bits
 };
 
 struct Noise {
@@ -84,8 +88,8 @@ struct Kernels {
                    int32_t* offsets);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
   void (*rope)(float* head, const float* cos, const float* sin, int half, float scale);
-  void (*cache)(const float* k, const float* v, int head_dim, int place, bool half, void* keys,
-                void* value);
+  void (*cache)(const float* k, const float* v, int head_dim, int place, Numbers numbers,
+                void* keys, void* value);
   int queries;   // that share each load of keys and values
   void (*attend)(const Attention&);
   int32_t (*choose)(const float* logits, long n, const Noise&);
@@ -104,6 +108,7 @@ struct Kernels {
   // are to be multiplied by.
   float (*round)(const float* x, long k, long distance, uint16_t* out) = nullptr;
   long round_block = 1;   // at most so many rows to a block
+  Numbers cached = Numbers::bf16;   // what a cache of 16 bits holds
 };
 
 // Rows in equal blocks of at most `most`: 16 rows go as 8 + 8, not as 12 + 4.

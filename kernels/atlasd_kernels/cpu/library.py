@@ -22,7 +22,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 6
+VERSION = 7
 """Of the C interface and of the packed weights' layout."""
 
 

@@ -51,9 +51,9 @@ inline I round_halves(V x) {
 
 // One position's key and value of a KV head, in the layout that attention.h reads. keys: its block;
 // value: its own place there; dim is a multiple of 16.
-void cache_row(const float* k, const float* v, int dim, int place, bool half, void* keys,
+void cache_row(const float* k, const float* v, int dim, int place, Numbers numbers, void* keys,
                void* value) {
-  if (!half) {
+  if (numbers == Numbers::fp32) {
     float* ko = static_cast<float*>(keys) + place;
     for (int d = 0; d < dim; d++) ko[d * kBlock] = k[d];
     __builtin_memcpy(value, v, dim * sizeof(float));

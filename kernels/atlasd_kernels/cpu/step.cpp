@@ -143,7 +143,7 @@ void Decoder::normalise(const float* x, const float* weight, long rows, Format f
 void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s) {
   const Timer timer(profile_.other, profiling_);
   const Config& c = config_;
-  const long dim = c.head_dim, half = dim / 2, size = c.half_cache ? 2 : 4;
+  const long dim = c.head_dim, half = dim / 2, size = bytes_of(cached_);
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   each_row(rows.count, s.qkv_ld, [&](long r) {
     const int position = rows.positions[r];
@@ -159,7 +159,7 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
     const long block = position / kBlock * kBlock;
     for (int h = 0; h < c.kv_heads; h++) {
       const float* k = q + (c.heads + h) * dim;
-      kernels_->cache(k, k + c.kv_heads * dim, c.head_dim, position % kBlock, c.half_cache != 0,
+      kernels_->cache(k, k + c.kv_heads * dim, c.head_dim, position % kBlock, cached_,
                       keys(index, rows.slots[r], h) + block * dim * size,
                       values(index, rows.slots[r], h) + position * dim * size);
     }
@@ -198,7 +198,7 @@ void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratc
     }
     const int slot = rows.slots[range.row];
     kernels_->attend({queries, static_cast<int>(range.end - range.begin), c.head_dim,
-                      keys(index, slot, h), values(index, slot, h), c.half_cache != 0});
+                      keys(index, slot, h), values(index, slot, h), cached_});
   };
   // several ranges a chunk, or many short contexts would be bound by handing them out
   const long total = static_cast<long>(ranges_.size()) * c.kv_heads;
