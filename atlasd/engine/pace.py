@@ -64,6 +64,10 @@ it has lost little, of the second where it has lost much. The others wait for ``
 stream up and end it costs as much as several attempts. Streams that decode together are tried
 together: steps are saved only where all of them get ahead."""
 
+FEW = 3
+"""Bits of the number of streams from which on they are tried together: of two one alone still saves
+half of what both would."""
+
 LATE = 256
 """Steps before the first attempt in the other streams."""
 
@@ -123,7 +127,7 @@ class Usual:
         mean = self._sorts.get(sort)
         if mean is None:
             balance = max(LOST, CROWDED * (crowd - 1))
-            together = 1 << crowd if crowd > 1 else 1
+            together = 1 if crowd < FEW else 1 << crowd - 1
             mean = self._sorts[sort] = Mean(balance=balance, together=together)
             if len(self._sorts) > SORTS:
                 self._sorts.popitem(last=False)
