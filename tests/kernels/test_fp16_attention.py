@@ -3,6 +3,7 @@ fp32 sums instead, and what a row does not see changes none of its bits."""
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -31,7 +32,7 @@ def biased_model(part: str, bias: float) -> PreTrainedModel:
     hardly change from one position to the next."""
 
     def spread(name: str, parameter: torch.Tensor) -> float:
-        return 1.0 / float(parameter.shape[-1]) ** 0.5
+        return 1.0 / math.sqrt(parameter.shape[-1])
 
     options = {"rope_theta": 1e6, "num_hidden_layers": 2, "num_key_value_heads": 1}
     model = build("qwen2", {**BASE, "hidden_size": 256, **options}, spread)
