@@ -143,7 +143,7 @@ class Decoder {
   uint8_t* keys(int layer, int slot, int head) const;
   uint8_t* values(int layer, int slot, int head) const;
   template <class F>
-  void each_row(long rows, long columns, F&& body);
+  void each_row(long rows, long columns, long together, F&& body);
 
   Config config_;
   const Kernels* kernels_;

@@ -78,15 +78,18 @@ Scratch Decoder::scratch(long rows) {
   return s;
 }
 
+// `together`: so many rows write into the same lines, which two threads would take from each other.
 template <class F>
-void Decoder::each_row(long rows, long columns, F&& body) {
-  if (rows * columns < kSharedNumbers) {
+void Decoder::each_row(long rows, long columns, long together, F&& body) {
+  const long parts = (rows + together - 1) / together;
+  const long chunks = std::min<long>(parts, kChunksPerThread * pool_->threads());
+  if (chunks < 2 || rows * columns < kSharedNumbers) {
     for (long r = 0; r < rows; r++) body(r);
     return;
   }
-  const long chunks = std::min<long>(rows, kChunksPerThread * pool_->threads());
   pool_->run(chunks, [&](long c) {
-    for (long r = rows * c / chunks; r < rows * (c + 1) / chunks; r++) body(r);
+    const long end = std::min(rows, parts * (c + 1) / chunks * together);
+    for (long r = parts * c / chunks * together; r < end; r++) body(r);
   });
 }
 
@@ -118,7 +121,7 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
   const long groups = group ? width / group : 0;
   s.rows = {values, ld, s.quantised, s.scales, s.offsets, groups, halves};
   if (!norm && !group && !rounded) return;
-  each_row(rows, k, [&](long r) {
+  each_row(rows, k, block, [&](long r) {
     if (norm) kernels_->rms_norm(x + r * ld, norm, config_.rms_eps, k, s.normed + r * ld);
     if (rounded) {
       const long place = r % block, first = r - place;
@@ -145,7 +148,7 @@ void Decoder::write_cache(const Layer& layer, int index, const RowBatch& rows, S
   const Config& c = config_;
   const long dim = c.head_dim, half = dim / 2, size = bytes_of(cached_);
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  each_row(rows.count, s.qkv_ld, [&](long r) {
+  each_row(rows.count, s.qkv_ld, kBlock, [&](long r) {
     const int position = rows.positions[r];
     const float* cos = cos_.data() + position * half;
     const float* sin = sin_.data() + position * half;
@@ -217,7 +220,7 @@ void Decoder::block(const RowBatch& all, const std::vector<int32_t>& wanted) {
   std::vector<int32_t> slots, positions;
   {
     const Timer timer(profile_.other, profiling_);
-    each_row(rows.count, c.hidden, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
+    each_row(rows.count, c.hidden, 1, [&](long r) { embed(rows.tokens[r], s.x + r * s.x_ld); });
   }
   for (int i = 0; i < c.layers; i++) {
     const Layer& layer = layers_[i];
