@@ -78,6 +78,26 @@ const char* tiles_fault() {
 }
 #endif
 
+#if defined(ATLASD_AMX) && defined(__linux__)
+// Tiles, with attention in fp16 where the processor has that, too.
+const Kernels& kernels_tiles() {
+  static const Kernels kernels = [] {
+    Kernels made = kernels_amx();
+#ifdef ATLASD_FP16
+    if (fp16_offered()) {
+      const Kernels& fp16 = kernels_fp16();
+      made.cache = fp16.cache;
+      made.attend = fp16.attend;
+      made.queries = fp16.queries;
+      made.cached = fp16.cached;
+    }
+#endif
+    return made;
+  }();
+  return kernels;
+}
+#endif
+
 struct Available {
   const Kernels* list[6] = {};
   const char* note = nullptr;
@@ -91,7 +111,7 @@ struct Available {
 #if defined(ATLASD_AMX) && defined(__linux__)
     if (avx512 && tiles_offered()) {
       note = tiles_fault();
-      if (!note) list[n++] = &kernels_amx();
+      if (!note) list[n++] = &kernels_tiles();
     }
 #endif
 #ifdef ATLASD_FP16
