@@ -166,30 +166,32 @@ class Controller(Assembling):
         price, longest = self._priced(streams, room, limits, others)
         return self._native.prepare(streams, price, room, longest, others.streams, self._terms)
 
-    def took(
-        self, stream: StreamView, told: list[int], mine: TakenStream, taken: TakenSteps
-    ) -> None:
-        """Steps were taken so, and one stream's tokens appended to ``stream.tokens``; ``told`` are
-        those of planned steps. Call for each stream that was planned, then ``all_took``."""
+    def took(self, stream: StreamView, mine: TakenStream, taken: TakenSteps) -> None:
+        """Steps were taken so, and one stream's tokens appended to ``stream.tokens``. Call for each
+        stream that ``prepare`` was called for, then ``all_took``."""
         assert self._native is not None
+        told = mine.tokens[: mine.told]
         for source, count in mine.drafted.items():
             self._tally(source, count, mine.accepted.get(source, 0))
+        planned = 0
         for one, step in zip(mine.each, taken.each, strict=True):
-            self._achieved(one.verified, step.forward_ms)
-        for paid in self._paid:
-            paid.worth.step(_more(taken), self._worth_per_ms)
+            if one.planned:
+                planned += 1
+                self._achieved(one.verified, step.forward_ms)
+        for paid in self._paid:  # ``prepare`` has counted one
+            paid.worth.step(planned - (taken.wanting < 0), self._worth_per_ms)
         self._verify_open(stream, told)
         self._native.took(stream, told, mine)
         for listener in self._listeners:
             listener.observe(stream, told, None)
 
-    def all_took(self, streams: Sequence[StreamView], taken: TakenSteps) -> list[PackedStep]:
-        """All of these, which were planned, have been told of. Of each step, why it was planned as
-        it was."""
+    def all_took(self, waiting: Sequence[StreamView], taken: TakenSteps) -> list[PackedStep | None]:
+        """All of them have been told of; for one of those ``waiting`` a drafter is wanted, if that
+        is why the steps ended. Of each step, why it was planned as it was; None: it was plain."""
         assert self._native is not None
-        self.costs.used(_more(taken))
+        self.costs.used(len(taken.each) - 1)
         if taken.wanting >= 0:
-            self._native.wants(streams, taken.wanting)
+            self._native.wants(waiting, taken.wanting)
         return self._native.records(taken)
 
     def settle(
@@ -240,11 +242,6 @@ def _usual(streams: Sequence[StreamView], room: int) -> bool:
     if len(streams) > MOST_STREAMS or room > MOST_ROWS:
         return False
     return not [stream for stream in streams if stream.constraint is not None]
-
-
-def _more(taken: TakenSteps) -> int:
-    """Steps that were planned beyond the one that ``prepare`` has counted."""
-    return len(taken.each) - (taken.wanting < 0)
 
 
 def _best_of(rows: VerifiedRows | None) -> list[int] | None:

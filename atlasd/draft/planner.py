@@ -57,8 +57,8 @@ row pays; name, tokens, confidence."""
 class Prepared:
     """What native steps plan with."""
 
-    addresses: tuple[int, int, int, int]
-    """Of the planner, its questions and its prices; and the position index's clock."""
+    addresses: tuple[int, int, int]
+    """Of the planner and its prices; and the position index's clock."""
     questions: list[tuple[int, int]]
     """Of each stream, where its question lies and how long a draft may be."""
     room: int
@@ -180,8 +180,7 @@ class NativePlanner:
             self.text.ready_to_grow(stream)
             questions.append((self._questions_at + at * _SIZE, limit))
         clock = self.text.positions.index.clock
-        addresses = self._handle, self._questions_at, self._prices_at, clock
-        return Prepared(addresses, questions, room)
+        return Prepared((self._handle, self._prices_at, clock), questions, room)
 
     def took(self, stream: StreamView, told: list[int], taken: TakenStream) -> None:
         """Native steps were taken, of which planned ones verified ``told``."""
@@ -203,10 +202,14 @@ class NativePlanner:
         them."""
         self._asking = _lengths(streams), wanting
 
-    def records(self, taken: TakenSteps) -> list[PackedStep]:
-        """Of each native step, why it was planned as it was."""
-        found, begin = [], 0
+    def records(self, taken: TakenSteps) -> list[PackedStep | None]:
+        """Of each native step, why it was planned as it was; None: it was plain."""
+        found: list[PackedStep | None] = []
+        begin = 0
         for one in taken.each:
+            if not one.record_bytes:
+                found.append(None)
+                continue
             raw = taken.records[begin : begin + one.record_bytes]
             found.append(PackedStep(raw, self._names, one.planning_ms))
             begin += one.record_bytes

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class TakenStep(NamedTuple):
-    """One that was planned, in the order of ``TakenStep`` in multistep.h."""
+    """One of all streams, in the order of ``TakenStep`` in multistep.h."""
 
     rows: int
     record_bytes: int
+    """Of its plan; 0: it was plain."""
     planning_ms: float
     """Planning and learning."""
     forward_ms: float
@@ -20,6 +21,8 @@ class TakenStep(NamedTuple):
 class TakenShare(NamedTuple):
     """One stream's share of it, in the order of ``TakenShare`` in multistep.h."""
 
+    planned: int
+    """0: drafting rested."""
     drafted: int
     accepted: int
     verified: int
@@ -39,8 +42,11 @@ class TakenStream:
     damaged: bool = False
     """Whether the model produced what is no number."""
     each: list[TakenShare] = field(default_factory=list)
-    """Its shares of the planned steps, if it was drafted for: drafters know what these verified,
-    and no more."""
+    """Its shares of the steps, if it was drafted for."""
+    told: int = 0
+    """So many of the tokens drafters know."""
+    wait: int = 0
+    """Steps for which drafting rests on."""
     drafted: dict[str, int] = field(default_factory=dict)
     """By source, like the two that follow."""
     decided: dict[str, int] = field(default_factory=dict)
@@ -53,29 +59,19 @@ class TakenStream:
     best: list[int] | None = None
     """The target's first choices at the last planned step's rows, where they are to be learned."""
 
-    def told(self) -> list[int]:
-        """The tokens that planned steps verified."""
-        return self.tokens[: sum([one.verified for one in self.each])]
-
 
 @dataclass(slots=True)
 class TakenSteps:
     """All of them."""
 
+    steps: int
     each: list[TakenStep]
-    """Those that were planned, the first ones."""
-    plain: int
-    """So many followed that were not."""
+    """None where nobody was drafted for."""
     plain_ms: float
-    """What their rows took."""
+    """What the rows of plain ones took."""
     streams: list[TakenStream]
     records: bytes = b""
     """Of the plans; see ``packed``."""
     wanting: int = -1
-    """Of the streams that are drafted for, the one for which a drafter is wanted next that native
+    """Of the streams that do not rest then, the one for which a drafter is wanted next that native
     steps cannot ask; -1: none."""
-
-    @property
-    def steps(self) -> int:
-        """How many there were."""
-        return len(self.each) + self.plain

@@ -29,13 +29,14 @@ from atlasd.models.decoder import Decoder
 MOST_STEPS, MOST_STREAMS = native.MOST_STEPS, native.MOST_STREAMS
 
 # What is asked and what was done, of all and of one stream, and of one step: see multistep.h.
-_ASKED = Struct("@8Qd7i")
+_ASKED = Struct("@7Qd5i")
 _DONE = Struct("@3i")
 _STEP = Struct("@2i2d")
-_STREAM_ASKED = Struct("@3Qf4xQII8i")
-_STREAM_DONE = Struct("@11i")
-_SHARE = Struct("@3id")
+_STREAM_ASKED = Struct("@3Qf4xQII10i")
+_STREAM_DONE = Struct("@12i")
+_SHARE = Struct("@4id")
 _NO_STATES = 0, 0
+_NOTHING_ASKED = 0, 0, 0, 0
 _REASONS = {native.STOP: "stop", native.LENGTH: "length"}
 
 
@@ -84,52 +85,54 @@ class MultiStep:
     def take(self, streams: Sequence[Stream], ahead: Ahead, budget_ms: float) -> TakenSteps:
         """Steps of at most ``MOST_STREAMS`` streams as they were planned ``ahead``, of which none
         begins after ``budget_ms``. Raises EngineError; the streams are then as they were."""
-        prepared, planned = ahead.prepared, 0
-        planner, questions, prices, clock, room = 0, 0, 0, 0, 0
+        prepared, drafted = ahead.prepared, ahead.drafted
+        planner, prices, clock, room = 0, 0, 0, 0
         if prepared is not None:
-            planned, room = ahead.planned, prepared.room
-            planner, questions, prices, clock = prepared.addresses
+            (planner, prices, clock), room = prepared.addresses, prepared.room
         count, decoder = len(streams), self._decoder
         logits = decoder.logits_of(count + room)
         come_from = decoder.states_address
-        wanted = list(zip(ahead.drafted, prepared.questions, strict=True)) if prepared else []
-        wanted.reverse()
         kept = False
         for at, stream in enumerate(streams):
-            question, longest = wanted.pop()[1] if wanted and wanted[-1][0] == at else (0, 0)
+            asked = _NOTHING_ASKED
+            if prepared is not None and at in drafted:
+                number = drafted.index(at)
+                asked = *prepared.questions[number], *ahead.rests[number]
             states, chose_room = _NO_STATES, 0
             if come_from and stream.begun:
                 known = stream.states(self._shape[1])
                 states, chose_room, kept = known.addresses, known.room, True
-            self._places[at].ask(stream, question, longest, states, chose_room)
+            self._places[at].ask(stream, asked, states, chose_room)
         _ASKED.pack_into(
-            *(self._raw, 0, decoder.handle.value, self._places_at, planner, questions, prices),
-            *(logits, come_from if kept else 0, self._interrupt_at, budget_ms),
-            *(count, len(ahead.drafted) if planned else 0, clock, *self._shape),
-            *(ahead.steps, planned),
+            *(self._raw, 0, decoder.handle.value, self._places_at, planner, prices, logits),
+            *(come_from if kept else 0, self._interrupt_at, budget_ms),
+            *(count, clock, *self._shape, ahead.steps),
         )
         problem = self._take(self._address)
         if problem is not None:
             raise EngineError(f"Decoding failed: {problem.decode()}.", "See the log.")
-        return self._taken(streams, ahead, planned)
+        return self._taken(streams, ahead)
 
     @property
     def in_full(self) -> bool:
         """Whether the last call took as long as it might."""
         return self._end == native.TIME
 
-    def _taken(self, streams: Sequence[Stream], ahead: Ahead, planned: int) -> TakenSteps:
+    def _taken(self, streams: Sequence[Stream], ahead: Ahead) -> TakenSteps:
         steps, self._end, wanting = _DONE.unpack_from(self._raw, native.Steps.taken.offset)
-        planned = min(planned, steps)
-        raw = self._each[: planned * _STEP.size]
-        each = [TakenStep._make(one) for one in _STEP.iter_unpack(raw)] if planned else []
         plain_ms, self.others_ms = self._spent
+        drafted = ahead.drafted
+        each = []
+        if drafted and steps:
+            each = [
+                TakenStep._make(one) for one in _STEP.iter_unpack(self._each[: steps * _STEP.size])
+            ]
         found = [
-            place.taken(stream, steps, planned if at in ahead.drafted else 0)
+            place.taken(stream, steps, at in drafted)
             for at, (stream, place) in enumerate(zip(streams, self._places, strict=False))
         ]
-        taken = TakenSteps(each, steps - planned, plain_ms, found, wanting=wanting)
-        if planned:
+        taken = TakenSteps(steps, each, plain_ms, found, wanting=wanting)
+        if each:
             size = sum([one.record_bytes for one in each])
             taken.records = ctypes.string_at(self._steps.records, size)
         return taken
@@ -145,13 +148,20 @@ class _Place:
         self._done = raw[kind.end.offset :]
         self._each = raw[kind.each.offset : kind.tokens.offset]
         self._tokens = raw[kind.tokens.offset : kind.best.offset].cast("i")
+        self._wait = raw[kind.wait.offset :][:4].cast("i")
         self._stops: frozenset[int] = frozenset()
 
     def ask(
-        self, stream: Stream, question: int, room: int, states: tuple[int, int], chose_room: int
+        self,
+        stream: Stream,
+        asked: tuple[int, int, int, int],
+        states: tuple[int, int],
+        chose_room: int,
     ) -> None:
-        """Steps of this stream; ``question``: where its plans' question lies, or 0; ``states``:
+        """Steps of this stream. ``asked``: where its plans' question lies, the longest draft, and
+        for how many steps drafting rests first and behind one that brought nothing; ``states``:
         where states that chose its tokens go, and their indices."""
+        question, room, wait, pause = asked
         drawn, stops = stream.sampler.drawn, stream.stops
         assert drawn is not None
         if stops != self._stops:
@@ -162,25 +172,25 @@ class _Place:
         _STREAM_ASKED.pack_into(
             *(self._raw, 0, question, *states, *drawn, stream.sampler.outputs),
             *(stream.slot, stream.fed, tokens[-1], len(tokens), chose_room),
-            *(left, room, len(stops)),
+            *(left, room, wait, pause, len(stops)),
         )
 
-    def taken(self, stream: Stream, steps: int, planned: int) -> TakenStream:
-        """What became of the stream in so many steps, of which it was drafted for in the first."""
+    def taken(self, stream: Stream, steps: int, drafted: bool) -> TakenStream:
+        """What became of the stream in so many steps."""
         done = _STREAM_DONE.unpack_from(self._done)
-        end, tokens, unwritten, best, credits = done[:5]
-        raw = self._each[: planned * _SHARE.size]
-        each = [TakenShare._make(one) for one in _SHARE.iter_unpack(raw)] if planned else []
+        end, tokens, told, unwritten, best, credits = done[:6]
+        raw = self._each[: steps * _SHARE.size] if drafted else b""
+        each = [TakenShare._make(one) for one in _SHARE.iter_unpack(raw)]
         damaged = end == native.DAMAGED
         fed = stream.fed + steps - damaged + sum([one.accepted for one in each])
         verified = self._tokens[:tokens].tolist()
         found = TakenStream(verified, fed, _REASONS.get(end, ""), damaged, each)
-        if planned:
+        if drafted:
             place = self._place
             found.drafted, found.decided, found.accepted = map(
-                _by_source, (done[5:7], done[7:9], done[9:11])
+                _by_source, (done[6:8], done[8:10], done[10:12])
             )
-            found.unwritten = unwritten
+            found.told, found.unwritten, found.wait = told, unwritten, self._wait[0]
             found.credits = list(zip(place.segment[:credits], place.credit[:credits], strict=True))
             found.best = place.best[:best] or None
         return found

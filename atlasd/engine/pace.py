@@ -165,6 +165,10 @@ class Pace:
         """So many steps were plain."""
         self._wait = max(0, self._wait - steps)
 
+    def waits(self, steps: int) -> None:
+        """Native steps, which rest and try by themselves, would rest for so many more."""
+        self._wait = steps
+
     def settled(self, gained_ms: float, spent_ms: float, plain_ms: float, streams: int = 1) -> None:
         """A planned step is over. ``gained_ms`` is what it saved against plain steps, ``spent_ms``
         what planning and learning took, ``plain_ms`` what a plain step takes; all of them this

@@ -21,31 +21,39 @@ class Ahead(NamedTuple):
     """So many at most."""
     prepared: Prepared | None = None
     """What they plan with; None: they are plain."""
-    planned: int = 0
-    """So many of them, the first; plain ones follow if these bring nothing."""
     drafted: Sequence[int] = ()
     """Places of the streams that are drafted for in these; drafting rests in the others."""
+    rests: Sequence[tuple[int, int]] = ()
+    """For each of these: steps for which drafting rests first, and behind one that it brought
+    nothing in."""
 
 
 class PlanningAhead(Judged):
     """How several steps are planned, and what is learned from them."""
 
-    def ahead(self, streams: Sequence[Stream], most: int) -> Ahead | None:
-        """How the next ``most`` steps of streams that decode together may be taken; None: not
-        together."""
+    def ahead(self, streams: Sequence[Stream], most: int, budget_ms: float) -> Ahead | None:
+        """How the next ``most`` steps of streams that decode together may be taken, of which none
+        begins after ``budget_ms``; None: not together."""
         self._wake()
-        longest, due = most, list[int]()
+        count, fed = len(streams), sum([stream.fed for stream in streams])
+        within = most
+        if self._costs is not None:
+            within = min(most, 1 + int(budget_ms / self._ms(count, fed)))
+        due: list[int] = []
+        rests: list[tuple[int, int]] = []
         for at, stream in enumerate(streams):
             if not stream.drafting:
                 continue
-            kept = self._drafted.get(stream.number) or self._first(stream, len(streams))
+            pace = (self._drafted.get(stream.number) or self._first(stream, count)).pace
+            rest = pause = 0
             if self._costs is not None:
-                rests = kept.pace.resting(stream.begun, stream.draft_limit)
-                if rests:
-                    most = min(most, rests)
-                    continue
+                rest, pause = pace.resting(stream.begun, stream.draft_limit), pace.pause
+            if rest and (rest >= within or not stream.begun):
+                most = min(most, rest)
+                continue
             due.append(at)
-        if not due or (most < longest and self._can_wait(streams, due, most)):
+            rests.append((rest, pause))
+        if not due:
             return Ahead(most)
         drafted = [streams[at] for at in due]
         started = self._now()
@@ -53,55 +61,46 @@ class PlanningAhead(Judged):
             for stream in drafted:
                 started = self._ready(stream, self._drafted[stream.number], started)
             if self._costs is not None:
-                self._controller.take_beside(self.native[len(streams)].engine_ms)
+                self._controller.take_beside(self.native[count].engine_ms)
             prepared = self._controller.prepare(
                 [stream.view for stream in drafted],
-                MAX_ROWS - len(streams),
+                MAX_ROWS - count,
                 [stream.draft_limit for stream in drafted],
-                others_of(len(streams), sum([stream.fed for stream in streams]), drafted),
+                others_of(count, fed, drafted),
             )
         except Exception:
             self._failed("planning steps")
             return None
         self._spent(drafted, started)
-        if prepared is None:
-            return None
-        if self._costs is None:
-            return Ahead(most, prepared, most, due)
-        # Where drafting does not pay for itself, it rests behind an attempt.
-        pauses = [self._drafted[streams[at].number].pace.pause for at in due]
-        if any(pauses):
-            return Ahead(min(1 + min(pauses), most), prepared, 1, due)
-        return Ahead(most, prepared, most, due)
-
-    def _can_wait(self, streams: Sequence[Stream], due: Sequence[int], steps: int) -> bool:
-        """Whether attempts may wait for those of other streams, so that they are made in one step:
-        where they have lost, and for no longer than they rest in any case."""
-        if self._costs is None:
-            return False
-        return all(self._drafted[streams[at].number].pace.pause >= steps for at in due)
+        return None if prepared is None else Ahead(most, prepared, due, rests)
 
     def took(self, streams: Sequence[Stream], ahead: Ahead, taken: TakenSteps) -> None:
         """Steps were taken as they were planned ``ahead``, and their tokens are in the streams."""
-        if taken.each or taken.wanting >= 0:
-            self._took_planned(streams, ahead, taken)
         for at, stream in enumerate(streams):
-            if stream.drafting and (kept := self._drafted.get(stream.number)) is not None:
-                kept.rested(taken.plain if at in ahead.drafted else taken.steps)
-
-    def _took_planned(self, streams: Sequence[Stream], ahead: Ahead, taken: TakenSteps) -> None:
+            kept = self._drafted.get(stream.number) if stream.drafting else None
+            if kept is not None and at not in ahead.drafted:
+                kept.rested(taken.steps)
+        if not ahead.drafted:
+            return
         due = [(streams[at], taken.streams[at]) for at in ahead.drafted]
         if taken.each:
             self._judge_all(streams, due, taken)
-        started = self._now()
+        started, waiting = self._now(), []
         try:
+            for (stream, mine), (_, pause) in zip(due, ahead.rests, strict=True):
+                kept = self._drafted[stream.number]
+                kept.told += mine.told
+                self._controller.took(stream.view, mine, taken)
+                if pause or not any(one.planned for one in mine.each):
+                    kept.pace.waits(mine.wait)
+                if not mine.wait:
+                    waiting.append(stream.view)
+            records = self._controller.all_took(waiting, taken)
             for stream, mine in due:
-                told = mine.told()
-                self._drafted[stream.number].told += len(told)
-                self._controller.took(stream.view, told, mine, taken)
-            records = self._controller.all_took([stream.view for stream, _ in due], taken)
-            for stream, _ in due:
-                self._drafted[stream.number].records.extend(records)
+                self._drafted[stream.number].records.extend(
+                    record if one.planned else None
+                    for record, one in zip(records, mine.each, strict=True)
+                )
             self._failures = 0
         except Exception:
             self._failed("learning from steps")
@@ -114,34 +113,36 @@ class PlanningAhead(Judged):
         taken: TakenSteps,
     ) -> None:
         """What the planned steps brought goes to the streams' paces."""
-        count, steps = len(streams), len(taken.each)
-        planning_ms = sum([one.planning_ms for one in taken.each])
-        self.spent_ms += planning_ms
-        kv_tokens = sum([stream.fed for stream in streams])
-        beside_ms = self.native[count].engine_ms
-        each = zip(*[mine.each for _, mine in due], strict=True)
-        had_some = [sum([one.drafted > 0 for one in step]) for step in each]
+        count = len(streams)
+        step = Step(count, count, sum([stream.fed for stream in streams]))
+        self.spent_ms += sum([one.planning_ms for one in taken.each])
+        shares = list(zip(*[mine.each for _, mine in due], strict=True))
+        planned = [sum([one.planned for one in each]) for each in shares]
+        had_some = [sum([one.drafted > 0 for one in each]) for each in shares]
         for stream, mine in due:
             kept = self._drafted[stream.number]
-            before_ms = kept.spent_ms / steps
-            stream.stats.foreseen += sum([one.foreseen for one in mine.each])
-            stream.stats.draft_ms += planning_ms / len(due)
+            own = [at for at, one in enumerate(mine.each) if one.planned]
+            if not own:
+                continue
+            before_ms = kept.spent_ms / len(own)
             kept.spent_ms = 0.0
-            self._judge(
-                kept,
-                Step(count, count, kv_tokens),
-                beside_ms,
-                [
+            outcomes = []
+            for at in own:
+                one, whole = mine.each[at], taken.each[at]
+                planning_ms = whole.planning_ms / planned[at]
+                stream.stats.draft_ms += planning_ms
+                stream.stats.foreseen += one.foreseen
+                drafted = whole.rows - count
+                outcomes.append(
                     Outcome(
                         one.drafted,
                         one.accepted,
-                        before_ms + step.planning_ms / len(due),
-                        step.rows - count,
-                        drafting,
+                        before_ms + planning_ms,
+                        drafted,
+                        had_some[at],
                     )
-                    for one, step, drafting in zip(mine.each, taken.each, had_some, strict=True)
-                ],
-            )
+                )
+            self._judge(kept, step, self.native[count].engine_ms, outcomes)
 
     def took_beside(
         self,
@@ -157,7 +158,7 @@ class PlanningAhead(Judged):
         drafting answers for it."""
         usual = self.calling[len(streams)]
         self.native[len(streams)].stepped(others_ms / taken.steps)
-        if not taken.each and share == 1.0:
+        if not ahead.drafted and share == 1.0:
             usual.stepped(call_ms)
             return
         more_ms = max(0.0, call_ms - share * (usual.engine_ms or call_ms))

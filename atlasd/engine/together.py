@@ -66,10 +66,12 @@ class Together(Requests):
         drafting = planning if planning is not None and planning.on else None
         began, forward_ms = self._clock.own(), self._forward_ms
         drafting_ms = drafting.taken_ms if drafting is not None else 0.0
-        ahead = drafting.ahead(streams, MOST_STEPS) if drafting is not None else PLAIN
-        if ahead is None:
-            return False
-        budget_ms = _budget_ms(streams)
+        ahead, budget_ms = PLAIN, _budget_ms(streams)
+        if drafting is not None:
+            found = drafting.ahead(streams, MOST_STEPS, budget_ms)
+            if found is None:
+                return False
+            ahead = found
         try:
             taken = steps.take(streams, ahead, budget_ms)
         except EngineError as error:
@@ -113,8 +115,8 @@ class Together(Requests):
         for rows, took_ms in by_rows.items():
             took_ms.sort()
             self._count(rows, fed, len(took_ms), took_ms[len(took_ms) // 2], sum(took_ms))
-        if plain := taken.plain:
-            self._count(count, fed, plain, taken.plain_ms / plain, taken.plain_ms)
+        if not taken.each and (steps := taken.steps):
+            self._count(count, fed, steps, taken.plain_ms / steps, taken.plain_ms)
         for stream, mine in zip(streams, taken.streams, strict=True):
             self._went_on(stream, mine, taken.steps)
 

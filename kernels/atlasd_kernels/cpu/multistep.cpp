@@ -59,12 +59,11 @@ class Taking {
         s_.end = StepsEnd::time;
         break;
       }
-      if (s_.planner && s_.taken == s_.planned && accepted_) break;
-      const bool plans = s_.planner && s_.taken < s_.planned;
       TakenStep& step = s_.each[s_.taken];
       step = {};
       const Moment start = last;
-      if (!plan(step, plans)) break;
+      if (!plan(step)) break;
+      const bool plans = step.record_bytes > 0;
       const Moment planned = Moment::now();
       if (const char* problem = forward(step)) {
         if (!s_.taken) return problem;
@@ -105,7 +104,7 @@ class Taking {
     s_.plain_ms = 0.0;
     for (int32_t i = 0; i < s_.count; i++) {
       StreamSteps& one = s_.streams[i];
-      one.count = one.unwritten = one.best_count = one.credits = 0;
+      one.count = one.told = one.unwritten = one.best_count = one.credits = 0;
       one.end = StepsEnd::none;
       for (int source = 0; source < 2; source++)
         one.drafted[source] = one.decided[source] = one.accepted[source] = 0;
@@ -114,17 +113,30 @@ class Taking {
   }
 
   // Puts the streams' tokens and drafts into rows; false where the paid drafter is wanted first, whom
-  // Python asks.
-  bool plan(TakenStep& step, bool plans) {
-    if (plans && !ask_planner(step)) return false;
-    const text::Outcome* plan = plans ? &s_.planner->outcome : nullptr;
-    int32_t at = 0, drafted = 0, question = 0;
+  // Python asks, or a tail has no room.
+  bool plan(TakenStep& step) {
+    asking_ = 0;
     for (int32_t i = 0; i < s_.count; i++) {
       StreamSteps& one = s_.streams[i];
       TakenShare& mine = share(one) = {};
+      mine.planned = one.question && !one.wait;
+      if (!mine.planned) continue;
+      if (!catch_up(one)) return false;
+      text::Question& question = questions_[asking_++] = *one.question;
+      question.limit = std::min(one.room, one.left - 1);
+    }
+    if (asking_ && !ask_planner(step)) return false;
+    const text::Outcome* plan = asking_ ? &s_.planner->outcome : nullptr;
+    int32_t at = 0, drafted = 0, question = 0;
+    for (int32_t i = 0; i < s_.count; i++) {
+      StreamSteps& one = s_.streams[i];
+      TakenShare& mine = share(one);
       rows_[i] = {at, 1, 0};
       fed_[at++] = one.token;
-      if (!plan || !one.question) continue;
+      if (!mine.planned) {
+        one.wait -= one.wait > 0;
+        continue;
+      }
       mine.drafted = plan->lookahead[question++];
       rows_[i].count += mine.drafted;
       std::copy_n(plan->tokens + drafted, mine.drafted, fed_ + at);
@@ -136,14 +148,25 @@ class Taking {
     return true;
   }
 
+  // Tells the drafters of tokens that were decoded while the stream rested; false where its tail has
+  // no room for them.
+  bool catch_up(StreamSteps& stream) {
+    const int32_t untold = stream.count - stream.told;
+    if (!untold) return true;
+    text::Stream& text = *stream.question->stream;
+    if (s_.planner->text().room(text) < untold) return false;
+    text::Settled settled;
+    s_.planner->settle(text, stream.tokens + stream.told, untold, 0, 0, nullptr, 0, settled);
+    stream.told = stream.count;
+    return true;
+  }
+
   bool ask_planner(TakenStep& step) {
     Planner& planner = *s_.planner;
-    for (int32_t i = 0; i < s_.count; i++) {
-      const StreamSteps& one = s_.streams[i];
-      if (one.question) one.question->limit = std::min(one.room, one.left - 1);
-    }
+    text::Prices prices = *s_.prices;
+    prices.others = s_.count - asking_;
     planner.text().clock = s_.clock;
-    s_.wanting = planner.plan(s_.questions, s_.asking, *s_.prices, false);
+    s_.wanting = planner.plan(questions_, asking_, prices, false);
     if (s_.wanting >= 0) {
       s_.end = StepsEnd::ask;
       return false;
@@ -231,13 +254,14 @@ class Taking {
       stream.accepted[origin[i]] += i < step.accepted;
       if (i < decided) step.foreseen += reach[i];
     }
-    accepted_ |= step.accepted > 0;
+    if (!step.accepted) stream.wait = stream.pause;
     stream.best_count = first_choices(stream) ? rows(stream).count : 0;
     text::Settled settled;
     const int32_t written = s_.planner->settle(
         *stream.question->stream, stream.tokens + stream.count, step.verified, step.drafted,
         step.accepted, stream.best_count ? stream.best : nullptr, stream.best_count, settled);
     stream.unwritten = step.verified - written;
+    stream.told = stream.count + step.verified;
     std::copy_n(settled.segment, settled.credits, stream.segment + stream.credits);
     std::copy_n(settled.credit, settled.credits, stream.credit + stream.credits);
     stream.credits += settled.credits;
@@ -246,7 +270,7 @@ class Taking {
   void go_on(StreamSteps& stream) {
     over_ |= stream.end != StepsEnd::none;
     if (stream.end == StepsEnd::damaged) return;
-    if (stream.question && s_.taken < s_.planned) learn(stream);
+    if (share(stream).planned) learn(stream);
     over_ |= stream.unwritten > 0;
     const TakenShare& step = share(stream);
     if (stream.chose) keep_states(stream, step.verified);
@@ -275,7 +299,9 @@ class Taking {
   Steps& s_;
   const Kernels& kernels_;
   const long ld_;
-  bool over_ = false, accepted_ = false;   // some output has ended or needs room; drafts have held
+  bool over_ = false;   // some output has ended, or its tail has no room
+  int32_t asking_ = 0;
+  text::Question questions_[kMostTogether];
   Rows rows_[kMostTogether];
   int32_t fed_[kMostStepRows], slots_[kMostStepRows], positions_[kMostStepRows];
   int32_t wanted_[kMostStepRows];
@@ -287,7 +313,7 @@ class Taking {
 }  // namespace atlasd
 
 // Raised whenever a struct here changes.
-ATLASD_API int32_t atlasd_steps_version() { return 3; }
+ATLASD_API int32_t atlasd_steps_version() { return 4; }
 
 // Null, or what went wrong, valid until the thread's next call.
 ATLASD_API const char* atlasd_take_steps(atlasd::Steps* steps) {

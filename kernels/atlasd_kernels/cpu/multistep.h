@@ -13,7 +13,7 @@ constexpr int kMostTogether = 16;   // streams
 constexpr int kMostStepRows = 64;
 
 // Why a stream's output or a call ended; `none`: the output goes on, or as many steps were taken as
-// were asked for, or those that were planned have brought something, so that more may be.
+// were asked for.
 enum class StepsEnd : int32_t { none, stop, length, ask, damaged, time };
 
 // Mirrored by ctypes in multistep.py, like all of this: keep both in step.
@@ -21,12 +21,13 @@ enum class StepsEnd : int32_t { none, stop, length, ask, damaged, time };
 // A step of all streams.
 struct TakenStep {
   int32_t rows;
-  int32_t record_bytes;   // of its plan; see atlasd.draft.packed
+  int32_t record_bytes;   // of its plan, see atlasd.draft.packed; 0: it was plain
   double planning_ms, forward_ms;   // planning with learning; both as engine/clock.py measures
 };
 
 // One stream's share of it.
 struct TakenShare {
+  int32_t planned;        // 0: it rested
   int32_t drafted, accepted;
   int32_t verified;       // tokens, a stop token included
   double foreseen;        // accepted tokens that were expected, of those before the output's end
@@ -34,7 +35,7 @@ struct TakenShare {
 
 struct StreamSteps {
   // What is asked for.
-  text::Question* question;     // its limit is set here; null: nothing is drafted
+  const text::Question* question;   // null: nothing is drafted
   float* chose;                 // [chose_room, hidden]: the state that chose a token, at the token's
   int64_t* chose_index;         // index in the stream modulo the room; and that index
   Noise noise;                  // of the next token
@@ -43,11 +44,14 @@ struct StreamSteps {
   int32_t length, chose_room;   // index of the next token in the stream
   int32_t left;                 // tokens that the output may still come to
   int32_t room;                 // drafted rows of a step at most
+  int32_t wait;                 // steps for which it rests; and so many that were left
+  int32_t pause;                // the same behind a step that was planned and brought nothing
   int32_t stop_count, stops[kMostStops];
   // What was done.
   StepsEnd end;                 // of its output: stop, length, damaged or none
   int32_t count;                // of `tokens`, which are verified
-  int32_t unwritten;            // the last of them that the stream's tail had no room for
+  int32_t told;                 // of them the first, which the drafters know
+  int32_t unwritten;            // the last of these that the stream's tail had no room for
   int32_t best_count;           // target's first choices in the last step, if they are to be learned
   int32_t credits;
   int32_t drafted[2], decided[2], accepted[2];   // by source: recycle, positions
@@ -63,22 +67,20 @@ struct Steps {
   Decoder* decoder;
   StreamSteps* streams;
   text::Planner* planner;       // null: nothing is drafted
-  text::Question* questions;    // of the streams that have one, in their order
   const text::Prices* prices;
   float* logits;                // [rows, logits_ld()], for the longest step
   const float* states;          // where the decoder keeps its rows' states; null: it does not
   const volatile int32_t* interrupt;   // not zero: end after the present step; null: never
   double budget_ms;             // no step begins later
   int32_t count;                // of streams, kMostTogether at most
-  int32_t asking;               // of questions
   int32_t clock;                // of the position index
   int32_t vocab, hidden;
   int32_t steps;                // to be taken at most
-  int32_t planned;              // of them the first; plain ones follow if these bring nothing
   // What was done.
   int32_t taken;
   StepsEnd end;                 // ask, time or none; a stream's own end ends the call too
-  int32_t wanting;              // of the questions, the one for which the paid drafter is wanted
+  int32_t wanting;              // of the streams that do not rest then, the one for which the paid
+                                // drafter is wanted
   double plain_ms;              // of the rows of plain steps
   double others_ms;             // what was neither planning nor rows
   TakenStep each[kMostSteps];

@@ -11,7 +11,7 @@ from typing import Any
 from atlasd_kernels.cpu.library import Noise, native
 from atlasd_kernels.cpu.plan import PARTS
 
-VERSION = 3
+VERSION = 4
 MOST_STEPS = 32
 MOST_STOPS = 16
 MOST_STREAMS = 16
@@ -34,7 +34,7 @@ class TakenShare(ctypes.Structure):
     """Mirrors ``TakenShare`` in multistep.h."""
 
     _fields_ = [
-        *((name, c_int32) for name in ("drafted", "accepted", "verified")),
+        *((name, c_int32) for name in ("planned", "drafted", "accepted", "verified")),
         ("foreseen", c_double),
     ]
 
@@ -46,9 +46,10 @@ class StreamSteps(ctypes.Structure):
         *((name, c_void_p) for name in ("question", "chose", "chose_index")),
         ("noise", Noise),
         *((name, c_int32) for name in ("slot", "fed", "token", "length", "chose_room")),
-        *((name, c_int32) for name in ("left", "room", "stop_count")),
+        *((name, c_int32) for name in ("left", "room", "wait", "pause", "stop_count")),
         ("stops", c_int32 * MOST_STOPS),
-        *((name, c_int32) for name in ("end", "count", "unwritten", "best_count", "credits")),
+        *((name, c_int32) for name in ("end", "count", "told", "unwritten")),
+        *((name, c_int32) for name in ("best_count", "credits")),
         *((name, c_int32 * 2) for name in ("drafted", "decided", "accepted")),
         ("each", TakenShare * MOST_STEPS),
         ("tokens", c_int32 * (MOST_STEPS * MOST_ROWS)),
@@ -62,11 +63,10 @@ class Steps(ctypes.Structure):
     """Mirrors ``Steps`` in multistep.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("decoder", "streams", "planner", "questions", "prices")),
+        *((name, c_void_p) for name in ("decoder", "streams", "planner", "prices")),
         *((name, c_void_p) for name in ("logits", "states", "interrupt")),
         ("budget_ms", c_double),
-        *((name, c_int32) for name in ("count", "asking", "clock", "vocab", "hidden")),
-        *((name, c_int32) for name in ("steps", "planned")),
+        *((name, c_int32) for name in ("count", "clock", "vocab", "hidden", "steps")),
         *((name, c_int32) for name in ("taken", "end", "wanting")),
         ("plain_ms", c_double),
         ("others_ms", c_double),

@@ -240,6 +240,10 @@ class Text {
                double least, Drafted& out);
   // Writes verified tokens behind the stream's tail; returns how many there was room for.
   int32_t append(Stream& stream, const int32_t* tokens, int32_t count);
+  int32_t room(const Stream& stream) const {
+    const int32_t piece = stream.tail_piece;
+    return piece < 0 ? 0 : stream.tail_limit - arrays.piece_stop[piece];
+  }
   // Makes the text at arena places [first, first + count) findable from its `skip`th token on;
   // what stands before that is its context.
   void insert(const int32_t* tokens, int32_t count, int32_t first, int32_t skip);
