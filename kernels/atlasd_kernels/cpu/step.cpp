@@ -12,6 +12,7 @@ namespace {
 constexpr long kSharedNumbers = 16384;   // below, rows are not worth sharing out
 constexpr long kChunksPerThread = 4;
 constexpr long kRangesPerThread = 2;   // of queries
+constexpr long kLeastQueries = 6;      // in a range
 
 // Rows a multiple of 4 KB apart would all fall into the same few lines of the first cache.
 long row_distance(long columns) { return padded(columns, 64) + 16; }
@@ -184,7 +185,9 @@ void Decoder::attend(const Layer& layer, int index, const RowBatch& rows, Scratc
     long next = row + 1;
     while (next < rows.count && rows.slots[next] == rows.slots[row]) next++;
     const long queries = (next - row) * group;
-    const long count = (queries + most - 1) / most;
+    long count = (queries + most - 1) / most;
+    // as many for each thread, as long as they are worth having
+    while (count * c.kv_heads % pool_->threads() && queries >= kLeastQueries * (count + 1)) count++;
     for (long t = 0; t < count; t++)
       ranges_.push_back({row, queries * t / count, queries * (t + 1) / count});
     row = next;
