@@ -198,7 +198,10 @@ class Judged:
         records = self._records[stream.number] = deque[Record | None](maxlen=KEPT_STEPS)
         if len(self._records) > KEPT_STREAMS:
             self._records.popitem(last=False)
-        kept = Drafted(Pace(self._usual.of(stream.view, streams)), records)
+        crowding = 0.0
+        if streams > 1 and self._costs is not None:
+            crowding = 1.0 - self._ms(1, stream.fed) / self._ms(streams, stream.fed)
+        kept = Drafted(Pace(self._usual.of(stream.view, streams, crowding)), records)
         self._drafted[stream.number] = kept
         return kept
 

@@ -44,9 +44,10 @@ LEAST = -2.0
 """What one stream can be said to have lost: the first of an engine finds nothing in memory and
 takes as long as twenty plain steps more, which says nothing of those behind it."""
 
-CROWDED = LOST / 2
-"""What a sort has lost before its first stream, for each doubling of those that decode together:
-they share the cost of a step already, so that drafts can save little."""
+CROWDED = 4 * LOST
+"""What a sort has lost before its first stream where all that a step of those that decode together
+takes is rows: they share the rest already, which is all that drafts can save. Where a quarter is
+rows, as of four streams on a CPU, the first ones rest, and others are tried seldom."""
 
 SAVED = 32.0
 """Plain steps that a sort is remembered to have saved at most: what was won long ago pays for no
@@ -82,14 +83,14 @@ SORTS = 256
 class Mean:
     """What planned steps bring in streams of one sort."""
 
-    net: float = 0.0
-    """Share of a plain step that a planned one saves, on average; below zero it costs more."""
     balance: float = 0.0
     """Plain steps that its streams have saved altogether, taking them up and ending them paid."""
-    steps: int = 0
-    streams: int = 0
     together: int = 1
     """So many streams in a row are tried, or none of them."""
+    net: float = 0.0
+    """Share of a plain step that a planned one saves, on average; below zero it costs more."""
+    steps: int = 0
+    streams: int = 0
 
     def follow(self, net: float) -> None:
         """A step was planned."""
@@ -120,15 +121,17 @@ class Usual:
     def __init__(self) -> None:
         self._sorts: OrderedDict[tuple[str | None, str | None, int, int], Mean] = OrderedDict()
 
-    def of(self, stream: StreamView, streams: int = 1) -> Mean:
-        """The mean of streams like this one, of which ``streams`` decode together."""
+    def of(self, stream: StreamView, streams: int = 1, crowding: float = 0.0) -> Mean:
+        """The mean of streams like this one, of which ``streams`` decode together; ``crowding``:
+        the share of their steps that is rows beyond one."""
         freely, crowd = min(round(4 * stream.temperature), 8), streams.bit_length()
         sort = stream.repository, stream.language, freely, crowd
         mean = self._sorts.get(sort)
         if mean is None:
-            balance = max(LOST, CROWDED * (crowd - 1))
             together = 1 if crowd < FEW else 1 << crowd - 1
-            mean = self._sorts[sort] = Mean(balance=balance, together=together)
+            mean = self._sorts[sort] = Mean(max(LOST, CROWDED * crowding), together)
+            if mean.losing:  # before any was tried: the first are not
+                mean.streams = together
             if len(self._sorts) > SORTS:
                 self._sorts.popitem(last=False)
         return mean

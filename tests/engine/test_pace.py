@@ -243,18 +243,23 @@ def test_what_a_step_may_be_said_to_have_lost_is_a_step_of_all_streams():
     assert among_eight.net < 4 * alone.net < 0.0
 
 
-def test_the_more_streams_decode_together_the_fewer_are_tried_at_first():
-    """They share the cost of a step already, and save steps only together: as many in a row are
-    tried as may decode at once. Ones that win are followed by all."""
+def test_the_more_of_a_step_is_rows_the_fewer_streams_are_tried_at_first():
+    """They share the rest of it already, and save that only together: as many in a row are tried as
+    may decode at once. Ones that win are followed by all."""
     stream = StreamView(1, [1, 2, 3], "r", "python")
+    tries, rests = ((1, 0.0), (2, 0.1), (8, 0.05)), ((4, 0.3), (8, 0.5))
+    for streams, crowding in tries + rests:
+        mean = Usual().of(stream, streams, crowding)
+        together = streams if streams >= 4 else 1
+        tried = [mean.tries() for _ in range(2 * EARLY * together)]
+        rounds = [sum(each) for each in zip(*[iter(tried)] * together, strict=True)]
+        if (streams, crowding) in rests:
+            assert rounds[: EARLY - 1] == [0] * (EARLY - 1)
+            assert rounds[EARLY - 1] == together
+        else:
+            assert all(tried)
     usual = Usual()
-    tried = {n: [usual.of(stream, n).tries() for _ in range(16 * EARLY)] for n in (1, 2, 4, 8, 16)}
-    assert all(tried[1])
-    assert all(tried[2])
-    for streams in (4, 8, 16):
-        rounds = zip(*[iter(tried[streams])] * streams, strict=True)
-        assert [sum(each) for each in rounds][:EARLY] == [streams, *[0] * (EARLY - 1)]
-    crowd = usual.of(stream, 8)
+    crowd = usual.of(stream, 8, 0.5)
     for _ in range(4):
         crowd.ended(3.0)
     assert all(crowd.tries() for _ in range(EARLY))
