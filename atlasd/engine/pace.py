@@ -44,9 +44,9 @@ LEAST = -2.0
 """What one stream can be said to have lost: the first of an engine finds nothing in memory and
 takes as long as twenty plain steps more, which says nothing of those behind it."""
 
-CROWDED = 4 * LOST
+CROWDED = 6 * LOST
 """What a sort has lost before its first stream where all that a step of those that decode together
-takes is rows: they share the rest already, which is all that drafts can save. Where a quarter is
+takes is rows: they share the rest already, which is all that drafts can save. Where a sixth is
 rows, as of four streams on a CPU, the first ones rest, and others are tried seldom."""
 
 SAVED = 32.0
