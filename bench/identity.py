@@ -29,7 +29,7 @@ from atlasd.draft.cut import Others
 from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.neural import Neural
 from atlasd.draft.plan import Plan, StepRecord
-from atlasd.draft.planner import Prepared
+from atlasd.draft.planner_ahead import Prepared
 from atlasd.draft.registry import Drafting
 from atlasd.draft.static import load_static
 from atlasd.engine.assembly import drafting_for

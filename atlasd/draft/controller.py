@@ -23,7 +23,8 @@ from atlasd.draft.native import NativeMixture
 from atlasd.draft.neural import Neural
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Candidate, Plan, StepRecord
-from atlasd.draft.planner import NATIVE, NativePlanner, Prepared
+from atlasd.draft.planner import NATIVE
+from atlasd.draft.planner_ahead import PlannerAhead, Prepared
 from atlasd.draft.taken import TakenSteps, TakenStream
 
 
@@ -44,7 +45,7 @@ class Controller(Assembling):
         self._listeners: list[Drafter] = []
         """Those that are only told of streams, beside the text drafter and the paid one."""
         self._library = plan_library() if native else None
-        self._native: NativePlanner | None = None
+        self._native: PlannerAhead | None = None
         self._tokens_per_ms = 0.0
         """What is being achieved, per stream."""
         self.costs = CostTable(costs)
@@ -65,7 +66,7 @@ class Controller(Assembling):
             self._listeners.append(drafter)
         self._native = self._native_planner()
 
-    def _native_planner(self) -> NativePlanner | None:
+    def _native_planner(self) -> PlannerAhead | None:
         """The planner, where nobody drafts whom it does not know."""
         library = self._library
         if library is None or not isinstance(self._text, NativeMixture) or len(self._paid) > 1:
@@ -75,7 +76,7 @@ class Controller(Assembling):
         # A drafter with a judgement of its own on when to be asked is asked by it.
         if any(type(drafter).gain is not Neural.gain for drafter in self._paid):
             return None
-        return self._native or NativePlanner(self._text, library)
+        return self._native or PlannerAhead(self._text, library)
 
     @property
     def natively(self) -> bool:

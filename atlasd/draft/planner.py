@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from struct import Struct
 from time import perf_counter
@@ -32,7 +31,6 @@ from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.plan import Plan
-from atlasd.draft.taken import TakenSteps, TakenStream
 
 NATIVE = object()
 """Credit of a native plan's drafts: the native side knows whose tokens they are."""
@@ -41,7 +39,7 @@ SOURCES = ("recycle", "positions")
 """Of the text drafter's tokens, by their number on the native side."""
 
 _ASK = Struct("=Qiidd").pack_into
-_SIZE = ctypes.sizeof(Question)
+SIZE = ctypes.sizeof(Question)
 
 Terms = Callable[[StreamView, bool], tuple[float, float]]
 """Of asking the paid drafter about a stream, for the first time in a step or again: accepted tokens
@@ -51,18 +49,6 @@ it is tried in any case."""
 Ask = Callable[[StreamView, list[int], float, int, float], tuple[str, list[int], list[float]]]
 """Ask it: stream, the chain so far and its reach, how many tokens, and the reach below which no
 row pays; name, tokens, confidence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What native steps plan with."""
-
-    addresses: tuple[int, int, int]
-    """Of the planner and its prices; and the position index's clock."""
-    questions: list[tuple[int, int]]
-    """Of each stream, where its question lies and how long a draft may be."""
-    room: int
-    """Drafted rows of a step at most."""
 
 
 class NativePlanner:
@@ -112,7 +98,7 @@ class NativePlanner:
         count = len(streams)
         run, clock = self._library.plan, self.text.positions.index.clock
         asking, waiting = self._asking
-        if not asking or asking != _lengths(streams):
+        if not asking or asking != lengths(streams):
             self._put(streams, limits, terms)
             self._pay(price, room, others)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
@@ -163,58 +149,6 @@ class NativePlanner:
             text.grow(stream, address, written, count)
             self._library.learn(self._handle, handle, address, count, best_at, rows)
 
-    def prepare(
-        self,
-        streams: Sequence[StreamView],
-        price: Price,
-        room: int,
-        limits: Sequence[int],
-        others: int,
-        terms: Terms,
-    ) -> Prepared:
-        """The same for native steps."""
-        self._put(streams, limits, terms)
-        self._pay(price, room, others)
-        questions = []
-        for at, (stream, limit) in enumerate(zip(streams, limits, strict=True)):
-            self.text.ready_to_grow(stream)
-            questions.append((self._questions_at + at * _SIZE, limit))
-        clock = self.text.positions.index.clock
-        return Prepared((self._handle, self._prices_at, clock), questions, room)
-
-    def took(self, stream: StreamView, told: list[int], taken: TakenStream) -> None:
-        """Native steps were taken, of which planned ones verified ``told``."""
-        text = self.text
-        for segment, accepted in taken.credits:
-            text.credit(segment, accepted)
-        text.grew(stream, len(told) - taken.unwritten)
-        if taken.unwritten:
-            last = taken.each[-1].verified
-            raw = array("i", told[-last:])
-            best = array("i", taken.best) if taken.best is not None else None
-            best_at, rows = best.buffer_info() if best is not None else (None, 0)
-            address, handle = raw.buffer_info()[0], text.handles[stream.stream]
-            text.grow(stream, address, last - taken.unwritten, last)
-            self._library.learn(self._handle, handle, address, last, best_at, rows)
-
-    def wants(self, streams: Sequence[StreamView], wanting: int) -> None:
-        """Native steps of these streams ended because the paid drafter is wanted for one of
-        them."""
-        self._asking = _lengths(streams), wanting
-
-    def records(self, taken: TakenSteps) -> list[PackedStep | None]:
-        """Of each native step, why it was planned as it was; None: it was plain."""
-        found: list[PackedStep | None] = []
-        begin = 0
-        for one in taken.each:
-            if not one.record_bytes:
-                found.append(None)
-                continue
-            raw = taken.records[begin : begin + one.record_bytes]
-            found.append(PackedStep(raw, self._names, one.planning_ms))
-            begin += one.record_bytes
-        return found
-
     def _put(self, streams: Sequence[StreamView], limits: Sequence[int], terms: Terms) -> None:
         """Ask for drafts of at most ``limits`` tokens."""
         text = self.text
@@ -223,7 +157,7 @@ class NativePlanner:
         for at, stream in enumerate(streams):
             brought, worth = terms(stream, True)
             number = stream.stream
-            _ASK(self._questions, at * _SIZE, handles[number], number, limits[at], brought, worth)
+            _ASK(self._questions, at * SIZE, handles[number], number, limits[at], brought, worth)
 
     def _pay(self, price: Price, room: int, others: int) -> None:
         """Steps cost this."""
@@ -263,7 +197,8 @@ class NativePlanner:
         return Draft(parts[0][0], tokens, credit=NATIVE, parts=parts)
 
 
-def _lengths(streams: Sequence[StreamView]) -> list[tuple[int, int]]:
+def lengths(streams: Sequence[StreamView]) -> list[tuple[int, int]]:
+    """Numbers and lengths of streams: what is planned for them depends on these."""
     return [(stream.stream, len(stream.tokens)) for stream in streams]
 
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from atlasd.draft.controller import Controller
-from atlasd.draft.cut import NO_OTHERS, Others
 from atlasd.draft.drafter import EMPTY
 from atlasd.draft.plan import Record
 from atlasd.engine.beside import Beside
 from atlasd.engine.clock import StepClock
 from atlasd.engine.costs import StepCosts
+from atlasd.engine.outcomes import Outcome, Step, gains_ms
 from atlasd.engine.pace import Pace, Usual
 from atlasd.engine.streams import Stream
 
@@ -67,28 +66,6 @@ class Quiet:
     """So many more."""
     taken: int
     """So many are over, of which their streams do not know yet."""
-
-
-class Outcome(NamedTuple):
-    """Of a step for one stream."""
-
-    drafted: int
-    accepted: int
-    spent_ms: float
-    """What planning and learning took."""
-    by_all: int
-    """Tokens drafted for all streams."""
-    drafting: int
-    """Streams that had some of them."""
-
-
-class Step(NamedTuple):
-    """One that was planned."""
-
-    streams: int
-    rows: int
-    """Without those drafted."""
-    kv_tokens: int
 
 
 class Judged:
@@ -162,26 +139,16 @@ class Judged:
         quiet.steps = quiet.taken = 0
 
     def _judge(
-        self, kept: Drafted, step: Step, beside_ms: float, outcomes: Iterable[Outcome]
+        self, kept: Drafted, step: Step, beside_ms: float, outcomes: Sequence[Outcome]
     ) -> None:
-        """What planned steps like ``step`` have brought a stream goes to its pace. A token that it
-        need not wait for saves a row of a later step, not the step: the others decode on. Whole
-        steps are saved by streams that all get ahead."""
+        """What planned steps like ``step`` have brought a stream goes to its pace."""
         if self._costs is None:
             return
         streams, rows, kv_tokens = step
-        plain_ms = self._ms(rows, kv_tokens)
-        row_ms = (plain_ms - self._ms(1, kv_tokens)) / (rows - 1) if streams > 1 else 0.0
-        own_ms = row_ms * rows / streams
-        fixed_ms = (plain_ms + beside_ms - row_ms * rows) / streams
-        kept.plain_ms = share_ms = plain_ms / streams
-        for drafted, accepted, spent_ms, by_all, drafting in outcomes:
-            gained_ms = 0.0
-            if drafted:
-                more_ms = self._ms(rows + by_all, kv_tokens) - plain_ms
-                saved_ms = own_ms + fixed_ms * drafting / streams
-                gained_ms = accepted * saved_ms - more_ms * drafted / by_all
-            kept.pace.settled(gained_ms, spent_ms, share_ms, streams)
+        kept.plain_ms = share_ms = self._ms(rows, kv_tokens) / streams
+        gains = gains_ms(step, beside_ms, outcomes, self._ms)
+        for gained_ms, outcome in zip(gains, outcomes, strict=True):
+            kept.pace.settled(gained_ms, outcome.spent_ms, share_ms, streams)
 
     def _spent(self, streams: Sequence[Stream], started: float) -> None:
         """Planning or learning went on since then; the streams' next step is charged with it."""
@@ -257,10 +224,3 @@ class Judged:
         if self._failures >= PATIENCE:
             self.on = False
             log.error("drafting is off after %d failures in a row", self._failures)
-
-
-def others_of(streams: int, fed: int, drafted: Sequence[Stream]) -> Others:
-    """Those of so many streams with so many tokens which are not ``drafted`` for."""
-    if streams == len(drafted):
-        return NO_OTHERS
-    return Others(streams - len(drafted), fed - sum([stream.fed for stream in drafted]))

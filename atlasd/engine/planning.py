@@ -10,8 +10,9 @@ import numpy as np
 from atlasd.draft.drafter import FirstChoices, StreamView, VerifiedRows
 from atlasd.engine.batch import Part
 from atlasd.engine.deciding import Decided
-from atlasd.engine.judged import Drafted, Outcome, Quiet, Step, others_of
-from atlasd.engine.planning_ahead import MAX_ROWS, PlanningAhead
+from atlasd.engine.judged import Drafted, Quiet
+from atlasd.engine.outcomes import Outcome, Step
+from atlasd.engine.planning_ahead import MAX_ROWS, PlanningAhead, others_of
 from atlasd.models.decoder import Float32
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from atlasd.draft.planner import Prepared
+from atlasd.draft.cut import NO_OTHERS, Others
+from atlasd.draft.planner_ahead import Prepared
 from atlasd.draft.taken import TakenSteps, TakenStream
-from atlasd.engine.judged import Judged, Outcome, Step, others_of
+from atlasd.engine.judged import Judged
+from atlasd.engine.outcomes import Outcome, Step
 from atlasd.engine.streams import Stream
 
 MAX_ROWS = 64
@@ -166,3 +168,10 @@ class PlanningAhead(Judged):
         for at in places:
             if (kept := self._drafted.get(streams[at].number)) is not None:
                 kept.spent_ms += more_ms / len(places)
+
+
+def others_of(streams: int, fed: int, drafted: Sequence[Stream]) -> Others:
+    """Those of so many streams with so many tokens which are not ``drafted`` for."""
+    if streams == len(drafted):
+        return NO_OTHERS
+    return Others(streams - len(drafted), fed - sum([stream.fed for stream in drafted]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 
 import pytest
 
 from atlasd.engine.inprocess import Outputs, request, run
-from atlasd.engine.judged import COSTS_STAY, Drafted, Outcome, Step
-from atlasd.engine.pace import EARLY, Mean, Pace
+from atlasd.engine.judged import COSTS_STAY
+from atlasd.engine.outcomes import Outcome, Step, gains_ms
+from atlasd.engine.pace import EARLY, Pace
 from atlasd.engine.planning import Planning
 from atlasd.engine.planning_ahead import MAX_ROWS
 from atlasd.engine.steps import Engine
@@ -168,18 +169,11 @@ class Shared:
 
 
 @pytest.mark.parametrize(("drafting", "saved_ms"), [(1, 1 + 9 / 9), (3, 1 + 9 / 3)])
-def test_whole_steps_are_saved_by_streams_that_all_get_ahead(monkeypatch, drafting, saved_ms):
+def test_whole_steps_are_saved_by_streams_that_all_get_ahead(drafting, saved_ms):
     """Of three streams that decode together one alone with two right tokens saves two rows
     of later steps, and of what a step costs in any case a third of its third."""
-    told = []
-    monkeypatch.setattr(
-        Pace, "settled", lambda self, gained, spent, plain, streams: told.append((gained, plain))
-    )
-    planning = Planning(OracleController({}, 50, 0), Shared())
-    kept = Drafted(Pace(Mean()), deque())
-    planning._judge(kept, Step(3, 3, 100), 0.0, [Outcome(2, 2, 0.0, 2 * drafting, drafting)])
-    ((gained, plain),) = told
-    assert plain == pytest.approx(12 / 3)
+    outcome = Outcome(2, 2, 0.0, 2 * drafting, drafting)
+    (gained,) = gains_ms(Step(3, 3, 100), 0.0, [outcome], Shared().ms)
     assert gained == pytest.approx(2 * saved_ms - 2)
 
 

@@ -61,12 +61,13 @@ async def test_streams_before_it_end_on_the_old_weights_later_ones_get_the_new(
 async def test_a_stream_that_waits_for_new_weights_can_be_cancelled(
     engine: EngineClient, tmp_path: Path
 ) -> None:
-    running = engine.submit(range(60), max_tokens=300)
+    # so many that the door stays shut until the cancel has arrived, however busy the machine is
+    running = [engine.submit(range(one, 60), max_tokens=300) for one in range(32)]
     reloading = asyncio.create_task(engine.reload(other(tmp_path / "c")))
     await asyncio.sleep(0)
     waiting = engine.submit(range(30), max_tokens=100)
     waiting.cancel()
-    await asyncio.gather(collect(running), reloading, collect(waiting))
+    await asyncio.gather(*map(collect, running), reloading, collect(waiting))
     assert waiting.reason == "cancelled"
 
 

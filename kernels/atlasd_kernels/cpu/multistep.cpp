@@ -1,4 +1,4 @@
-#include "multistep.h"
+#include "multistep_rows.h"
 
 #include <time.h>
 
@@ -33,19 +33,9 @@ struct Moment {
   }
 };
 
-bool damaged(const float* logits, long n) {
-  uint32_t found = 0;
-  for (long i = 0; i < n; i++) {
-    uint32_t bits;
-    std::memcpy(&bits, logits + i, 4);
-    found |= (bits & 0x7FFFFFFFu) > 0x7F800000u;
-  }
-  return found != 0;
-}
-
 class Taking {
  public:
-  explicit Taking(Steps& s) : s_(s), kernels_(*find_kernels(nullptr)), ld_(s.decoder->logits_ld()) {}
+  explicit Taking(Steps& s) : s_(s), rows_(s) {}
 
   // Null, or what is wrong with the first step's rows. Where a later one fails, the call ends before
   // it, and the next meets it first.
@@ -65,14 +55,14 @@ class Taking {
       if (!plan(step)) break;
       const bool plans = step.record_bytes > 0;
       const Moment planned = Moment::now();
-      if (const char* problem = forward(step)) {
+      if (const char* problem = rows_.forward()) {
         if (!s_.taken) return problem;
         drop(step);
         break;
       }
       const Moment forwarded = Moment::now();
       step.forward_ms = planned.until(forwarded);
-      for (int32_t i = 0; i < s_.count; i++) choose(s_.streams[i]);
+      for (int32_t i = 0; i < s_.count; i++) rows_.choose(s_.streams[i], share(s_.streams[i]));
       const Moment chosen = Moment::now();
       for (int32_t i = 0; i < s_.count; i++) go_on(s_.streams[i]);
       s_.taken++;
@@ -87,15 +77,7 @@ class Taking {
   }
 
  private:
-  // Rows of the step at hand.
-  struct Rows {
-    int32_t begin;   // among all
-    int32_t count;   // the known token's and those of the draft
-    int32_t agreed;  // tokens of the target up to the first that differs from the draft
-  };
-
   TakenShare& share(StreamSteps& stream) const { return stream.each[s_.taken]; }
-  Rows& rows(const StreamSteps& stream) { return rows_[&stream - s_.streams]; }
 
   void clear() {
     s_.taken = 0;
@@ -127,24 +109,21 @@ class Taking {
     }
     if (asking_ && !ask_planner(step)) return false;
     const text::Outcome* plan = asking_ ? &s_.planner->outcome : nullptr;
-    int32_t at = 0, drafted = 0, question = 0;
+    int32_t drafted = 0, question = 0;
+    rows_.clear();
     for (int32_t i = 0; i < s_.count; i++) {
       StreamSteps& one = s_.streams[i];
       TakenShare& mine = share(one);
-      rows_[i] = {at, 1, 0};
-      fed_[at++] = one.token;
-      if (!mine.planned) {
+      if (mine.planned) {
+        mine.drafted = plan->lookahead[question++];
+        rows_.put(one, mine.drafted, plan->tokens + drafted, plan->origin + drafted);
+        drafted += mine.drafted;
+      } else {
         one.wait -= one.wait > 0;
-        continue;
+        rows_.put(one, 0, nullptr, nullptr);
       }
-      mine.drafted = plan->lookahead[question++];
-      rows_[i].count += mine.drafted;
-      std::copy_n(plan->tokens + drafted, mine.drafted, fed_ + at);
-      std::copy_n(plan->origin + drafted, mine.drafted, origin_ + at);
-      at += mine.drafted;
-      drafted += mine.drafted;
     }
-    step.rows = at;
+    step.rows = rows_.count();
     return true;
   }
 
@@ -179,71 +158,9 @@ class Taking {
 
   void drop(const TakenStep& step) { records().resize(records().size() - step.record_bytes); }
 
-  const char* forward(const TakenStep& step) {
-    for (int32_t i = 0; i < s_.count; i++) {
-      const StreamSteps& one = s_.streams[i];
-      for (int32_t r = 0; r < rows_[i].count; r++) {
-        const int32_t row = rows_[i].begin + r;
-        slots_[row] = one.slot;
-        positions_[row] = one.fed + r;
-        wanted_[row] = row;
-      }
-    }
-    const RowBatch batch{fed_, slots_, positions_, step.rows};
-    if (const char* problem = s_.decoder->check(batch, wanted_, step.rows)) return problem;
-    s_.decoder->forward(batch, wanted_, step.rows, s_.logits);
-    return nullptr;
-  }
-
-  int32_t choose_at(const StreamSteps& stream, int32_t row, float temperature) {
-    Noise noise = stream.noise;
-    noise.temperature = temperature;
-    noise.output_index += static_cast<uint32_t>(row);
-    return kernels_.choose(s_.logits + (rows(stream).begin + row) * ld_, s_.vocab, noise);
-  }
-
-  // The target's tokens up to the first that differs from the draft, cut at the output's end.
-  void choose(StreamSteps& stream) {
-    Rows& mine = rows(stream);
-    TakenShare& step = share(stream);
-    int32_t* chosen = stream.tokens + stream.count;
-    int32_t count = 0;
-    for (bool agrees = true; agrees && count < mine.count; count++) {
-      if (damaged(s_.logits + (mine.begin + count) * ld_, s_.vocab)) {
-        stream.end = StepsEnd::damaged;
-        return;
-      }
-      chosen[count] = choose_at(stream, count, stream.noise.temperature);
-      agrees = count < step.drafted && chosen[count] == fed_[mine.begin + count + 1];
-    }
-    mine.agreed = count;
-    step.verified = std::min(count, stream.left);
-    if (count >= stream.left) stream.end = StepsEnd::length;
-    const int32_t* stops = stream.stops;
-    for (int32_t i = 0; i < step.verified; i++) {
-      if (std::find(stops, stops + stream.stop_count, chosen[i]) == stops + stream.stop_count) continue;
-      step.verified = i + 1;
-      stream.end = StepsEnd::stop;
-    }
-    step.accepted = std::min(count - 1, step.verified);
-  }
-
-  // The target's first choices at all rows are news where the verified tokens do not tell them.
-  bool first_choices(StreamSteps& stream) {
-    const TakenShare& step = share(stream);
-    const Rows& mine = rows(stream);
-    const bool rejected = mine.count > step.verified && step.verified > step.accepted;
-    const bool samples = stream.noise.temperature > 0.0f;
-    if (!rejected && (!samples || mine.count < 2)) return false;
-    for (int32_t r = 0; r < mine.count; r++)
-      stream.best[r] = !samples && r < mine.agreed ? stream.tokens[stream.count + r]
-                                                   : choose_at(stream, r, 0.0f);
-    return true;
-  }
-
   void learn(StreamSteps& stream) {
     TakenShare& step = share(stream);
-    const uint8_t* origin = origin_ + rows(stream).begin + 1;
+    const uint8_t* origin = rows_.origin(stream);
     const auto& reach = stream.question->stream->assembly.reach;
     // What lies behind the output's end nobody has judged.
     const int32_t decided =
@@ -255,7 +172,7 @@ class Taking {
       if (i < decided) step.foreseen += reach[i];
     }
     if (!step.accepted) stream.wait = stream.pause;
-    stream.best_count = first_choices(stream) ? rows(stream).count : 0;
+    stream.best_count = rows_.first_choices(stream, step);
     text::Settled settled;
     const int32_t written = s_.planner->settle(
         *stream.question->stream, stream.tokens + stream.count, step.verified, step.drafted,
@@ -282,7 +199,7 @@ class Taking {
   }
 
   void keep_states(StreamSteps& stream, int32_t verified) {
-    const float* states = s_.states + long{rows(stream).begin} * s_.hidden;
+    const float* states = rows_.states(stream);
     for (int32_t i = 0; i < verified; i++) {
       const int32_t index = stream.length + stream.count + i, at = index % stream.chose_room;
       std::copy_n(states + long{i} * s_.hidden, s_.hidden, stream.chose + long{at} * s_.hidden);
@@ -297,15 +214,10 @@ class Taking {
   }
 
   Steps& s_;
-  const Kernels& kernels_;
-  const long ld_;
+  StepRows rows_;
   bool over_ = false;   // some output has ended, or its tail has no room
   int32_t asking_ = 0;
   text::Question questions_[kMostTogether];
-  Rows rows_[kMostTogether];
-  int32_t fed_[kMostStepRows], slots_[kMostStepRows], positions_[kMostStepRows];
-  int32_t wanted_[kMostStepRows];
-  uint8_t origin_[kMostStepRows];
 };
 
 }  // namespace
