@@ -15,7 +15,7 @@ from atlasd_kernels.cpu.plan import MOST_ROWS, MOST_STREAMS, plan_library
 from atlasd.draft.assembling import Assembling
 from atlasd.draft.chain import Chain
 from atlasd.draft.confidence import Confidence
-from atlasd.draft.cut import NO_OTHERS, Costs, CostTable, Others, Price, cut
+from atlasd.draft.cut import NO_OTHERS, Costs, CostTable, Others, Priced, cut
 from atlasd.draft.drafter import EMPTY, Draft, Drafter, FirstChoices, StreamView, VerifiedRows
 from atlasd.draft.grammar import Grammar
 from atlasd.draft.mixture import FEATURES, PRIOR, Mixture
@@ -107,13 +107,13 @@ class Controller(Assembling):
         ``others`` take the step too.
         """
         started = perf_counter()
-        price, longest = self._priced(streams, room, limits, others)
+        priced = self._priced(streams, room, limits, others)
         if self._native is not None and _usual(streams, room):
-            terms, ask = self._terms, self._ask_paid
-            return self._native.plan(streams, price, room, longest, others.streams, terms, ask)
+            return self._native.plan(streams, priced, self._terms, self._ask_paid)
+        price = priced.price
         candidates: list[list[Candidate]] = []
         assembled: list[Chain] = []
-        for stream, limit in zip(streams, longest, strict=True):
+        for stream, limit in zip(streams, priced.limits, strict=True):
             considered: list[Candidate] = []
             assembled.append(self._assemble(stream, limit, price, considered))
             candidates.append(considered)
@@ -139,8 +139,7 @@ class Controller(Assembling):
         room: int,
         limits: Sequence[int] | None,
         others: Others,
-    ) -> tuple[Price, list[int]]:
-        """What a step of these streams costs, and the longest draft of each."""
+    ) -> Priced:
         count = len(streams) + others.streams
         self._worth_per_ms = self._tokens_per_ms * count
         kv_tokens = sum([len(stream.tokens) for stream in streams]) + others.kv_tokens
@@ -148,8 +147,9 @@ class Controller(Assembling):
         # Beside others no stream will get nearly all rows: do not draft what cannot be verified.
         share = room if count == 1 else min(room, max(8, 3 * room // count))
         if limits is None:
-            return price, [share] * len(streams)
-        return price, [limit if limit < share else share for limit in limits]
+            limits = [share] * len(streams)
+        longest = [limit if limit < share else share for limit in limits]
+        return Priced(price, room, longest, others.streams)
 
     # Native steps
 
@@ -164,8 +164,8 @@ class Controller(Assembling):
         end; the rest as in ``plan``."""
         if self._native is None or not _usual(streams, room):
             return None
-        price, longest = self._priced(streams, room, limits, others)
-        return self._native.prepare(streams, price, room, longest, others.streams, self._terms)
+        priced = self._priced(streams, room, limits, others)
+        return self._native.prepare(streams, priced, self._terms)
 
     def took(self, stream: StreamView, mine: TakenStream, taken: TakenSteps) -> None:
         """Steps were taken so, and one stream's tokens appended to ``stream.tokens``. Call for each

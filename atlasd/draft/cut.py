@@ -94,6 +94,18 @@ class CostTable:
         return Price(table, least, max(least, _LOOKUP_MS / plain))
 
 
+class Priced(NamedTuple):
+    """What a step may hold, and what it costs."""
+
+    price: Price
+    room: int
+    """Drafted rows, of all streams."""
+    limits: list[int]
+    """Of each stream that is drafted for, the longest draft."""
+    others: int
+    """Streams that take it without one."""
+
+
 def cut(
     reaches: Sequence[Sequence[float]],
     milliseconds: Sequence[float],

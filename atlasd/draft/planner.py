@@ -26,7 +26,7 @@ from atlasd_kernels.cpu.plan import (
     Settled,
 )
 
-from atlasd.draft.cut import Price
+from atlasd.draft.cut import Price, Priced
 from atlasd.draft.drafter import EMPTY, Draft, StreamView
 from atlasd.draft.native import NativeMixture
 from atlasd.draft.packed import PackedStep
@@ -82,29 +82,18 @@ class NativePlanner:
         """Streams and their lengths where native steps ended because the paid drafter is wanted,
         and for which of them."""
 
-    def plan(
-        self,
-        streams: Sequence[StreamView],
-        price: Price,
-        room: int,
-        limits: Sequence[int],
-        others: int,
-        terms: Terms,
-        ask: Ask,
-    ) -> Plan:
-        """Drafts of at most ``limits`` tokens, ``room`` in all, in a step that so many ``others``
-        take too."""
+    def plan(self, streams: Sequence[StreamView], priced: Priced, terms: Terms, ask: Ask) -> Plan:
+        """Drafts for the next step."""
         started = perf_counter()
         count = len(streams)
         run, clock = self._library.plan, self.text.positions.index.clock
         asking, waiting = self._asking
         if not asking or asking != lengths(streams):
-            self._put(streams, limits, terms)
-            self._pay(price, room, others)
+            self._put(streams, priced, terms)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 0)
         self._asking = [], 0
         while waiting >= 0:
-            self._ask(streams[waiting], waiting, limits[waiting], price.least_reach, terms, ask)
+            self._ask(streams[waiting], waiting, priced, terms, ask)
             waiting = run(self._handle, self._questions_at, count, self._prices_at, clock, 1)
         record_bytes, rows = self._sizes
         record = ctypes.string_at(self._outcome.record, record_bytes)
@@ -149,32 +138,28 @@ class NativePlanner:
             text.grow(stream, address, written, count)
             self._library.learn(self._handle, handle, address, count, best_at, rows)
 
-    def _put(self, streams: Sequence[StreamView], limits: Sequence[int], terms: Terms) -> None:
-        """Ask for drafts of at most ``limits`` tokens."""
+    def _put(self, streams: Sequence[StreamView], priced: Priced, terms: Terms) -> None:
+        """Ask for drafts of steps that cost so much."""
         text = self.text
         text.attach()
         handles = text.handles
         for at, stream in enumerate(streams):
             brought, worth = terms(stream, True)
-            number = stream.stream
-            _ASK(self._questions, at * SIZE, handles[number], number, limits[at], brought, worth)
-
-    def _pay(self, price: Price, room: int, others: int) -> None:
-        """Steps cost this."""
-        prices = self._prices
-        prices.others = others
+            asked = handles[stream.stream], stream.stream, priced.limits[at]
+            _ASK(self._questions, at * SIZE, *asked, brought, worth)
+        prices, price, room = self._prices, priced.price, priced.room
+        prices.others = priced.others
         if price is not self._price or room != self._room:
             self._price, self._room = price, room
             prices.milliseconds, prices.room = price.address, room
             prices.least_reach, prices.worth_asking = price.least_reach, price.worth_asking
 
-    def _ask(
-        self, stream: StreamView, at: int, limit: int, least: float, terms: Terms, ask: Ask
-    ) -> None:
+    def _ask(self, stream: StreamView, at: int, priced: Priced, terms: Terms, ask: Ask) -> None:
         """Put the paid drafter's proposal behind the chain of the ``at``-th stream."""
         _, rows = self._sizes
-        chain = self._tokens[:rows].tolist()
-        name, tokens, confidence = ask(stream, chain, self._foreseen[0], limit - rows, least)
+        chain, limit = self._tokens[:rows].tolist(), priced.limits[at] - rows
+        least = priced.price.least_reach
+        name, tokens, confidence = ask(stream, chain, self._foreseen[0], limit, least)
         if name not in self._names:
             self._names.append(name)
             self._sources.append(name)

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atlasd.draft.cut import Price
+from atlasd.draft.cut import Priced
 from atlasd.draft.drafter import StreamView
 from atlasd.draft.packed import PackedStep
 from atlasd.draft.planner import SIZE, NativePlanner, Terms, lengths
@@ -28,25 +28,15 @@ class Prepared:
 class PlannerAhead(NativePlanner):
     """Hands native steps what they plan with, and learns what became of them."""
 
-    def prepare(
-        self,
-        streams: Sequence[StreamView],
-        price: Price,
-        room: int,
-        limits: Sequence[int],
-        others: int,
-        terms: Terms,
-    ) -> Prepared:
-        """For native steps: drafts of at most ``limits`` tokens, ``room`` in all, in steps that so
-        many ``others`` take too."""
-        self._put(streams, limits, terms)
-        self._pay(price, room, others)
+    def prepare(self, streams: Sequence[StreamView], priced: Priced, terms: Terms) -> Prepared:
+        """For native steps."""
+        self._put(streams, priced, terms)
         questions = []
-        for at, (stream, limit) in enumerate(zip(streams, limits, strict=True)):
+        for at, (stream, limit) in enumerate(zip(streams, priced.limits, strict=True)):
             self.text.ready_to_grow(stream)
             questions.append((self._questions_at + at * SIZE, limit))
         clock = self.text.positions.index.clock
-        return Prepared((self._handle, self._prices_at, clock), questions, room)
+        return Prepared((self._handle, self._prices_at, clock), questions, priced.room)
 
     def took(self, stream: StreamView, told: list[int], taken: TakenStream) -> None:
         """Native steps were taken, of which planned ones verified ``told``."""

@@ -110,12 +110,10 @@ def _speed(recent: Iterable[Iterable[Point]]) -> float:
 def _drawn(point: Point) -> dict[str, float]:
     """One stream: shares of what was drafted, drafted and made tokens a step."""
     drafted = point.drafted
-    # What an output's end left undecided of its last draft was foreseen, but does not count.
-    foreseen = min(point.foreseen, drafted)
     return {
         "at": round(point.at, 3),
         "accepted": round(point.accepted / drafted, 4) if drafted else 0.0,
-        "confidence": round(foreseen / drafted, 4) if drafted else 0.0,
+        "confidence": round(point.foreseen / drafted, 4) if drafted else 0.0,
         "lookahead": round(drafted / point.steps, 2),
         "tokens_per_step": round(point.tokens / point.steps, 2),
         "tokens_per_s": round(1000 * point.tokens / point.decode_ms, 1) if point.decode_ms else 0.0,

@@ -56,6 +56,8 @@ class Serving:
     interrupt: ctypes.c_int32
     calls: list[int]
     """Steps of each native call."""
+    together: list[int]
+    """The same of those that several streams took together."""
     full: list[int]
     """Streams whose tail had no room for what a native step verified."""
 
@@ -96,7 +98,7 @@ def serving(decoders):
     def make(together: bool, *, static: bool = False) -> Serving:
         neural = Neural(chain_model(decoders[2 + together], None)) if static else None
         drafting = Drafting(vocab_size=VOCAB, fingerprint="f", costs=Costs(), neural=neural)
-        outputs, interrupt, calls, full = Outputs(), ctypes.c_int32(), [], []
+        outputs, interrupt, calls, crowds, full = Outputs(), ctypes.c_int32(), [], [], []
         engine = Engine(
             decoders[together],
             outputs.take,
@@ -112,6 +114,8 @@ def serving(decoders):
             def noted(streams, ahead, budget_ms):
                 taken = take(streams, ahead, budget_ms)
                 calls.append(taken.steps)
+                if len(streams) > 1:
+                    crowds.append(taken.steps)
                 pairs = zip(streams, taken.streams, strict=True)
                 full.extend(stream.number for stream, mine in pairs if mine.unwritten)
                 return taken
@@ -119,7 +123,7 @@ def serving(decoders):
             native.take = noted
         else:
             engine.one_by_one()
-        return Serving(engine, outputs, drafting, interrupt, calls, full)
+        return Serving(engine, outputs, drafting, interrupt, calls, crowds, full)
 
     return make
 
@@ -138,22 +142,28 @@ def facts(output: Output) -> tuple[object, ...]:
     )
 
 
+def drawn(data: st.DataObject, number: int, prompts: list[list[int]], *, stops: int) -> Submit:
+    """Any request with one of these prompts and at most so many stop tokens."""
+    submit = request(
+        number,
+        data.draw(st.sampled_from(prompts)),
+        max_tokens=data.draw(st.integers(1, 90)),
+        sampling=data.draw(st.sampled_from(SAMPLINGS)),
+        stop_tokens=data.draw(st.lists(st.integers(0, VOCAB - 1), max_size=stops, unique=True)),
+        drafting=data.draw(st.booleans()),
+    )
+    submit.learn = data.draw(st.booleans())
+    submit.repository = "r"
+    return submit
+
+
 @given(st.data())
 def test_they_are_what_single_steps_are(serving, data):
     together, single = serving(True), serving(False)
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     prompts = [draw.integers(0, 40, draw.integers(1, 80)).tolist() for _ in range(3)]
     for number in range(data.draw(st.integers(1, 5))):
-        submit = request(
-            number,
-            data.draw(st.sampled_from(prompts)),
-            max_tokens=data.draw(st.integers(1, 90)),
-            sampling=data.draw(st.sampled_from(SAMPLINGS)),
-            stop_tokens=data.draw(st.lists(st.integers(0, VOCAB - 1), max_size=40, unique=True)),
-            drafting=data.draw(st.booleans()),
-        )
-        submit.learn = data.draw(st.booleans())
-        submit.repository = "r"
+        submit = drawn(data, number, prompts, stops=40)
         (ours,), (theirs,) = together(submit), single(submit)
         assert facts(ours) == facts(theirs)
         # what lies behind an output's end was drafted, and nobody judged it
@@ -180,17 +190,7 @@ def test_so_they_are_of_several_streams(serving, data):
     for _ in range(data.draw(st.integers(1, 3))):
         submits = []
         for number in itertools.islice(numbers, data.draw(st.integers(2, 5))):
-            submit = request(
-                number,
-                data.draw(st.sampled_from(prompts)),
-                max_tokens=data.draw(st.integers(1, 90)),
-                sampling=data.draw(st.sampled_from(SAMPLINGS)),
-                stop_tokens=data.draw(st.lists(st.integers(0, VOCAB - 1), max_size=3, unique=True)),
-                drafting=data.draw(st.booleans()),
-            )
-            submit.learn = data.draw(st.booleans())
-            submit.repository = "r"
-            submits.append(submit)
+            submits.append(drawn(data, number, prompts, stops=3))
         both = list(zip(together.at_once(*submits), single.at_once(*submits), strict=True))
         assert all(ours.tokens == theirs.tokens for ours, theirs in both)
         if together.full:
@@ -228,6 +228,7 @@ def test_a_tail_without_room_grows_between_calls(serving, streams):
             assert streams > 1 or facts(ours) == facts(theirs)
     assert together.full
     assert max(together.calls) > 2
+    assert (max(together.together, default=0) > 2) == (streams > 1)
     segments = [
         [s.length for s in one.drafting.index.segments.values()] for one in (together, single)
     ]
@@ -346,18 +347,20 @@ def test_resting_streams_say_so(serving, monkeypatch):
     assert gaps == {1, 6}, "after an attempt that brought something the next follows at once"
 
 
-def test_a_damaged_model_is_told(serving, tmp_path):
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_damaged_model_is_told(serving, tmp_path, streams):
     """Whatever it says after the first token is no number."""
     together = serving(True)
     folder = tiny_checkpoint(tmp_path / "damaged")
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][:] = np.nan
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    options = LoadOptions(device="cpu", weight_format="bf16", slots=2, threads=1)
+    options = LoadOptions(device="cpu", weight_format="bf16", slots=4, threads=1)
     decoder = load_decoder(find_model(str(folder)), options).decoder
     together.engine._multistep = MultiStep.on(decoder, fastest_choose(), None)
-    output = together(request(1, [5, 6, 7], max_tokens=30))[0]
-    assert output.reason == "error"
-    assert "no number" in output.message
-    assert len(output.tokens) == 1
+    for output in together.at_once(*(request(n, [5, 6, 7], max_tokens=30) for n in range(streams))):
+        assert output.reason == "error"
+        assert "no number" in output.message
+        # what it said before all of them decoded came from the model that is whole
+        assert 1 <= len(output.tokens) <= streams
     decoder.close()

@@ -46,16 +46,6 @@ async def test_the_numbers_are_those_of_the_streams(house: House) -> None:
     assert told["memory"] == {"weights": 1}
 
 
-async def test_confidence_is_no_more_than_all_of_what_was_drafted(house: House) -> None:
-    """What the end of an output left undecided was foreseen, too: it was drawn as 143 %."""
-    stats = StreamStats(output_tokens=3, steps=1, drafted={"positions": 2}, foreseen=2.9)
-    house.says("x\n", stats=stats)
-    async with house.unix() as client:
-        await client.post("/atlasd/v1/complete", json={"prefix": "y = ", "repository": "/r"})
-        told = await (await client.get("/dashboard/data")).json()
-    assert told["repositories"][0]["points"][0]["confidence"] == 1.0
-
-
 async def test_the_numbers_come_as_events(house: House) -> None:
     async with house.tcp() as client, client.get("/dashboard/events") as answer:
         line = await answer.content.readline()
