@@ -10,9 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol
 from pygls.workspace import TextDocument
 
 from atlasd_lsp import __version__, commands, inline
@@ -23,27 +21,15 @@ from atlasd_lsp.fates import Told
 from atlasd_lsp.lines import count_lines_by_protocol
 from atlasd_lsp.loading import show_loading
 from atlasd_lsp.options import parse_options
+from atlasd_lsp.protocol import TidyProtocol
 from atlasd_lsp.socket_path import socket_path
-
-
-class AnsweringProtocol(LanguageServerProtocol):
-    """A request that cannot be read is answered, too: pygls tells the user of it and leaves who
-    asked waiting."""
-
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                self._send_response(data["id"], error=error.to_response_error())
-            raise
 
 
 class AtlasdServer(LanguageServer):
     """pygls's server with the bridge's state beside it."""
 
     def __init__(self) -> None:
-        super().__init__("atlasd", __version__, protocol_cls=AnsweringProtocol)
+        super().__init__("atlasd", __version__, protocol_cls=TidyProtocol)
         self.bridge = Bridge(socket_path())
 
     def warn(self, text: str) -> None:
