@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,11 @@ from atlasd_lsp.server import AtlasdServer, make_server
 from pygls.io_ import StdoutWriter
 
 
-class Nowhere:
-    """An editor that does not listen."""
-
-    def write(self, data: bytes) -> int:
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AtlasdServer:
     monkeypatch.setenv("ATLASD_HOME", str(tmp_path))
     made = make_server()
-    made.protocol.set_writer(StdoutWriter(Nowhere()))
+    made.protocol.set_writer(StdoutWriter(BytesIO()))
     return made
 
 
@@ -39,7 +30,7 @@ async def hear(server: AtlasdServer, method: str, params: dict[str, Any], id: in
 
 async def test_a_key_that_was_typed_is_not_remembered(server: AtlasdServer, tmp_path: Path) -> None:
     uri = (tmp_path / "a.py").as_uri()
-    nobody = {"processId": None, "rootUri": None, "capabilities": {}}
+    nobody: dict[str, Any] = {"processId": None, "rootUri": None, "capabilities": {}}
     await hear(server, "initialize", nobody | {"initializationOptions": {"startDaemon": False}}, 1)
     document = {"uri": uri, "languageId": "python", "version": 1, "text": ""}
     await hear(server, "textDocument/didOpen", {"textDocument": document}, None)
