@@ -37,6 +37,10 @@ GRACE_S = 2.0
 HOME_CHECK_S = 5.0
 """How often the daemon looks whether it can still be found."""
 
+ENGINE_PATIENCE_S = 2.0
+"""How long the engine may take to say what it does: whoever asks the daemon is to hear of it that
+the engine is stuck, rather than nothing."""
+
 
 class Daemon(Neighbours):
     """Everything the server asks for; see ``server.services.Services``."""
@@ -186,7 +190,11 @@ class Daemon(Neighbours):
         self.engine.send(SetDrafting(on))
 
     async def engine_status(self) -> dict[str, Any] | None:
-        status = await self.engine.status()
+        try:
+            async with asyncio.timeout(ENGINE_PATIENCE_S):
+                status = await self.engine.status()
+        except TimeoutError:
+            return None
         return None if status is None else msgspec.to_builtins(status)
 
     async def status(self) -> dict[str, Any]:

@@ -44,6 +44,13 @@ def socket(folders: Paths) -> Iterator[Finding]:
     message = f"{status['state']}, pid {status['pid']}, model {status['model']['name']}"
     mend = f"{status['error']} {status['hint']}" if status["error"] else ""
     yield Finding("daemon", verdict, message, mend)
+    if status["state"] == "ready" and status["engine"] is None:
+        yield Finding(
+            "engine",
+            "bad",
+            f"pid {status['engine_pid']} does not answer",
+            "atlasd pause, then atlasd resume",
+        )
     if status["version"] != __version__:
         yield Finding(
             "version",

@@ -27,6 +27,8 @@ from atlasd.paths import Paths, expanded, paths
 UP_S = 60.0
 """Longest time until health answers; it takes well under a second on an idle machine."""
 
+ANSWER_S = 5.0
+"""A daemon that listens answers within milliseconds, if it is not stopped or stuck."""
 
 ALREADY_RUNNING = 3
 """Exit status of the background process when another daemon holds the lock."""
@@ -100,6 +102,7 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
             f"atlasd is already running{who}, with another {changes[0]}.",
             "To change it: atlasd stop, then start again.",
         )
+    _wait_for_an_answer(folders)
     print(f"atlasd is already running{who}.")
     if running and running.version != __version__:
         print(
@@ -116,6 +119,20 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
                 last.get("error") or "Its model could not be loaded.", last.get("hint", "")
             )
     return 0
+
+
+def _wait_for_an_answer(folders: Paths) -> None:
+    """Until whoever holds the lock answers, which one that has just started does in a moment.
+    Raises AtlasdError where it holds the lock and says nothing."""
+    deadline = time.monotonic() + UP_S
+    while True:
+        try:
+            Connection(folders).call("GET", "/atlasd/v1/status", timeout=ANSWER_S)
+            return
+        except NotRunningError:
+            if not is_locked(folders) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.03)
 
 
 def _changes(running: Running, given: dict[str, Any]) -> list[str]:
@@ -153,7 +170,7 @@ def _launch(folders: Paths, given: dict[str, Any]) -> bool:
         if process.poll() is not None:
             raise _ended(said, folders)
         try:
-            Connection(folders).call("GET", "/atlasd/v1/status", timeout=5)
+            Connection(folders).call("GET", "/atlasd/v1/status", timeout=ANSWER_S)
             return True
         except NotRunningError:
             time.sleep(0.03)

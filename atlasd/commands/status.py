@@ -65,6 +65,9 @@ def describe(status: dict[str, Any]) -> str:
         rows.insert(1, ["loading", f"{status['stage']} ({status['fraction']:.0%})"])
     if status["error"]:
         rows.insert(1, ["error", f"{status['error']} {status['hint'] or ''}".rstrip()])
+    if state == "ready" and status["engine"] is None:
+        stuck = f"pid {status['engine_pid']} does not answer: it is stuck or at something long"
+        rows.append(["engine", styled(stuck, "red")])
     if not status["store"]:
         rows.append(["store", styled(NO_STORE, "red")])
     # What the running engine holds counts drafters and adapters, too.

@@ -83,6 +83,42 @@ def test_a_daemon_that_was_killed_leaves_no_obstacle_and_no_engine(home: Home) -
         home.stop()
 
 
+def test_a_stopped_daemon_is_named_and_goes_on_where_it_was(home: Home) -> None:
+    home.start()
+    daemon = home.pid
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        again = home.atlasd("start", timeout=30)
+        assert (again.returncode, "does not answer" in again.stderr) == (1, True)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    try:
+        assert home.atlasd("start").returncode == 0
+        assert home.pid == daemon
+    finally:
+        home.stop()
+
+
+def test_a_stuck_engine_is_named_by_a_daemon_that_answers(home: Home) -> None:
+    home.start()
+    engine = home.status()["engine_pid"]
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        done = home.atlasd("status")
+        assert done.returncode == 0, done
+        assert f"pid {engine} does not answer" in done.stdout
+        assert f"pid {engine} does not answer" in home.atlasd("doctor").stdout
+        assert home.ask("GET", "/dashboard/data")["state"] == "ready"
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    try:
+        assert "does not answer" not in home.atlasd("status").stdout
+        os.kill(engine, signal.SIGSTOP)
+    finally:
+        home.stop()
+    assert not alive(engine)
+
+
 def test_a_daemon_whose_folders_are_removed_ends_and_spares_the_next_one(home: Home) -> None:
     home.start("--no-wait")
     first = home.pid
