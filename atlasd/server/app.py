@@ -10,6 +10,7 @@ from importlib import import_module
 
 from aiohttp import hdrs, web
 
+from atlasd.errors import AtlasdError
 from atlasd.server.auth import check_content_type, check_peer, check_tcp, on_socket
 from atlasd.server.errors import HTTPError, error_response, from_exception
 from atlasd.server.services import SERVICES, Services
@@ -144,7 +145,9 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
             return web.Response(status=status)
         problem = from_exception(error)
         status = problem.status
-        if status == 500:
+        if isinstance(error, AtlasdError) and status == 500:
+            log.error("%s %s failed: %s", request.method, route, error)
+        elif status == 500:
             log.exception("%s %s failed", request.method, route)
         return error_response(problem, plain_path(request))
     finally:

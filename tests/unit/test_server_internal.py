@@ -144,6 +144,17 @@ async def test_stored_data_is_shown_exported_and_purged(house: House) -> None:
     assert body["items"][0]["source"] == "model"
 
 
+async def test_a_store_that_is_not_there_is_a_line_in_the_log(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, house.daemon.store = house.daemon.store, None
+    status, answer = await ask(house, "/atlasd/v1/data")
+    house.daemon.store = store
+    assert (status, "database" in answer["error"]["message"]) == (500, True)
+    assert "The database could not be opened." in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
