@@ -139,10 +139,10 @@ class Neighbours:
             yield row
 
     async def purge(self, repository: str | None) -> dict[str, int]:
-        store = await self._opened_store()
         await (await self._opened_workspace()).forget(repository)
         if self.supervisor.serving is not None:
             self.supervisor.serving.completer.clear()
-        removed = await store.purge(repository)
+        # First, because removing rows takes room, of which a full disk has none left.
         files = await asyncio.to_thread(cached.purge, self.paths.cache, repository)
+        removed = await (await self._opened_store()).purge(repository)
         return {**removed, "cached files": files} if files else removed

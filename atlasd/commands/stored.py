@@ -64,9 +64,10 @@ def purge(folders: Paths, repository: str | None) -> dict[str, int]:
         async with _opened(folders) as store:
             return await store.purge(repository) if store else {}
 
-    removed = asyncio.run(remove())
+    # First, because removing rows takes room, of which a full disk has none left.
     root = None if repository is None else Path(repository)
     files = remove_caches(folders.cache / "tokens", root) + cached.purge(folders.cache, repository)
+    removed = asyncio.run(remove())
     return {**removed, "cached files": files} if files else removed
 
 

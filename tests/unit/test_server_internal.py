@@ -155,6 +155,21 @@ async def test_a_store_that_is_not_there_is_a_line_in_the_log(
     assert "Traceback" not in caplog.text
 
 
+async def test_where_rows_cannot_be_removed_the_cached_files_are(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(repository: str | None) -> dict[str, int]:
+        raise StoreError("The disk is full: nothing can be stored.")
+
+    monkeypatch.setattr(house.daemon.store, "purge", full)
+    kept = house.daemon.paths.cache / "drafting" / "tokenizer" / "positions.index"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    status, answer = await ask(house, "/atlasd/v1/data/purge", {"repository": None})
+    assert (status, "disk is full" in answer["error"]["message"]) == (500, True)
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
