@@ -17,7 +17,7 @@ NEAR = 1 << 18
 """Characters around the cursor that are sent: more than any prompt takes."""
 
 CONTEXT_LINES = 4
-PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?$")
+PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?$", re.DOTALL)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from atlasd.commands.connection import Connection
-from atlasd.commands.output import count, print_json
+from atlasd.commands.output import counted, print_json
 from atlasd.commands.progress import bar
 from atlasd.errors import AtlasdError, RequestError
 from atlasd.paths import expanded
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(last)
     else:
         print(
-            f"{path}: {last['files']} files, {count(last['tokens'])} tokens"
+            f"{path}: {counted(last['files'], 'file')}, {counted(last['tokens'], 'token')}"
             f" in {last['seconds']:.1f} s"
         )
     return 0

@@ -50,6 +50,11 @@ def test_a_place_in_a_file_is_found(tmp_path: Path, place: str, offset: int) -> 
     assert cursor.prefix + cursor.suffix == "hé\flo\nlast\n"
 
 
+def test_a_place_in_a_file_whose_name_has_a_line_feed_is_found(tmp_path: Path) -> None:
+    (tmp_path / "new\nline.py").write_text("x\n")
+    assert complete.locate(str(tmp_path / "new\nline.py:1")).offset == 1
+
+
 @pytest.mark.parametrize(
     ("place", "says"),
     [("f.py:9:1", "lines 1 to 3"), ("f.py:1:99", "columns 1 to 6"), ("g.py:1:1", "no file"),
@@ -114,7 +119,7 @@ def test_top_shows_what_the_dashboard_draws() -> None:
 )  # fmt: skip
 def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, said: str) -> None:
     told = {
-        "state": "ready", "version": "1", "pid": 1, "socket": "s", "uptime_s": 5,
+        "state": "ready", "version": "1", "pid": 1, "engine_pid": 2, "socket": "s", "uptime_s": 5,
         "http": {"port": 0},
         "drafting": True, "error": "", "store": True, "repositories": [], "engine": engine,
         "model": {"name": "m", "memory": {"weights": 2048}},
