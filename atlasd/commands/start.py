@@ -102,14 +102,16 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
             f"atlasd is already running{who}, with another {changes[0]}.",
             "To change it: atlasd stop, then start again.",
         )
-    _wait_for_an_answer(folders)
+    drafting = given["engine.drafting"]
+    if wait or drafting is not None:
+        _wait_for_an_answer(folders)
     print(f"atlasd is already running{who}.")
     if running and running.version != __version__:
         print(
             f"It is version {running.version} and this is {__version__}: atlasd stop, then start"
             " again."
         )
-    if (drafting := given["engine.drafting"]) is not None:
+    if drafting is not None:
         Connection(folders).call("POST", "/atlasd/v1/drafting", {"on": drafting}, timeout=10)
         print(f"Drafting is {'on' if drafting else 'off'}.")
     if wait:

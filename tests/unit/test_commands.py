@@ -290,7 +290,8 @@ def test_doctor_says_that_the_daemon_is_of_another_version(
     served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an update: it goes on as it was until it is started again."""
-    status = {"state": "ready", "pid": 1, "model": {"name": "m"}, "error": None, "version": served}
+    status = {"state": "ready", "pid": 1, "model": {"name": "m"}, "error": None, "engine": {},
+              "version": served}  # fmt: skip
     monkeypatch.setattr("atlasd.commands.connection.Connection.call", lambda *a, **b: status)
     found = {one.name: one for one in check_daemon.socket(paths({"ATLASD_HOME": str(tmp_path)}))}
     assert found["daemon"].verdict == "ok"
