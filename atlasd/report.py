@@ -36,7 +36,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         "repositories": daemon.repositories(),
         "served": served(daemon),
         "store": daemon.store is not None,
-        "uptime_s": round(time.time() - daemon.meter.started, 1),
+        "uptime_s": round(daemon.meter.up_s, 1),
         "http": {"host": daemon.config.server.host, "port": daemon.port},
         "socket": str(daemon.paths.socket),
     }

@@ -41,6 +41,8 @@ class Meter:
     """What the daemon has served. Times in seconds."""
 
     started: float = field(default_factory=time.time)
+    """Unix time, by the clock of that moment; how long it is since tells ``up_s``."""
+    up_since: float = field(default_factory=time.monotonic)
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By route and HTTP status."""
     in_flight: int = 0
@@ -59,6 +61,11 @@ class Meter:
     engine_restarts: int = 0
     recent: dict[str, deque[Point]] = field(default_factory=dict)
     """The last streams of each repository, oldest first; of none under ``""``."""
+
+    @property
+    def up_s(self) -> float:
+        """Seconds since the start, also where the clock was set meanwhile."""
+        return time.monotonic() - self.up_since
 
     def add(
         self, stats: StreamStats, reason: str | None = None, repository: str | None = None

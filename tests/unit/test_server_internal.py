@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,15 @@ async def test_status_tells_model_engine_and_address(house: House) -> None:
     assert told["engine"]["step_ms"] == {"1": 1.0}
     assert told["http"] == {"host": "127.0.0.1", "port": house.port}
     assert told["drafting"] is True
+
+
+async def test_a_clock_that_is_set_back_makes_nobody_younger(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3 * 86400)
+    _, told = await ask(house, "/atlasd/v1/status")
+    assert 0 <= told["uptime_s"] < 3600
 
 
 async def test_drafting_can_be_switched(house: House) -> None:
