@@ -263,11 +263,7 @@ class NativeMixture(Mixture):
         lines = recycle.lines
         known = (("single", recycle.single), ("pair", recycle.pair), ("line", lines.table))
         for name, successors in known:
-            setattr(arrays, f"{name}_latest", successors.latest.ctypes.data)
-            setattr(arrays, f"{name}_usual", successors.usual.ctypes.data)
-            setattr(arrays, f"{name}_count", successors.count.ctypes.data)
-        arrays.pair_tag = recycle.pair.tags.ctypes.data
-        arrays.line_tag = lines.table.tags.ctypes.data
+            setattr(arrays, name, successors.followed.ctypes.data)
         if lines.known:
             arrays.ends_line = lines.ends.ctypes.data
         self._library.attach(self._text, arrays)

@@ -19,13 +19,23 @@ KINDS = 24
 """Kinds of votes of a table: latest or usual successor, by count."""
 
 
+_FOLLOWED = np.dtype(
+    [("latest", np.int32), ("usual", np.int32), ("tag", np.uint16), ("count", np.uint8)],
+    align=True,
+)
+"""``Followed`` in text.h: what is known of a context lies together, since a look-up finds none of it
+in a cache."""
+
+
 class Successors:
     """Per context the latest successor, and a majority vote (Boyer and Moore) on the usual one."""
 
     def __init__(self, contexts: int) -> None:
-        self.latest = np.full(contexts, -1, np.int32)
-        self.usual = np.full(contexts, -1, np.int32)
-        self.count = np.zeros(contexts, np.uint8)
+        self.followed = np.empty(contexts, _FOLLOWED)
+        self.latest, self.usual = self.followed["latest"], self.followed["usual"]
+        self.count, self.tags = self.followed["count"], self.followed["tag"]
+        """Whose a slot is, where contexts share them."""
+        self.clear()
         # Single entries are read and written several times faster through these.
         self.latest_at = self.latest.data
         self.usual_at = self.usual.data
@@ -89,10 +99,11 @@ class Successors:
         self.latest.fill(-1)
         self.usual.fill(-1)
         self.count.fill(0)
+        self.tags.fill(0)
 
     @property
     def nbytes(self) -> int:
-        return self.latest.nbytes + self.usual.nbytes + self.count.nbytes
+        return self.followed.nbytes
 
 
 class HashedSuccessors(Successors):
@@ -100,7 +111,6 @@ class HashedSuccessors(Successors):
 
     def __init__(self) -> None:
         super().__init__(1 << BITS)
-        self.tags = np.zeros(1 << BITS, np.uint16)
         self.tag_at = self.tags.data
 
     def claim(self, slot: int, tag: int) -> None:
@@ -115,14 +125,6 @@ class HashedSuccessors(Successors):
         self.count[other] = 0
         self.usual[other] = -1
         self.tags[slots] = tags
-
-    def clear(self) -> None:
-        super().clear()
-        self.tags.fill(0)
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + self.tags.nbytes
 
 
 def slot_of(one: int, two: int) -> tuple[int, int]:

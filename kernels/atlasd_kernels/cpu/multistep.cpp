@@ -40,6 +40,8 @@ class Taking {
   // Null, or what is wrong with the first step's rows. Where a later one fails, the call ends before
   // it, and the next meets it first.
   const char* all() {
+    // Planning takes as long as waking does: threads that fell asleep in it would be paid for twice.
+    const Pool::Series series(s_.decoder->pool());
     const Moment began = Moment::now();
     Moment last = began;
     double known_ms = 0.0;

@@ -22,11 +22,11 @@ class Pool {
 
   // A series of loops with little in between: workers wait for the next one awake, but not for
   // long (kSpinTime). Outside of it, and where there are more threads than processors, they
-  // sleep at once.
+  // sleep at once. One series may lie inside another.
   class Series {
    public:
-    explicit Series(Pool& pool) : pool_(pool) { pool_.awake_.store(true); }
-    ~Series() { pool_.awake_.store(false); }
+    explicit Series(Pool& pool) : pool_(pool) { pool_.awake_.fetch_add(1); }
+    ~Series() { pool_.awake_.fetch_sub(1); }
     Series(const Series&) = delete;
     Series& operator=(const Series&) = delete;
 
@@ -61,7 +61,8 @@ class Pool {
   std::atomic<uint32_t> caller_sleeps_{0};
   alignas(64) std::atomic<uint32_t> bell_{0};   // a futex; rung when a loop begins
   std::atomic<uint32_t> sleepers_{0};
-  std::atomic<bool> stop_{false}, awake_{false};
+  std::atomic<bool> stop_{false};
+  std::atomic<int> awake_{0};   // series that have begun and not ended
   int spins_;
 };
 

@@ -21,6 +21,13 @@ constexpr int kVoteKinds = 96;
 constexpr int kTableKinds = 24;  // votes of a table: latest or usual, by count
 constexpr int kLost = 9, kAges = 16;  // see atlasd.draft.masses
 
+// What came after a context; in one place, since tables lie far from any cache.
+struct Followed {
+  int32_t latest, usual;  // -1: none
+  uint16_t tag;           // whose it is, where contexts share slots
+  uint8_t count;          // votes for the usual one
+};
+
 // Arrays that Python owns; handed over again whenever one of them is replaced.
 struct Arrays {
   int32_t* tokens;
@@ -38,17 +45,9 @@ struct Arrays {
   int32_t* segment_kind;
   int32_t* segment_repository;
   int32_t* segment_updated;
-  int32_t* single_latest;
-  int32_t* single_usual;
-  uint8_t* single_count;
-  int32_t* pair_latest;
-  int32_t* pair_usual;
-  uint8_t* pair_count;
-  uint16_t* pair_tag;
-  int32_t* line_latest;
-  int32_t* line_usual;
-  uint8_t* line_count;
-  uint16_t* line_tag;
+  Followed* single;
+  Followed* pair;
+  Followed* line;
   const uint8_t* ends_line;  // by token; null: not known
 };
 
@@ -79,15 +78,30 @@ struct Rule {
   int64_t id = 0, noted = 0;
 };
 
+// Whether a token may be among some: false where it is none of them.
+class FirstTokens {
+ public:
+  void add(int32_t token) { bits_[token >> 6 & 7] |= uint64_t{1} << (token & 63); }
+  bool may_have(int32_t token) const { return bits_[token >> 6 & 7] >> (token & 63) & 1; }
+  void clear() { *this = FirstTokens(); }
+
+ private:
+  uint64_t bits_[8] = {};
+};
+
 class Rules {
  public:
   void note(const int32_t* before, int32_t old_count, const int32_t* after, int32_t new_count);
   const Rule* at(const int32_t* tokens, int32_t count) const;
   void learn(int64_t id, int32_t first, int32_t token);
-  void clear() { by_first_.clear(); }
+  void clear() {
+    by_first_.clear();
+    first_.clear();
+  }
 
  private:
   std::unordered_map<int32_t, Rule> by_first_;
+  FirstTokens first_;  // nearly every token looked up begins no rule
   int64_t clock_ = 0;
 };
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 7
+VERSION = 8
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -34,17 +34,9 @@ class Arrays(ctypes.Structure):
         ("segment_kind", c_void_p),
         ("segment_repository", c_void_p),
         ("segment_updated", c_void_p),
-        ("single_latest", c_void_p),
-        ("single_usual", c_void_p),
-        ("single_count", c_void_p),
-        ("pair_latest", c_void_p),
-        ("pair_usual", c_void_p),
-        ("pair_count", c_void_p),
-        ("pair_tag", c_void_p),
-        ("line_latest", c_void_p),
-        ("line_usual", c_void_p),
-        ("line_count", c_void_p),
-        ("line_tag", c_void_p),
+        ("single", c_void_p),
+        ("pair", c_void_p),
+        ("line", c_void_p),
         ("ends_line", c_void_p),
     ]
 

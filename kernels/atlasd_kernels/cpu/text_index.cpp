@@ -40,9 +40,21 @@ bool Text::match_at(int32_t position, const Context& context, int32_t& length,
 void Text::find(const Context& context, std::vector<Place>& out) const {
   const int32_t longest = std::min(context.length, context.known);
   const int32_t last = context.end[-1];
+  // Whatever is looked at lies anywhere in memory: all orders' newest places are fetched at once.
+  const int32_t* heads[kOrders];
+  for (int index = 0; index < kOrders && kOrder[index] <= longest; index++) {
+    heads[index] = arrays.heads[index] + slot_of(key_of(context.hash, index), arrays.masks[index]);
+    __builtin_prefetch(heads[index]);
+  }
+  for (int index = 0; index < kOrders && kOrder[index] <= longest; index++) {
+    if (*heads[index] < 0) continue;
+    __builtin_prefetch(arrays.tokens + *heads[index]);
+    __builtin_prefetch(arrays.run_of + *heads[index]);
+    __builtin_prefetch(arrays.links[index] + *heads[index]);
+  }
   for (int index = kOrders - 1; index >= 0; index--) {
     if (kOrder[index] > longest) continue;
-    int32_t position = arrays.heads[index][slot_of(key_of(context.hash, index), arrays.masks[index])];
+    int32_t position = *heads[index];
     if (position < 0) continue;
     for (int step = 0; step < kWalk; step++) {
       if (arrays.tokens[position] == last) {

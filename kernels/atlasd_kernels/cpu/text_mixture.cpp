@@ -25,7 +25,16 @@ int32_t reached(const int (&edges)[N], int32_t count) {
 
 }  // namespace
 
-int32_t length_bucket(int32_t length) { return reached(kLengthEdges, length); }
+int32_t length_bucket(int32_t length) {
+  struct Buckets {
+    uint8_t of[kMaxMatch + 1];
+    Buckets() {
+      for (int32_t n = 0; n <= kMaxMatch; n++) of[n] = uint8_t(reached(kLengthEdges, n));
+    }
+  };
+  static const Buckets buckets;
+  return buckets.of[std::clamp(length, 0, kMaxMatch)];
+}
 
 void Text::context_after(const Stream& stream, const int32_t* after, int32_t count,
                          Context& context) {

@@ -27,14 +27,18 @@ void Rules::note(const int32_t* before, int32_t old_count, const int32_t* after,
     std::copy_n(after, new_count, rule.after);
   }
   rule.noted = clock_;
-  if (by_first_.size() > kRules)
+  first_.add(before[0]);
+  if (by_first_.size() > kRules) {
     by_first_.erase(std::min_element(
         by_first_.begin(), by_first_.end(),
         [](const auto& a, const auto& b) { return a.second.noted < b.second.noted; }));
+    first_.clear();
+    for (const auto& known : by_first_) first_.add(known.first);
+  }
 }
 
 const Rule* Rules::at(const int32_t* tokens, int32_t count) const {
-  if (by_first_.empty()) return nullptr;
+  if (!first_.may_have(tokens[0])) return nullptr;
   const auto hit = by_first_.find(tokens[0]);
   if (hit == by_first_.end() || hit->second.old_count > count ||
       !std::equal(tokens, tokens + hit->second.old_count, hit->second.before))

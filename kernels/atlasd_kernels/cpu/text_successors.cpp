@@ -39,54 +39,48 @@ int line_slots(const Line& line, int32_t last, PairSlot* slots) {
   return 2;
 }
 
-void vote(const int32_t* latest, const int32_t* usual, const uint8_t* counts, int64_t context,
-          int32_t kinds, std::vector<Vote>& votes) {
-  const int32_t newest = latest[context], most = usual[context];
-  const int32_t count = count_bucket(counts[context]);
-  if (newest >= 0) votes.push_back({newest, kinds + 2 * count + (newest == most), 1.0});
-  if (most >= 0 && most != newest) votes.push_back({most, kinds + kUsual + count, 1.0});
+void vote(const Followed& at, int32_t kinds, std::vector<Vote>& votes) {
+  const int32_t count = count_bucket(at.count);
+  if (at.latest >= 0)
+    votes.push_back({at.latest, kinds + 2 * count + (at.latest == at.usual), 1.0});
+  if (at.usual >= 0 && at.usual != at.latest)
+    votes.push_back({at.usual, kinds + kUsual + count, 1.0});
 }
 
 // Of what came, the token that leads: others count against it.
-void lead(int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
-  if (usual[context] == token) {
-    if (count[context] < 255) count[context]++;
-  } else if (count[context] == 0) {
-    usual[context] = token;
-    count[context] = 1;
+void lead(Followed& at, int32_t token) {
+  if (at.usual == token) {
+    if (at.count < 255) at.count++;
+  } else if (at.count == 0) {
+    at.usual = token;
+    at.count = 1;
   } else {
-    count[context]--;
+    at.count--;
   }
 }
 
-void note(int32_t* latest, int32_t* usual, uint8_t* count, int64_t context, int32_t token) {
-  latest[context] = token;
-  lead(usual, count, context, token);
+void note(Followed& at, int32_t token) {
+  at.latest = token;
+  lead(at, token);
 }
 
 // Takes over a slot that held another context.
-bool claim(uint16_t* tags, uint8_t* counts, PairSlot at) {
-  if (tags[at.slot] == at.tag) return false;
-  tags[at.slot] = at.tag;
-  counts[at.slot] = 0;
+bool claim(Followed& at, uint16_t tag) {
+  if (at.tag == tag) return false;
+  at.tag = tag;
+  at.count = 0;
   return true;
 }
 
 // The latest of each context. Slots lie anywhere: they are asked for before they are needed.
-void remember(const std::vector<Successor>& seen, uint16_t* tags, uint8_t* counts, int32_t* usual,
-              int32_t* latest) {
+void remember(const std::vector<Successor>& seen, Followed* table) {
   constexpr size_t kFetchAhead = 12;
   for (size_t at = 0; at < seen.size(); at++) {
-    if (at + kFetchAhead < seen.size()) {
-      const uint32_t ahead = seen[at + kFetchAhead].slot;
-      __builtin_prefetch(tags + ahead, 1);
-      __builtin_prefetch(latest + ahead, 1);
-      __builtin_prefetch(usual + ahead, 1);
-      __builtin_prefetch(counts + ahead, 1);
-    }
+    if (at + kFetchAhead < seen.size()) __builtin_prefetch(table + seen[at + kFetchAhead].slot, 1);
     const Successor& one = seen[at];
-    if (claim(tags, counts, {one.slot, one.tag})) usual[one.slot] = -1;
-    latest[one.slot] = one.token;
+    Followed& slot = table[one.slot];
+    if (claim(slot, one.tag)) slot.usual = -1;
+    slot.latest = one.token;
   }
 }
 
@@ -94,16 +88,16 @@ void remember(const std::vector<Successor>& seen, uint16_t* tags, uint8_t* count
 
 void Text::successors(int32_t one, int32_t two, const Line& line, std::vector<Vote>& votes) const {
   const PairSlot at = pair_slot(uint64_t(one), two);
-  if (arrays.pair_tag[at.slot] == at.tag)
-    vote(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, 0, votes);
-  vote(arrays.single_latest, arrays.single_usual, arrays.single_count, two, kTableKinds, votes);
+  const Followed& pair = arrays.pair[at.slot];
+  if (pair.tag == at.tag) vote(pair, 0, votes);
+  vote(arrays.single[two], kTableKinds, votes);
   if (!arrays.ends_line) return;
   PairSlot slots[2];
   const int count = line_slots(line, two, slots);
-  for (int i = 0; i < count; i++)
-    if (arrays.line_tag[slots[i].slot] == slots[i].tag)
-      vote(arrays.line_latest, arrays.line_usual, arrays.line_count, slots[i].slot,
-           (2 + i) * kTableKinds, votes);
+  for (int i = 0; i < count; i++) {
+    const Followed& known = arrays.line[slots[i].slot];
+    if (known.tag == slots[i].tag) vote(known, (2 + i) * kTableKinds, votes);
+  }
 }
 
 void Text::push(Line& line, int32_t token) const {
@@ -115,18 +109,18 @@ void Text::push(Line& line, int32_t token) const {
 }
 
 void Text::note_pair(int32_t one, int32_t two, int32_t token) {
-  note(arrays.single_latest, arrays.single_usual, arrays.single_count, two, token);
+  note(arrays.single[two], token);
   const PairSlot at = pair_slot(uint64_t(one), two);
-  claim(arrays.pair_tag, arrays.pair_count, at);
-  note(arrays.pair_latest, arrays.pair_usual, arrays.pair_count, at.slot, token);
+  claim(arrays.pair[at.slot], at.tag);
+  note(arrays.pair[at.slot], token);
 }
 
 void Text::note_line(const Line& line, int32_t last, int32_t token) {
   PairSlot slots[2];
   const int count = line_slots(line, last, slots);
   for (int i = 0; i < count; i++) {
-    claim(arrays.line_tag, arrays.line_count, slots[i]);
-    note(arrays.line_latest, arrays.line_usual, arrays.line_count, slots[i].slot, token);
+    claim(arrays.line[slots[i].slot], slots[i].tag);
+    note(arrays.line[slots[i].slot], token);
   }
 }
 
@@ -140,7 +134,7 @@ void Text::read(Stream& stream, const int32_t* tokens, int32_t count) {
   lines_.clear();
   for (int32_t at = 0; at < count; at++) {
     if (learn && at) {
-      arrays.single_latest[tokens[at - 1]] = tokens[at];
+      arrays.single[tokens[at - 1]].latest = tokens[at];
       if (at > 1) {
         const PairSlot pair = pair_slot(uint64_t(tokens[at - 2]), tokens[at - 1]);
         pairs_.push_back({pair.slot, pair.tag, tokens[at]});
@@ -154,8 +148,8 @@ void Text::read(Stream& stream, const int32_t* tokens, int32_t count) {
     }
     push(stream.line, tokens[at]);
   }
-  remember(pairs_, arrays.pair_tag, arrays.pair_count, arrays.pair_usual, arrays.pair_latest);
-  remember(lines_, arrays.line_tag, arrays.line_count, arrays.line_usual, arrays.line_latest);
+  remember(pairs_, arrays.pair);
+  remember(lines_, arrays.line);
 }
 
 Stream* Text::fresh_stream() {
@@ -185,22 +179,23 @@ void Text::recycle_rows(const int32_t* after, const int32_t* best, int32_t rows,
                         const int32_t* tokens, int32_t count) {
   for (int32_t at = 1; at < std::min(count, rows); at++) {
     if (best[at] == tokens[at]) continue;
-    const PairSlot pair = pair_slot(after[at - 1], after[at]);
+    const PairSlot slot = pair_slot(after[at - 1], after[at]);
+    Followed& pair = arrays.pair[slot.slot];
     for (int twice = 0; twice < 2; twice++) {  // one against the vote of what was drawn
-      if (arrays.pair_tag[pair.slot] == pair.tag)
-        lead(arrays.pair_usual, arrays.pair_count, pair.slot, best[at]);
-      lead(arrays.single_usual, arrays.single_count, after[at], best[at]);
+      if (pair.tag == slot.tag) lead(pair, best[at]);
+      lead(arrays.single[after[at]], best[at]);
     }
   }
   for (int32_t at = count; at < std::min(rows, count + kRejected); at++) {
-    arrays.single_latest[after[at]] = best[at];
+    arrays.single[after[at]].latest = best[at];
     if (at < 1) continue;
-    const PairSlot pair = pair_slot(after[at - 1], after[at]);
-    if (arrays.pair_tag[pair.slot] != pair.tag && !arrays.pair_count[pair.slot]) {
-      arrays.pair_tag[pair.slot] = pair.tag;
-      arrays.pair_usual[pair.slot] = -1;
+    const PairSlot slot = pair_slot(after[at - 1], after[at]);
+    Followed& pair = arrays.pair[slot.slot];
+    if (pair.tag != slot.tag && !pair.count) {
+      pair.tag = slot.tag;
+      pair.usual = -1;
     }
-    if (arrays.pair_tag[pair.slot] == pair.tag) arrays.pair_latest[pair.slot] = best[at];
+    if (pair.tag == slot.tag) pair.latest = best[at];
   }
 }
 
