@@ -16,7 +16,7 @@ from atlasd.workspace.never import MAX_BYTES
 from atlasd.workspace.reading import decoded, masked, read_bytes
 from atlasd.workspace.scan import Found, allowed
 from atlasd.workspace.task import Look, Task
-from atlasd.workspace.tokencache import TokenCache, cache_file
+from atlasd.workspace.tokencache import TokenCache, cache_file, remove_oldest
 from atlasd.workspace.tokens import StepwiseTokenizer
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ class Contents:
         task.close_cache()
         try:
             task.cache = TokenCache(path, self._pause)
+            remove_oldest(self._caches)
         except OSError as error:
             logger.warning("Tokens are not kept: %s", error)
 

@@ -3,11 +3,14 @@
 A restarted daemon, and an engine that was unloaded and comes back, get their segments from here
 instead of tokenising a million lines again. It is a cache: whatever cannot be read is made anew.
 A record is a header, the path, and four arrays (tokens, identifier and definition hashes, line
-checksums); a later record of the same path replaces the earlier one; a torn tail is cut off.
+checksums); a later record of the same path replaces the earlier one; a torn tail is cut off. What
+is replaced goes once it is more than what counts, and of roots not opened for longest all goes once
+the files are too large together.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -23,9 +26,12 @@ from atlasd.workspace.analysis import Analysis
 from atlasd.workspace.scan import Found
 
 _MAGIC = b"atlasd tokens 1\n"
+_SUFFIX, _FRESH = ".tokens", ".new"
 _HEADER = struct.Struct("<IIqq16sIIIII")
 """checksum of the rest, bytes of the path, size, mtime_ns, hash, seconds, then four lengths."""
 _MAX_WASTE = 16 << 20
+_MAX_BYTES = 2 << 30
+"""All token files together, that of the root opened last left aside."""
 _LOADED_PER_STEP = 64
 _RACY_SECONDS = 2
 """A file changed again within the clock's tick may keep its time; one cached so soon after its
@@ -60,8 +66,9 @@ class TokenCache:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = self._load()
-        if self._end - self._live > max(_MAX_WASTE, self._live):
-            self._compact()
+        os.utime(self._file)  # opened last
+        with suppress(OSError):
+            self._tidy()
 
     def get(self, path: str) -> Cached | None:
         place = self._places.get(path)
@@ -89,6 +96,7 @@ class TokenCache:
         os.pwrite(self._file, record, self._end)
         self._place(found.path, self._end, len(record))
         self._end += len(record)
+        self._tidy()
 
     def keep_only(self, paths: set[str], root: Path) -> None:
         """Forget files that are gone; their records go at the next compaction. It comes at once
@@ -129,31 +137,61 @@ class TokenCache:
         os.ftruncate(self._file, at)
         return at
 
+    def _tidy(self) -> None:
+        if self._end - self._live > max(_MAX_WASTE, self._live):
+            self._compact()
+
     def _compact(self) -> None:
-        fresh = self.path.with_suffix(".new")
+        """Raises OSError, and nothing has changed, where there is no room or the file was removed
+        meanwhile, by a purge perhaps."""
+        fresh = self.path.with_suffix(_FRESH)
         target = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        end = os.write(target, _MAGIC)
-        for path, (at, length) in list(self._places.items()):
-            self._pause()
-            end_before, end = end, end + os.pwrite(target, os.pread(self._file, length, at), end)
-            self._places[path] = (end_before, length)
-        os.replace(fresh, self.path)
+        places: dict[str, tuple[int, int]] = {}
+        try:
+            end = os.write(target, _MAGIC)
+            for path, (at, length) in self._places.items():
+                self._pause()
+                if os.pwrite(target, os.pread(self._file, length, at), end) < length:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(fresh))
+                places[path] = (end, length)
+                end += length
+            if not os.path.samestat(os.stat(self.path), os.fstat(self._file)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+            os.replace(fresh, self.path)
+        except BaseException:
+            os.close(target)
+            fresh.unlink(missing_ok=True)
+            raise
         os.close(self._file)
-        self._file, self._end = target, end
+        self._file, self._end, self._places = target, end, places
 
 
 def cache_file(folder: Path, root: Path, key: str) -> Path:
     """Where the tokens of a root under a tokenizer are kept."""
-    return folder / f"{_short(str(root))}-{_short(key)}.tokens"
+    return folder / f"{_short(str(root))}-{_short(key)}{_SUFFIX}"
 
 
 def remove_caches(folder: Path, root: Path | None) -> int:
     """Delete the token files of a root, or all; returns how many there were."""
-    pattern = "*.tokens" if root is None else f"{_short(str(root))}-*.tokens"
-    found = list(folder.glob(pattern))
+    # A killed daemon may have left one that it was rewriting.
+    whose = "*" if root is None else f"{_short(str(root))}-*"
+    found = [*folder.glob(whose + _SUFFIX), *folder.glob(whose + _FRESH)]
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
+
+
+def remove_oldest(folder: Path, most: int = _MAX_BYTES) -> None:
+    """Delete the token files of roots not opened for longest, once those opened after them have
+    ``most`` bytes; never that of the root opened last."""
+    opened = [
+        (path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.glob("*" + _SUFFIX)
+    ]
+    held = 0
+    for _, size, path in sorted(opened, reverse=True)[1:]:
+        held += size
+        if held > most:
+            path.unlink(missing_ok=True)
 
 
 def _short(text: str) -> str:
