@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +25,8 @@ from atlasd.listeners import AlreadyRunning
 from atlasd.paths import Paths, paths
 
 log = logging.getLogger(__name__)
+
+OPEN_FILES = 8192
 
 
 def set_up_logging(file: Path, settings: LogSettings, *, to_terminal: bool) -> None:
@@ -51,6 +55,16 @@ def set_up_logging(file: Path, settings: LogSettings, *, to_terminal: bool) -> N
     logging.raiseExceptions = False
 
 
+def allow_open_files() -> None:
+    """Every connection is an open file. Systems allow 1,024 of them at first, which one client that
+    leaves its connections open could use up, and then the editor gets in no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def leave_out_malformed_requests() -> None:
     """Bytes that are no HTTP are their sender's fault, and logging them would show the token that
     may stand in them."""
@@ -67,6 +81,7 @@ def serve(options: dict[str, Any], *, foreground: bool) -> int:
     folders = paths()
     # Rotated logs, cached weights, whatever is written: nobody else's to read.
     os.umask(0o077)
+    allow_open_files()
     try:
         config = load(folders.config_file, options=options)
         folders.create()

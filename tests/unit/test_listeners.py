@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from atlasd.commands import stop
 from atlasd.errors import AtlasdError
 from atlasd.listeners import AlreadyRunning, Lock, Running, is_locked
 from atlasd.paths import Paths
+from atlasd.run import OPEN_FILES, allow_open_files
 
 
 @pytest.fixture
@@ -101,3 +103,18 @@ def test_whatever_a_daemon_writes_is_its_users_alone(folders: Paths) -> None:
     subprocess.run([sys.executable, "-c", WRITES], check=True, env=environ, umask=0o022)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folders.state.iterdir()}
     assert modes == {"new": 0o600, "atlasd.log": 0o600, "atlasd.log.1": 0o600}
+
+
+def test_a_daemon_may_have_more_connections_than_systems_allow_at_first() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if OPEN_FILES >= hard != resource.RLIM_INFINITY:
+        pytest.skip("this system does not allow more")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        allow_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES + 1, hard))
+        allow_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (OPEN_FILES + 1, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
