@@ -82,9 +82,7 @@ class Daemon(Neighbours):
     async def _until_stopped(self, lock: Lock) -> None:
         """Also end when the folders are gone: nobody could reach this daemon any more, and the
         next one would start beside it."""
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), HOME_CHECK_S)
+        while not await self.stopping_within(HOME_CHECK_S):
             if not lock.in_place:
                 log.error("%s is gone; ending", self.paths.runtime)
                 return
@@ -134,6 +132,7 @@ class Daemon(Neighbours):
     async def close(self) -> None:
         """Stop listening, end the engine, keep what was learned. In that order: what is said last
         is stored."""
+        self.stop()
         if self._idle is not None:
             self._idle.cancel()
         # The files are another daemon's if the folder was removed and made anew.
@@ -150,6 +149,11 @@ class Daemon(Neighbours):
 
     def stop(self) -> None:
         self._stopping.set()
+
+    async def stopping_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     # The model
 
@@ -173,12 +177,13 @@ class Daemon(Neighbours):
 
     async def watch_progress(self) -> AsyncIterator[dict[str, Any]]:
         said: dict[str, Any] | None = None
-        while True:
+        stopping = False
+        while not stopping:
             now = self.progress()
             if now != said:
                 said = now
                 yield now
-            await asyncio.sleep(PROGRESS_POLL_S)
+            stopping = await self.stopping_within(PROGRESS_POLL_S)
 
     async def pause(self) -> None:
         await self.supervisor.pause()

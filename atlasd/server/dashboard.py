@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterable
 from dataclasses import astuple
@@ -56,10 +55,12 @@ async def data(request: web.Request) -> web.Response:
 
 async def events(request: web.Request) -> web.StreamResponse:
     """The same, once a second."""
+    stopping = False
     async with event_stream(request, request.path) as opened:
-        while True:
+        while not stopping:
             await opened.send(await snapshot(services(request)))
-            await asyncio.sleep(EVERY_S)
+            stopping = await services(request).stopping_within(EVERY_S)
+    return opened.response
     return opened.response
 
 

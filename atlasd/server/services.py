@@ -72,7 +72,7 @@ class Services(Protocol):
         ...
 
     def watch_progress(self) -> AsyncIterator[dict[str, Any]]:
-        """``progress`` now and at every change."""
+        """``progress`` now and at every change, until the daemon ends."""
         ...
 
     async def status(self) -> dict[str, Any]: ...
@@ -109,6 +109,11 @@ class Services(Protocol):
 
     def stop(self) -> None:
         """End the daemon once the current answer is out."""
+        ...
+
+    async def stopping_within(self, seconds: float) -> bool:
+        """Wait so long; True, and at once, if the daemon is ending. Who only looks on stops then:
+        ending waits for answers in progress."""
         ...
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from pathlib import Path
+
+import pytest
 
 from atlasd.engine.protocol import StreamStats
-from tests.served import House
+from atlasd.server.dashboard import EVERY_S
+from tests.served import House, served
 
 
 async def test_the_page_is_one_piece_and_may_load_nothing(house: House) -> None:
@@ -51,3 +56,14 @@ async def test_the_numbers_come_as_events(house: House) -> None:
         line = await answer.content.readline()
         assert line.startswith(b"data: ")
         assert json.loads(line.removeprefix(b"data: "))["model"] == "tiny"
+
+
+@pytest.mark.parametrize("path", ["/dashboard/events", "/atlasd/v1/progress"])
+async def test_who_only_looks_on_does_not_hold_up_the_end(tmp_path: Path, path: str) -> None:
+    async with served(tmp_path, ready=False) as house, house.unix() as client:
+        answer = await client.get(path)
+        assert (await answer.content.readline()).startswith(b"data: ")
+        reading = asyncio.create_task(answer.read())
+        assert not (await asyncio.wait([reading], timeout=0.2))[0]
+        house.daemon.stop()
+        await asyncio.wait_for(reading, EVERY_S / 2)
