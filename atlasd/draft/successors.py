@@ -23,8 +23,8 @@ _FOLLOWED = np.dtype(
     [("latest", np.int32), ("usual", np.int32), ("tag", np.uint16), ("count", np.uint8)],
     align=True,
 )
-"""``Followed`` in text.h: what is known of a context lies together, since a look-up finds none of it
-in a cache."""
+"""``Followed`` in text.h: what is known of a context lies together, since a look-up finds none of
+it in a cache."""
 
 
 class Successors:

@@ -22,8 +22,10 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 7
-"""Of the C interface and of the packed weights' layout."""
+VERSION = 8
+"""Of everything that Python and the library must agree on: signatures, structures and the layout of
+packed weights. Raised here and in capi.cpp whenever one of them changes, and when step costs do,
+which are kept under it."""
 
 
 class Config(ctypes.Structure):

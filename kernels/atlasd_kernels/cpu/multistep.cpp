@@ -226,9 +226,6 @@ class Taking {
 
 }  // namespace atlasd
 
-// Raised whenever a struct here changes.
-ATLASD_API int32_t atlasd_steps_version() { return 4; }
-
 // Null, or what went wrong, valid until the thread's next call.
 ATLASD_API const char* atlasd_take_steps(atlasd::Steps* steps) {
   thread_local std::string problem;

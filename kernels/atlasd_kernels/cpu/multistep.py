@@ -11,7 +11,6 @@ from typing import Any
 from atlasd_kernels.cpu.library import Noise, native
 from atlasd_kernels.cpu.plan import PARTS
 
-VERSION = 4
 MOST_STEPS = 32
 MOST_STOPS = 16
 MOST_STREAMS = 16
@@ -77,14 +76,11 @@ class Steps(ctypes.Structure):
 
 @cache
 def take_steps() -> Any:
-    """``atlasd_take_steps``, or None where the library is missing or older than this file. It takes
-    the address of a ``Steps`` and returns None, or what is wrong as text. The interpreter is free
-    meanwhile."""
+    """``atlasd_take_steps``, or None where there is no library. It takes the address of a ``Steps``
+    and returns None, or what is wrong as text. The interpreter is free meanwhile."""
     try:
-        library = ctypes.CDLL(str(native().path))
-        version, take = library.atlasd_steps_version, library.atlasd_take_steps
-    except (OSError, RuntimeError, AttributeError):
+        take = ctypes.CDLL(str(native().path)).atlasd_take_steps
+    except RuntimeError:
         return None
-    version.restype, version.argtypes = c_int32, []
     take.restype, take.argtypes = c_char_p, [c_void_p]
-    return take if version() == VERSION else None
+    return take

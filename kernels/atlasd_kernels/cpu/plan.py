@@ -8,9 +8,7 @@ from functools import cache
 from typing import Any
 
 from atlasd_kernels.cpu.library import native
-from atlasd_kernels.cpu.text import text_library
 
-VERSION = 3
 MOST_STREAMS = 64
 MOST_ROWS = 256
 PARTS = 4
@@ -65,7 +63,6 @@ class Settled(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "version": (c_int32, []),
     "new": (c_void_p, [c_void_p]),
     "free": (None, [c_void_p]),
     "outcome": (c_void_p, [c_void_p]),
@@ -94,12 +91,9 @@ class PlanLibrary:
 
 @cache
 def plan_library() -> PlanLibrary | None:
-    """Native planning, or None where the library is missing or older than this file."""
-    if text_library() is None:
-        return None
+    """Native planning, or None where there is no library."""
     try:
         # Calls are far shorter than giving up the interpreter lock would take.
-        library = PlanLibrary(ctypes.PyDLL(str(native().path)))
-    except (OSError, RuntimeError, AttributeError):
+        return PlanLibrary(ctypes.PyDLL(str(native().path)))
+    except RuntimeError:
         return None
-    return library if library.version() == VERSION else None

@@ -5,9 +5,6 @@
 
 using namespace atlasd::text;
 
-// Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_plan_version() { return 3; }
-
 ATLASD_API Planner* atlasd_plan_new(Text* text) { return new Planner(*text); }
 
 ATLASD_API void atlasd_plan_free(Planner* planner) { delete planner; }

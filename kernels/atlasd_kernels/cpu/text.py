@@ -9,7 +9,6 @@ from typing import Any
 
 from atlasd_kernels.cpu.library import native
 
-VERSION = 8
 ORDERS = 4
 FEATURES = 5
 MAX_DRAFT = 64
@@ -66,7 +65,6 @@ class Counters(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "version": (c_int32, []),
     "new": (c_void_p, []),
     "free": (None, [c_void_p]),
     "forget_rules": (None, [c_void_p]),
@@ -102,10 +100,9 @@ class TextLibrary:
 
 @cache
 def text_library() -> TextLibrary | None:
-    """The native text drafter, or None where the library is missing or older than this file."""
+    """The native text drafter, or None where there is no library."""
     try:
         # Calls are far shorter than giving up the interpreter lock would take.
-        library = TextLibrary(ctypes.PyDLL(str(native().path)))
-    except (OSError, RuntimeError, AttributeError):
+        return TextLibrary(ctypes.PyDLL(str(native().path)))
+    except RuntimeError:
         return None
-    return library if library.version() == VERSION else None

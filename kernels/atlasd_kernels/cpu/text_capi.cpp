@@ -7,9 +7,6 @@
 
 using namespace atlasd::text;
 
-// Raised whenever a struct or a signature here changes.
-ATLASD_API int32_t atlasd_text_version() { return 8; }
-
 ATLASD_API Text* atlasd_text_new() { return new Text(); }
 
 ATLASD_API void atlasd_text_free(Text* text) { delete text; }
