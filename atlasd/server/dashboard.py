@@ -61,7 +61,6 @@ async def events(request: web.Request) -> web.StreamResponse:
             await opened.send(await snapshot(services(request)))
             stopping = await services(request).stopping_within(EVERY_S)
     return opened.response
-    return opened.response
 
 
 async def snapshot(daemon: Services) -> dict[str, Any]:
