@@ -43,7 +43,7 @@ def repository(home: Home) -> Path:
 def test_a_folder_is_indexed_with_progress(home: Home, repository: Path) -> None:
     done = home.atlasd("index", str(repository))
     assert done.returncode == 0, done
-    assert "1 files" in done.stdout
+    assert ": 1 file, " in done.stdout
     told = home.json("index", str(repository))
     assert (told["done"], told["files"]) == (True, 1)
     assert str(repository) in home.atlasd("status").stdout
