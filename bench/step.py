@@ -2,7 +2,7 @@
 
     python -m bench.step [--device cpu|cuda] [--model FOLDER | --shape 0.5B] [--formats bf16,int8]
         [--threads 1,2] [--rows 1,2,4,8,16,32,64] [--rounds 9] [--context 200] [--prefill 1000]
-        [--busy] [--transformers]
+        [--busy] [--called] [--transformers]
         [--llama-bench "chroot ROOT llama-bench" --gguf bf16=FILE --gguf int8=FILE ...]
 
 Everything is measured in rounds, all candidates one after the other, so that whatever else the
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, read_bandwidth
+from atlasd_kernels.cpu.multistep import MOST_STREAMS
 from atlasd_kernels.spec import DecoderSpec
 
 from atlasd.models.config import read_config
@@ -33,6 +34,7 @@ from atlasd.models.weights import open_weights
 from bench.report import table
 from bench.shapes import SHAPES, shape_config
 from bench.step_busy import busy_table
+from bench.step_called import STEPS, called_table
 from bench.step_peers import LlamaBench, Transformers, plain
 
 BUNDLED = Path(__file__).resolve().parent.parent / "atlasd" / "models" / "bundled" / "target"
@@ -197,6 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prefill", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--busy", action="store_true", help="also with one processor kept busy")
+    parser.add_argument("--called", action="store_true", help="also several steps in a call")
     parser.add_argument("--transformers", action="store_true", help="compare with generate, bf16")
     parser.add_argument("--llama-bench", default="llama-bench", help="the command that runs it")
     parser.add_argument("--gguf", action="append", default=[], help="FORMAT=FILE, for llama-bench")
@@ -216,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
         files = find_model(options.model)
         config = read_config(files)
         spec, tensors = decoder_spec(config), open_weights(files, config)
-    room = max(options.prefill, options.context + max(rows), options.tokens)
+    room = max(options.prefill, options.context + max(rows) + STEPS, options.tokens)
     decoders: Decoders = {}
     formats: Any = options.formats or "bf16,int8,int4"
     for weight_format in formats.split(","):
@@ -234,6 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(step_table(decoders, rows, options.rounds, options.context))
     if options.busy:
         print(busy_table(decoders, options.rounds))
+    if options.called:
+        few = [n for n in rows if n <= MOST_STREAMS]
+        print(called_table(decoders, few, options.rounds, options.context, busy=options.busy))
     if options.transformers or options.gguf:
         print(peer_table(decoders, options))
 
