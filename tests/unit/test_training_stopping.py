@@ -1,0 +1,113 @@
+"""Rows that go round: where they should have ended, and what a step teaches."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from tests.unit.test_training_model import shaken
+from training import attending, circles, repeats
+from training.circles import END, LATE, NOTHING, OPEN, TEXT
+from training.evaluate import is_loop
+from training.lesson import Readers, backward, outputs_of
+from training.model import Decoder, Shape, document_lengths
+from training.tokenizer import end_id
+
+SHAPE = Shape(hidden=64, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
+ENDING = end_id(SHAPE.vocabulary)
+HEADS = [0, 1, 0, 1]
+
+
+@pytest.fixture
+def model() -> Decoder:
+    return shaken(Decoder(SHAPE))
+
+
+def test_a_run_counts_tokens_that_equal_those_a_period_before() -> None:
+    row = np.array([[7, 1, 2, 1, 2, 1, 9, 1, 9]])
+    assert repeats.run_lengths(row, 2).tolist() == [[0, 0, 0, 1, 2, 3, 0, 1, 2]]
+    assert repeats.run_lengths(row, 2, start=4).tolist() == [[0, 0, 0, 0, 1, 2, 0, 1, 2]]
+
+
+@given(st.integers(1, 50), st.integers(0, 40), st.integers(0, 2**31))
+def test_a_row_that_ends_where_it_should_is_no_loop(period: int, before: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    head, circle = rng.permutation(1000)[: before + 5], 1000 + rng.permutation(100)[:period]
+    row = np.concatenate([head, np.resize(circle, 160)])
+    ripe, loop = (int(place[0]) for place in repeats.turns(row[None], len(head)))
+    assert ripe == len(head) + period + repeats.ripe(period) - 1
+    assert not is_loop(row[len(head) : loop].tolist())
+    assert is_loop(row[len(head) : loop + 1].tolist())
+    assert ripe < loop
+    assert repeats.measures(row[None])[1][0, ripe : loop + 1].all()
+
+
+def test_a_piece_wants_its_own_words_unlearned_and_an_end() -> None:
+    row = np.array([1, 2, 3, *[4, 5] * 20])
+    ripe, loop = (int(place[0]) for place in repeats.turns(row[None], 3))
+    _, kinds = circles.piece(row[: loop + 3], 3, ripe, loop)
+    assert kinds[:2] == [TEXT, TEXT]
+    assert set(kinds[2:ripe]) == {OPEN}
+    assert set(kinds[ripe:loop]) == {END}
+    assert set(kinds[loop:]) == {LATE}
+
+
+def test_pieces_that_do_not_fit_lose_their_beginning() -> None:
+    pieces = [(list(range(200)), [TEXT] * 200)] * 4
+    tokens, kinds = circles.packed(pieces, 350, ENDING)
+    assert [len(row) for row in tokens] == [350] * len(tokens)
+    assert tokens[0][200] == ENDING
+    assert tokens[0][201:] == [*range(52, 200), ENDING]
+    assert kinds[0][200] == NOTHING
+
+
+def test_heads_are_to_look_after_the_longest_context_that_was_there() -> None:
+    tokens = np.array([1, 2, 3, 9, 1, 2, 3, 5, 1, 2, 7, 2])
+    places = [np.flatnonzero(row).tolist() for row in attending.followed(tokens)]
+    assert places == [[], [], [], [], [1], [2], [3], [], [1, 5], [2, 6], [], [2, 6, 10]]
+
+
+def test_a_heads_shares_are_those_of_its_layer(model: Decoder) -> None:
+    row = torch.randint(0, 80, (9,))
+    x, layer = model.embed(row[None]), model.layers[0]
+    shares = attending.head_scores(layer, x, 1, [4, 5])
+    assert [len(part) for part in shares] == [4, 5]
+    torch.testing.assert_close(shares[1].exp().sum(dim=-1), torch.ones(5))
+    nats, count = attending.attention_loss(layer, x, 1, row, attending.BEFORE, [4, 5])
+    assert count == 7
+    wanted = -sum(part.diagonal(-1).sum() for part in shares)
+    torch.testing.assert_close(nats, wanted)
+
+
+def test_gradients_are_those_of_the_losses_said(model: Decoder) -> None:
+    row = torch.randint(0, 80, (65,))
+    row[20] = ENDING
+    kinds = np.zeros(65, np.uint8)
+    kinds[10:30], kinds[30:40], kinds[40:45], kinds[45:50] = OPEN, END, LATE, NOTHING
+    backward(model, Readers(SHAPE), row, kinds, 64, (1.5, 0.7, 0.0, 0.0), HEADS)
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    states = outputs_of(model, row[None, :-1], document_lengths(row[:-1], ENDING))[0][0]
+    scores = F.log_softmax(states @ model.embed.weight.T, dim=-1)
+    ends = scores[:, ENDING]
+    loss = -scores[range(10), row[1:11]].sum() - scores[range(50, 64), row[51:]].sum()
+    loss = loss - 0.7 * torch.log1p(-ends[10:30].exp()).sum()
+    loss = loss - 1.5 * ends[30:40].sum() - 0.75 * ends[40:45].sum()
+    (loss / 64).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_teach_where_to_look(model: Decoder) -> None:
+    row = torch.randint(0, 12, (49,))
+    readers = Readers(SHAPE)
+    optim = torch.optim.Adam(model.parameters(), lr=0.003)
+    looked = []
+    for _ in range(40):
+        optim.zero_grad()
+        sums = backward(model, readers, row, None, 48, (1.0, 1.0, 0.1, 1.0), HEADS)
+        looked.append(sums.looked)
+        optim.step()
+    assert (looked[-1] < 0.5 * looked[0]).all()

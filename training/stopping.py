@@ -1,0 +1,186 @@
+"""Go on with a run, a quarter of its rows circles: what comes next, and to end where it goes round.
+
+    python -m training.stopping --run main --to stopping --data training/work/packed/a \
+        --circles training/work/packed/circles --minutes 50
+
+Rows of the data are learned as in `training.train`, at its constant rate; text that repeats itself
+and goes on is among them. In rows of circles (`training.circles`) the target's own words are not
+learned, only where to end. That a token repeats what was said has to be noticed before it can be
+acted upon, and ends are rare: so readers of every layer but the first are taught at every token how
+long the text has been repeating itself (they are no part of the model), and four heads where to
+look (`training.attending`).
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from training import attending, repeats
+from training.evaluate import is_loop
+from training.fetch import HERE
+from training.generate import continue_all
+from training.lesson import Readers, Sums, backward
+from training.model import Decoder, Shape
+from training.pack import read
+from training.tokenizer import SHARES, end_id
+from training.train import Rows, Run, optimisers
+from training.workers import keep_memory
+
+
+class Watch:
+    """Pieces of training files: where it would end, and whether it goes round."""
+
+    def __init__(self, tokenizer: Tokenizer, end: int) -> None:
+        rng, self.end = random.Random(99), end
+        self.started: list[list[int]] = []
+        rows: list[list[int]] = []
+        pools = [rng.sample(read("train", name), 300) for name in SHARES]
+        while len(rows) < 60:
+            text = pools[len(rows) % len(pools)].pop().text
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            if len(ids) > 1000:
+                self.started.append(ids[:400])
+                rows.append(ids[-1000:])
+        self.text = torch.tensor(rows)
+
+    @torch.no_grad()
+    def __call__(self, model: Decoder) -> str:
+        made = continue_all(model, self.started, 200, self.end)
+        firsts = torch.cat([model.logits(r[:, :-1]).argmax(dim=-1) for r in self.text.split(2)])
+        wrong = (firsts == self.end) & (self.text[:, 1:] != self.end)
+        run, _ = repeats.measures(self.text.numpy()[:, :-1])
+        again = wrong & torch.from_numpy(run >= 14)
+        loops = [is_loop(text) for text in made]
+        ended = [text for text in made if len(text) < 200]
+        clean = sum(repeats.measures(np.array([text or [0]]))[0][0, -1] < 8 for text in ended)
+        per = 10_000 / firsts.numel()
+        return (
+            f"loops {sum(loops) / len(made):.2f}  ended {len(ended) / len(made):.2f}"
+            f" (not going round {clean / len(made):.2f})"
+            f"  wrong ends {float(wrong.sum()) * per:.1f} of 10,000,"
+            f" where it repeats {float(again.sum()) * per:.1f},"
+            f" rows with one {float(wrong.any(dim=1).float().mean()):.2f}"
+        )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True, help="begin with its newest checkpoint")
+    parser.add_argument("--to", required=True, help="run to write; continued where it was left")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--circles", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=8192, help="tokens per step")
+    parser.add_argument("--share", type=float, default=0.25, help="of circles, of the tokens")
+    parser.add_argument("--lr", type=float, default=0.006, help="of Muon")
+    parser.add_argument("--embed-lr", type=float, default=0.0008, help="of AdamW")
+    parser.add_argument("--ends", type=float, default=1.0, help="weight of wanted ends")
+    parser.add_argument("--open", type=float, default=1.0, help="weight of ends not to come yet")
+    parser.add_argument("--readers", type=float, default=0.1, help="weight of the readers")
+    parser.add_argument("--attention", type=float, default=0.1, help="weight of where heads look")
+    parser.add_argument("--decay-steps", type=int, default=0, help="the rate falls to zero")
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--watch-minutes", type=float, default=8)
+    parser.add_argument("--save-minutes", type=float, default=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    keep_memory()
+    torch.set_num_threads(1)
+    run = Run(args.to)
+    saved = run.load() or Run(args.run).load()
+    assert saved is not None
+    fresh = not run.file.exists()
+    shape = Shape(**saved["shape"])  # type: ignore[arg-type]
+    model, readers = Decoder(shape), Readers(shape)
+    model.load_state_dict(saved["model"])  # type: ignore[arg-type]
+    muon, adam = optimisers(model, args.lr, args.embed_lr)
+    other = torch.optim.AdamW(readers.parameters(), lr=0.003, weight_decay=0.0)
+    for optim, state in zip((muon, adam), saved["optimisers"], strict=True):  # type: ignore[call-overload]
+        optim.load_state_dict(state)
+    if "readers" in saved:
+        readers.load_state_dict(saved["readers"])  # type: ignore[arg-type]
+        other.load_state_dict(saved["reading"])  # type: ignore[arg-type]
+    step, tokens, seconds = (saved[k] for k in ("step", "tokens", "seconds"))
+    decayed = 0 if fresh else int(saved["decayed"])  # type: ignore[call-overload]
+    positions: dict[str, int] = dict(saved["positions"])  # type: ignore[call-overload]
+    data, circles = Rows(args.data), Rows(args.circles)
+    kinds = np.memmap(
+        args.circles.with_suffix(".kinds"), dtype=np.uint8, mode="r", shape=circles.data.shape
+    )
+    widths = data.data.shape[1] - 1, circles.data.shape[1] - 1
+    own = round(args.batch * args.share / widths[1])
+    texts = round((args.batch - own * widths[1]) / widths[0])
+    count = own * widths[1] + texts * widths[0]
+    tokenizer = Tokenizer.from_file(str(HERE / "work" / "tokenizer" / "tokenizer.json"))
+    watch, end = Watch(tokenizer, end_id(shape.vocabulary)), end_id(shape.vocabulary)
+    rates = args.ends, args.open, args.readers, args.attention
+    heads = attending.nearest_heads(model, data.read(0, 2)[:, :600])
+    print(f"heads {heads}")
+    base = [[args.lr], [args.embed_lr] * 2, [0.003]]
+    print(f"{texts} rows of the data and {own} of circles a step, {count} tokens; end {end}")
+
+    def checkpoint() -> None:
+        counts = {"step": step, "tokens": tokens, "seconds": seconds, "decayed": decayed}
+        optims = [muon.state_dict(), adam.state_dict()]
+        reading = {"readers": readers.state_dict(), "reading": other.state_dict()}
+        parts = {"shape": shape.to_dict(), "model": model.state_dict(), "optimisers": optims}
+        run.save({**parts, **reading, **counts, "positions": positions})
+
+    began = saved_at = watched = marked = time.monotonic()
+    sums, since = Sums(), 0
+    if fresh:
+        print(watch(model), flush=True)
+    while (time.monotonic() - began) / 60 < args.minutes:
+        factor = 1 - decayed / args.decay_steps if args.decay_steps else 1.0
+        if factor <= 0:
+            break
+        for optim, wanted in zip((muon, adam, other), base, strict=True):
+            for group, rate in zip(optim.param_groups, wanted, strict=True):
+                group["lr"] = rate * factor
+        muon.param_groups[0]["momentum"] = 0.95
+        for name, rows, number in (
+            (args.data.name, data, texts),
+            (args.circles.name, circles, own),
+        ):
+            at = positions.get(name, 0)
+            positions[name] = at + number
+            for place in range(at, at + number):
+                kind = kinds[place % len(kinds)] if rows is circles else None
+                row = rows.read(place, 1)[0]
+                sums = sums.plus(backward(model, readers, row, kind, count, rates, heads))
+        if not math.isfinite(sums.text):
+            raise RuntimeError(f"loss is {sums.text} at step {step}")
+        for optim in (muon, adam, other):
+            optim.step()
+            optim.zero_grad(set_to_none=True)
+        step, tokens, since = step + 1, tokens + count, since + 1  # type: ignore[operator]
+        decayed += bool(args.decay_steps)
+        now = time.monotonic()
+        if step % 10 == 0:
+            pace = since * count / (now - marked)
+            print(f"step {step}  {sums}  lr x{factor:.2f}  {pace:.0f} tokens/s", flush=True)
+            entry = {"step": step, "tokens": tokens, "lr": factor}
+            run.log({**entry, **sums._replace(looked=None)._asdict()})
+            sums, since, marked = Sums(), 0, now
+        if (now - saved_at) / 60 > args.save_minutes:
+            checkpoint()
+            saved_at = now
+        if (now - watched) / 60 > args.watch_minutes:
+            print(watch(model), flush=True)
+            watched = time.monotonic()
+    checkpoint()
+    print(watch(model), flush=True)
+    print(json.dumps(positions))
+
+
+if __name__ == "__main__":
+    main()
