@@ -139,7 +139,7 @@ def translated(glob: str) -> str | None:
         return None
     if source is None:
         return None
-    ours = _BRACKETS.sub(_bracket, str(source))
+    ours = unhesitating(_BRACKETS.sub(_bracket, str(source)))
     try:
         # Only a bracket expression can be wrong; compiling all would take long.
         if "[" in glob:
@@ -147,6 +147,32 @@ def translated(glob: str) -> str | None:
     except re.error:
         return None
     return ours
+
+
+_STAR = "[^//]*"
+_FOLDERS, _SOME_FOLDERS = "^(?:.+/)?", "(?:/.+)?/"
+"""What pathspec makes of ``**/`` in front, and of ``/**/``."""
+_FIXED = r"(?:\\.|\[\^?(?:\\.|[^\]\\])+\](?!\*)|[^\\/\[\]()|^$.*+?])+"
+"""Characters and bracket expressions: no star, no slash."""
+_BETWEEN_STARS = re.compile(f"{re.escape(_STAR)}({_FIXED})(?={re.escape(_STAR)})", re.DOTALL)
+
+
+def unhesitating(source: str) -> str:
+    """The regular expression of a glob, so that what stands between two stars is looked for once
+    and taken where it is first: what follows can only gain by that. Otherwise all ways to share a
+    name among the stars are tried, which for ``*a*a*a*a*b`` takes seconds a name, and a regular
+    expression lets nothing else run."""
+    while _STAR * 2 in source:
+        source = source.replace(_STAR * 2, _STAR)
+    source = _BETWEEN_STARS.sub(rf"(?>{_STAR}?\1)", source)
+    first, *between, last = parts if len(parts := source.split(_SOME_FOLDERS)) > 1 else ("", source)
+    if not first:
+        return source
+    if first.startswith(_FOLDERS):
+        first = rf"^(?>(?:.+?/)??{first.removeprefix(_FOLDERS)}(?=/))"
+    between = [rf"(?>(?:/.+?)??/{part}(?=/))" for part in between]
+    # The last is greedy: a match that ends with the path counts for more than one further up.
+    return first + "".join(between) + _SOME_FOLDERS + last
 
 
 # pathspec copies bracket expressions as they are: in git they never match a slash, and what is

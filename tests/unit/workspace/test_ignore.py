@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atlasd.workspace import ignore_patterns
 from atlasd.workspace.ignore import IgnoreRules
-from atlasd.workspace.ignore_patterns import parse
+from atlasd.workspace.ignore_patterns import Patterns, parse, translated
 from atlasd.workspace.scan import scan
 
 NAMES = ["a", "b", "foo", "bar.py", "x.log", "keep", ".hidden", "sub dir", "é", "[q]", "a.b.log"]
@@ -177,6 +179,38 @@ def test_many_patterns_are_compiled_in_steps_between_which_others_come_first(
     steps = list(scan(tmp_path, IgnoreRules(tmp_path, {"HOME": str(tmp_path)})))
     assert steps.index(next(filter(None, steps))) >= 200 // 32
     assert [one.path for one in steps if one] == ["a.py"]
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("*a" * 8 + "*b", "a" * 200),
+        ("/x" + "*a" * 8 + "*b", "x" + "a" * 200),
+        ("**/a/" * 8 + "b", "a/" * 200 + "c"),
+        ("/".join(["*a*a*b"] * 8), "/".join(["a" * 100] * 8)),
+    ],
+)
+def test_no_pattern_takes_for_ever(line: str, path: str) -> None:
+    """Tried in every way, each of these is more than a thousand million steps."""
+    assert Patterns(line).decide(path, path.rsplit("/", 1)[-1], False) is None
+
+
+part = st.lists(st.sampled_from(["a", "b", "*", "**", "?", "[ab]", "[!a]", "\\*"]), min_size=1)
+globs = st.lists(st.one_of(st.just("**"), part.map("".join)), min_size=1, max_size=4)
+name = st.text("ab*", min_size=1, max_size=5)
+
+
+@settings(max_examples=500)
+@given(globs.map("/".join), st.lists(name, min_size=1, max_size=6).map("/".join))
+def test_what_is_tried_once_finds_what_all_ways_find(glob: str, path: str) -> None:
+    found = []
+    for rewritten in (ignore_patterns.unhesitating, str):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ignore_patterns, "unhesitating", rewritten)
+            source = translated(glob)
+        match = re.search(source, path) if source else None
+        found.append(match and (match.end(), match.groupdict().get("ps_d")))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# words", "!", "/", "[z-a]", "!/"])
