@@ -95,6 +95,7 @@ struct Kernels {
   int32_t (*choose)(const float* logits, long n, const Noise&);
   // The place [0, n) of the token that `choose` would take if all others were impossible.
   int32_t (*choose_among)(const float* logits, const int32_t* ids, long n, const Noise&);
+  bool (*has_nan)(const float* logits, long n);
   float (*log_sum_exp)(const float* logits, long n);
   // ids (best first, ties to the lowest id) and logits of the k largest
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);

@@ -16,22 +16,18 @@ namespace {
 
 using text::Planner;
 
-// Milliseconds since another moment: the processor's where that is less than the clock's.
-struct Moment {
-  double wall, processor;
+// Both in milliseconds. The processor's time costs a call of the system.
+double clock_ms() {
+  using std::chrono::duration;
+  const duration<double, std::milli> now = std::chrono::steady_clock::now().time_since_epoch();
+  return now.count();
+}
 
-  static Moment now() {
-    using std::chrono::duration;
-    timespec used;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-    const duration<double, std::milli> wall = std::chrono::steady_clock::now().time_since_epoch();
-    return {wall.count(), double(used.tv_sec) * 1e3 + double(used.tv_nsec) * 1e-6};
-  }
-
-  double until(const Moment& later) const {
-    return std::min(later.wall - wall, later.processor - processor);
-  }
-};
+double processor_ms() {
+  timespec used;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return double(used.tv_sec) * 1e3 + double(used.tv_nsec) * 1e-6;
+}
 
 class Taking {
  public:
@@ -42,39 +38,42 @@ class Taking {
   const char* all() {
     // Planning takes as long as waking does: threads that fell asleep in it would be paid for twice.
     const Pool::Series series(s_.decoder->pool());
-    const Moment began = Moment::now();
-    Moment last = began;
-    double known_ms = 0.0;
+    const double began = clock_ms();
+    double last = began, processor = processor_ms(), others_ms = 0.0;
     clear();
     while (s_.taken < s_.steps && !over_) {
-      if (s_.taken && (last.wall - began.wall > s_.budget_ms || (s_.interrupt && *s_.interrupt))) {
+      if (s_.taken && (last - began > s_.budget_ms || (s_.interrupt && *s_.interrupt))) {
         s_.end = StepsEnd::time;
         break;
       }
       TakenStep& step = s_.each[s_.taken];
       step = {};
-      const Moment start = last;
+      const double start = last;
       if (!plan(step)) break;
       const bool plans = step.record_bytes > 0;
-      const Moment planned = Moment::now();
+      const double planned = clock_ms();
       if (const char* problem = rows_.forward()) {
         if (!s_.taken) return problem;
         drop(step);
         break;
       }
-      const Moment forwarded = Moment::now();
-      step.forward_ms = planned.until(forwarded);
+      const double forwarded = clock_ms();
       for (int32_t i = 0; i < s_.count; i++) rows_.choose(s_.streams[i], share(s_.streams[i]));
-      const Moment chosen = Moment::now();
+      const double chosen = clock_ms();
       for (int32_t i = 0; i < s_.count; i++) go_on(s_.streams[i]);
       s_.taken++;
-      last = Moment::now();
-      step.planning_ms = plans ? start.until(planned) + chosen.until(last) : 0.0;
-      known_ms += step.forward_ms + step.planning_ms;
+      last = clock_ms();
+      // What others took of the processor meanwhile is not the step's.
+      const double used_until = processor_ms();
+      const double own = std::clamp((used_until - processor) / std::max(last - start, 1e-6), 0.0, 1.0);
+      processor = used_until;
+      step.forward_ms = own * (forwarded - planned);
+      step.planning_ms = plans ? own * (planned - start + last - chosen) : 0.0;
+      others_ms += own * (last - start) - step.forward_ms - step.planning_ms;
       if (!plans) s_.plain_ms += step.forward_ms;
     }
     s_.records = records().data();
-    s_.others_ms = std::max(0.0, began.until(last) - known_ms);
+    s_.others_ms = std::max(0.0, others_ms);
     return nullptr;
   }
 

@@ -1,7 +1,6 @@
 // The rows of one step of a few streams: what is fed, and what the target chooses there.
 #pragma once
 #include <algorithm>
-#include <cstring>
 
 #include "multistep.h"
 
@@ -48,7 +47,7 @@ class StepRows {
     int32_t* chosen = stream.tokens + stream.count;
     int32_t count = 0;
     for (bool agrees = true; agrees && count < mine.count; count++) {
-      if (damaged(s_.logits + (mine.begin + count) * ld_)) {
+      if (kernels_.has_nan(s_.logits + (mine.begin + count) * ld_, s_.vocab)) {
         stream.end = StepsEnd::damaged;
         return;
       }
@@ -95,16 +94,6 @@ class StepRows {
     noise.temperature = temperature;
     noise.output_index += static_cast<uint32_t>(row);
     return kernels_.choose(s_.logits + (rows(stream).begin + row) * ld_, s_.vocab, noise);
-  }
-
-  bool damaged(const float* logits) const {
-    uint32_t found = 0;
-    for (int32_t i = 0; i < s_.vocab; i++) {
-      uint32_t bits;
-      std::memcpy(&bits, logits + i, 4);
-      found |= (bits & 0x7FFFFFFFu) > 0x7F800000u;
-    }
-    return found != 0;
   }
 
   const Steps& s_;

@@ -25,6 +25,15 @@ inline float largest(const float* logits, long n) {
   return max_lanes(max(max(most[0], most[1]), max(most[2], most[3])));
 }
 
+bool has_nan_row(const float* logits, long n) {
+  bool found = false;
+  for (long i = 0; i < n; i += 32) {
+    const V second = i + 16 < n ? load_part(logits, i + 16, n) : set1(kLowest);
+    found |= any_nan(load_part(logits, i, n), second);
+  }
+  return found;
+}
+
 int32_t argmax_row(const float* logits, long n) {
   const float most = largest(logits, n);
   long i = 0;

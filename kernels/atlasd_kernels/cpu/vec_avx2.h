@@ -46,6 +46,12 @@ inline bool any_greater(V x, V y) {
   return _mm256_movemask_ps(_mm256_or_ps(a, b)) != 0;
 }
 
+inline bool any_nan(V x, V y) {
+  const __m256 a = _mm256_cmp_ps(x.a, y.a, _CMP_UNORD_Q);
+  const __m256 b = _mm256_cmp_ps(x.b, y.b, _CMP_UNORD_Q);
+  return _mm256_movemask_ps(_mm256_or_ps(a, b)) != 0;
+}
+
 inline bool any_equal(V x, V y) {
   const __m256 a = _mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ);
   const __m256 b = _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ);

@@ -33,6 +33,8 @@ inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline V abs(V a) { return {_mm512_abs_ps(a.v)}; }
 inline bool any_greater(V a, V b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 
+inline bool any_nan(V a, V b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_UNORD_Q) != 0; }
+
 inline bool any_equal(V a, V b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ) != 0; }
 
 inline V load_bf16(const uint16_t* p) {

@@ -65,6 +65,13 @@ inline bool any_greater(const V& a, const V& b) {
   return any;
 }
 
+// Among the lanes of both.
+inline bool any_nan(const V& a, const V& b) {
+  bool any = false;
+  for (int i = 0; i < 16; i++) any |= a.v[i] != a.v[i] || b.v[i] != b.v[i];
+  return any;
+}
+
 inline bool any_equal(const V& a, const V& b) {
   bool any = false;
   for (int i = 0; i < 16; i++) any |= a.v[i] == b.v[i];
