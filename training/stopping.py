@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from training import attending, repeats
 from training.evaluate import is_loop
@@ -32,6 +33,15 @@ from training.pack import read
 from training.tokenizer import SHARES, end_id
 from training.train import Rows, Run, optimisers
 from training.workers import keep_memory
+
+
+def led(row: Tensor, end: int, turn: int, every: bool) -> Tensor:
+    """row [n] with its first token, and if `every` those of its documents, replaced by the end, of
+    two one, in turns: packed documents are attended one by one, so that none ever sees the end that
+    it follows, but engines put one before a prompt."""
+    starts = ((row[:-1] == end) & (row[1:] != end)).nonzero().flatten() + 1 if every else row[:0]
+    starts = torch.cat((torch.zeros(1, dtype=torch.long), starts))[turn % 2 :: 2]
+    return row.index_fill(0, starts, end)
 
 
 class Watch:
@@ -155,7 +165,7 @@ def main() -> None:
             positions[name] = at + number
             for place in range(at, at + number):
                 kind = kinds[place % len(kinds)] if rows is circles else None
-                row = rows.read(place, 1)[0]
+                row = led(rows.read(place, 1)[0], end, place, rows is circles)
                 sums = sums.plus(backward(model, readers, row, kind, count, rates, heads))
         if not math.isfinite(sums.text):
             raise RuntimeError(f"loss is {sums.text} at step {step}")

@@ -13,6 +13,7 @@ from training.circles import END, LATE, NOTHING, OPEN, TEXT
 from training.evaluate import is_loop
 from training.lesson import Readers, backward, outputs_of
 from training.model import Decoder, Shape, document_lengths
+from training.stopping import led
 from training.tokenizer import end_id
 
 SHAPE = Shape(hidden=64, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
@@ -111,3 +112,14 @@ def test_steps_teach_where_to_look(model: Decoder) -> None:
         looked.append(sums.looked)
         optim.step()
     assert (looked[-1] < 0.5 * looked[0]).all()
+
+
+def test_every_second_document_begins_with_an_end_that_it_sees() -> None:
+    piece = [1] * 70
+    row = torch.tensor([*piece, ENDING, *piece, ENDING, *piece])
+    for turn, starts in ((0, [0, 142]), (1, [71])):
+        made = led(row, ENDING, turn, every=True)
+        assert (made != row).nonzero().flatten().tolist() == starts
+        assert document_lengths(made, ENDING) == [71, 71, 70]
+    assert (led(row, ENDING, 0, every=False) != row).nonzero().flatten().tolist() == [0]
+    assert torch.equal(led(row, ENDING, 1, every=False), row)
