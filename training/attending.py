@@ -1,9 +1,9 @@
-"""What heads must look at to notice that text repeats itself, taught directly.
+"""What heads are to look at, taught directly, so that repeating can be noticed a layer earlier.
 
 Two of the first layer: at the token before, and at the one before that. One of the second: at
-what followed the present tokens earlier ("induction"). One of the third: at the token before again,
-where that has left what it expected. Alone, these come late: each is of use only when the others
-are there.
+what followed the present tokens earlier ("induction"), which by itself the model came to do in its
+third. One of the third: at the token before again, where that has left what it expected. That
+this is what makes a model stop has not been shown (training/README.md).
 """
 
 import numpy as np
