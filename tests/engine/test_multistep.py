@@ -347,13 +347,19 @@ def test_resting_streams_say_so(serving, monkeypatch):
     assert gaps == {1, 6}, "after an attempt that brought something the next follows at once"
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("streams", [1, 3])
-def test_a_damaged_model_is_told(serving, tmp_path, streams):
-    """Whatever it says after the first token is no number."""
+def test_a_damaged_model_is_told(serving, tmp_path, streams, last):
+    """Whatever it says after the first token is no number, or only what it says of the ``last``
+    token of the vocabulary."""
     together = serving(True)
     folder = tiny_checkpoint(tmp_path / "damaged")
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.norm.weight"][:] = np.nan
+    if last:
+        head = "lm_head.weight" if "lm_head.weight" in tensors else "model.embed_tokens.weight"
+        tensors[head][-1] = np.nan
+    else:
+        tensors["model.norm.weight"][:] = np.nan
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     options = LoadOptions(device="cpu", weight_format="bf16", slots=4, threads=1)
     decoder = load_decoder(find_model(str(folder)), options).decoder
