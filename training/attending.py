@@ -2,8 +2,10 @@
 
 Two of the first layer: at the token before, and at the one before that. One of the second: at
 what followed the present tokens earlier ("induction"), which by itself the model came to do in its
-third. One of the third: at the token before again, where that has left what it expected. That
-this is what makes a model stop has not been shown (training/README.md).
+third. One of the third: at the token before again, where that has left what it expected. One of
+the fourth, where text repeats itself: at the last token that did not, or at the first of all once
+that has gone on for long. That this is what makes a model stop has not been shown
+(training/README.md).
 """
 
 import numpy as np
@@ -12,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training import repeats
 from training.model import Decoder, Layer, rope_tables, rotate
 
-BEFORE, SECOND, AGAIN = 0, 1, 2
-ASKED = ((0, BEFORE), (0, SECOND), (1, AGAIN), (2, BEFORE))  # layers and where they are to look
+BEFORE, SECOND, AGAIN, BREAK = range(4)
+# Layers and where they are to look.
+ASKED = ((0, BEFORE), (0, SECOND), (1, AGAIN), (2, BEFORE), (3, BREAK))
+SOME, MANY = 4, 14  # repeated tokens from which on a head is asked; of which it need not know more
 CONTEXTS = (4, 3, 2, 1)  # tokens that have to be the same, the longest first
 
 
@@ -40,10 +45,22 @@ def followed(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return found
 
 
+def broken(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """tokens [n] -> [n, n]: the last token before those that repeat, the first of all if they are
+    `MANY`; nowhere if they are not even `SOME`."""
+    run, _ = repeats.measures(tokens[None])
+    rows = np.flatnonzero(run[0] >= SOME)
+    found = np.zeros((len(tokens), len(tokens)), bool)
+    found[rows, np.where(run[0, rows] < MANY, rows - run[0, rows], 0)] = True
+    return found
+
+
 def wanted_places(row: Tensor, kind: int) -> Tensor:
     """row [n], one document -> bool [n, n]."""
     if kind == AGAIN:
         return torch.from_numpy(followed(row.numpy()))
+    if kind == BREAK:
+        return torch.from_numpy(broken(row.numpy()))
     back = 1 + kind
     return torch.ones(len(row), len(row), dtype=torch.bool).tril(-back).triu(-back)
 

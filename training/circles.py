@@ -26,12 +26,13 @@ from training.fetch import HERE
 from training.pack import read
 from training.tokenizer import SHARES, end_id
 
-TEXT, OPEN, END, LATE, NOTHING = range(5)
-"""After a token: what the data says; anything but the end; the end; the end, though too late; no
-matter what."""
+TEXT, OPEN, END, BESIDE, NOTHING = range(5)
+"""After a token: what the data says; anything but the end; the end; the end, though not where it is
+best; no matter what."""
 WRITTEN = 184  # tokens of the target at most; it is looked at in blocks
 BLOCK = 46
 LEAST = 130  # of a piece: more than two copies
+DOUBT = 6  # repeated tokens
 AFTER = 6  # tokens from where it is a loop to the end of the piece
 TOGETHER = 64
 LENGTHS = (64, 100, 150, 220, 300, 400)  # of prompts
@@ -96,9 +97,10 @@ def continued(decoder: CpuDecoder, prompts: list[list[int]], never: int) -> list
             rows[open_rows, at] = logits.argmax(axis=1)
         written = rows[open_rows, : block + BLOCK].astype(np.int64)
         found = repeats.turns(written, length)
-        for row, ripe, loop in zip(written, *found, strict=True):
-            if loop + AFTER < block + BLOCK:
-                done.append(piece(row[: loop + AFTER + 1], length, int(ripe), int(loop)))
+        for row, *places in zip(written, *(place.tolist() for place in found), strict=True):
+            turn = repeats.Turn(*places)
+            if turn.loop + AFTER < block + BLOCK:
+                done.append(piece(row[: turn.loop + AFTER + 1], length, turn))
         open_rows = open_rows[found.loop + AFTER >= block + BLOCK]
         if not len(open_rows):
             break
@@ -110,12 +112,15 @@ def every(slots: Int32) -> Int32:
     return np.arange(len(slots), dtype=np.int32)
 
 
-def piece(row: npt.NDArray[np.int64], given: int, ripe: int, loop: int) -> Piece:
-    """Tokens and kinds: nothing is asked where the target began to go round, but not to end."""
+def piece(row: npt.NDArray[np.int64], given: int, turn: repeats.Turn) -> Piece:
+    """Tokens and kinds: the target's own words are not learned, only where to end. An end in the
+    second copy costs nothing from `DOUBT` tokens on, and is wanted once that is whole."""
     kinds = np.full(len(row), TEXT)
     kinds[given - 1 :] = OPEN
-    kinds[ripe:] = END
-    kinds[loop:] = LATE
+    kinds[turn.begin + DOUBT :] = NOTHING
+    kinds[turn.whole :] = BESIDE
+    kinds[turn.ripe :] = END
+    kinds[turn.loop :] = BESIDE
     return row.tolist(), kinds.tolist()
 
 
@@ -134,6 +139,15 @@ def packed(pieces: list[Piece], width: int, end: int) -> tuple[list[list[int]], 
         tokens[-1] += [*text, end][-room:]
         kinds[-1] += [*wanted, NOTHING][-room:]
     return tokens[:-1], kinds[:-1]
+
+
+def write(out: Path, tokens: list[list[int]], kinds: list[list[int]]) -> None:
+    """OUT.bin, OUT.kinds and their shape."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.array(tokens, np.uint16).tofile(out.with_suffix(".bin"))
+    np.array(kinds, np.uint8).tofile(out.with_suffix(".kinds"))
+    shape = {"width": len(tokens[0]), "rows": len(tokens)}
+    out.with_suffix(".json").write_text(json.dumps(shape))
 
 
 def main() -> None:
@@ -162,14 +176,9 @@ def main() -> None:
         print(f"{len(pieces)} of {tried} went round", flush=True)
     rng.shuffle(pieces)
     tokens, kinds = packed(pieces, args.length + 1, end)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    np.array(tokens, np.uint16).tofile(args.out.with_suffix(".bin"))
-    np.array(kinds, np.uint8).tofile(args.out.with_suffix(".kinds"))
-    args.out.with_suffix(".json").write_text(
-        json.dumps({"width": args.length + 1, "rows": len(tokens)})
-    )
+    write(args.out, tokens, kinds)
     shares = np.bincount(np.array(kinds).ravel(), minlength=5) / np.array(kinds).size
-    print(f"{len(tokens)} rows; text, open, end, late: {shares.round(3).tolist()}")
+    print(f"{len(tokens)} rows; text, open, end, beside, nothing: {shares.round(3).tolist()}")
 
 
 if __name__ == "__main__":

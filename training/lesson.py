@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import attending, repeats
-from training.circles import END, LATE, NOTHING, OPEN, TEXT
+from training.circles import BESIDE, END, NOTHING, OPEN, TEXT
 from training.model import Decoder, Shape, document_lengths, rope_tables
 from training.tokenizer import end_id
 
@@ -115,7 +115,7 @@ def backward(
     leaf, head = final.detach()[0], model.embed.weight.detach()
     kind = torch.zeros_like(targets) if kinds is None else torch.from_numpy(kinds[:-1].astype(int))
     weights = torch.tensor([1.0, rates[1], rates[0], rates[0] / 2, 0.0])[kind]
-    targets[(kind == END) | (kind == LATE)] = end
+    targets[(kind == END) | (kind == BESIDE)] = end
     grad, grad_head = torch.zeros_like(leaf), torch.zeros_like(head)
     looked = [float(nats.detach()) for nats in looking]
     sums = Sums(reading=float(reading.detach()), rows=1, looked=np.array(looked))

@@ -10,11 +10,22 @@ PERIODS = range(1, 51)  # tokens, those of `evaluate.is_loop`
 Ints = npt.NDArray[np.int64]
 
 
-class Turns(NamedTuple):
-    """Places in rows [n], the row's width where there is none."""
+class Turn(NamedTuple):
+    """Places of a row, its width where there is none."""
 
-    ripe: Ints  # after this token a row had better end: more than two copies, not yet a loop
-    loop: Ints  # after this token it is a loop
+    begin: int  # the last token before those that repeat
+    whole: int  # after this token the second copy is whole
+    ripe: int  # after this token a row had better end: more than two copies, not yet a loop
+    loop: int  # after this token it is a loop
+
+
+class Turns(NamedTuple):
+    """The same of rows [n]."""
+
+    begin: Ints
+    whole: Ints
+    ripe: Ints
+    loop: Ints
 
 
 def run_lengths(tokens: Ints, period: int, start: int = 0) -> Ints:
@@ -31,6 +42,11 @@ def ripe(period: int) -> int:
     """Repeated tokens from which on a row had better end: of real files, 2 of 100 pieces of 1,024
     tokens get there; 10 of 100 say something of 8 tokens and more twice."""
     return max(period * 5 // 4, 14)
+
+
+def whole(period: int) -> int:
+    """Repeated tokens that make a second copy, or are too many for chance."""
+    return max(period, 10)
 
 
 def looped(period: int) -> int:
@@ -55,13 +71,14 @@ def turns(tokens: Ints, start: int) -> Turns:
     Only what becomes a loop counts: a line that is said twice and then left is none.
     """
     count, width = tokens.shape
-    early, late = np.full(count, width), np.full(count, width)
+    found = Turns(*(np.full(count, width) for _ in Turns._fields))
     for period in PERIODS:
         run = run_lengths(tokens, period, start)
         reached = run >= looped(period)
         for row in np.nonzero(reached.any(axis=1))[0]:
             at = int(reached[row].argmax())
             begin = at - int(run[row, at])
-            early[row] = min(early[row], begin + ripe(period))
-            late[row] = min(late[row], at)
-    return Turns(early, late)
+            places = (begin, begin + whole(period), begin + ripe(period), at)
+            for known, place in zip(found, places, strict=True):
+                known[row] = min(known[row], place)
+    return found

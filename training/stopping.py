@@ -7,7 +7,7 @@ Rows of the data are learned as in `training.train`, at its constant rate; text 
 and goes on is among them. In rows of circles (`training.circles`) the target's own words are not
 learned, only where to end. That a token repeats what was said has to be noticed before it can be
 acted upon, and ends are rare: so readers of every layer but the first are taught at every token how
-long the text has been repeating itself (they are no part of the model), and four heads where to
+long the text has been repeating itself (they are no part of the model), and five heads where to
 look (`training.attending`).
 """
 
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -27,6 +28,7 @@ from training import attending, repeats
 from training.evaluate import is_loop
 from training.fetch import HERE
 from training.generate import continue_all
+from training.hands import Hands
 from training.lesson import Readers, Sums, backward
 from training.model import Decoder, Shape
 from training.pack import read
@@ -42,6 +44,30 @@ def led(row: Tensor, end: int, turn: int, every: bool) -> Tensor:
     starts = ((row[:-1] == end) & (row[1:] != end)).nonzero().flatten() + 1 if every else row[:0]
     starts = torch.cat((torch.zeros(1, dtype=torch.long), starts))[turn % 2 :: 2]
     return row.index_fill(0, starts, end)
+
+
+class Circles:
+    """Rows of `training.circles` and `training.refrains` together, shuffled; `name` stands for them
+    in a run's positions."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.name = "+".join(file.name for file in files)
+        widths = [Rows(file).data.shape[1] for file in files]
+        self.tokens, self.kinds = (
+            np.concatenate(
+                [
+                    np.fromfile(file.with_suffix(end), kind).reshape(-1, width)
+                    for file, width in zip(files, widths, strict=True)
+                ]
+            )
+            for end, kind in ((".bin", np.uint16), (".kinds", np.uint8))
+        )
+        self.order = np.random.default_rng(0).permutation(len(self.tokens))
+
+    def read(self, position: int) -> tuple[Tensor, npt.NDArray[np.uint8]]:
+        """A row and what is to be learned after each of its tokens."""
+        at = self.order[position % len(self.order)]
+        return torch.from_numpy(self.tokens[at].astype(np.int64)), self.kinds[at]
 
 
 class Watch:
@@ -85,7 +111,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", required=True, help="begin with its newest checkpoint")
     parser.add_argument("--to", required=True, help="run to write; continued where it was left")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--circles", type=Path, required=True)
+    parser.add_argument("--circles", type=Path, nargs="+", required=True)
     parser.add_argument("--batch", type=int, default=8192, help="tokens per step")
     parser.add_argument("--share", type=float, default=0.25, help="of circles, of the tokens")
     parser.add_argument("--lr", type=float, default=0.006, help="of Muon")
@@ -95,6 +121,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--readers", type=float, default=0.1, help="weight of the readers")
     parser.add_argument("--attention", type=float, default=0.1, help="weight of where heads look")
     parser.add_argument("--decay-steps", type=int, default=0, help="the rate falls to zero")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--watch-minutes", type=float, default=8)
     parser.add_argument("--save-minutes", type=float, default=3)
@@ -122,11 +149,8 @@ def main() -> None:
     step, tokens, seconds = (saved[k] for k in ("step", "tokens", "seconds"))
     decayed = 0 if fresh else int(saved["decayed"])  # type: ignore[call-overload]
     positions: dict[str, int] = dict(saved["positions"])  # type: ignore[call-overload]
-    data, circles = Rows(args.data), Rows(args.circles)
-    kinds = np.memmap(
-        args.circles.with_suffix(".kinds"), dtype=np.uint8, mode="r", shape=circles.data.shape
-    )
-    widths = data.data.shape[1] - 1, circles.data.shape[1] - 1
+    data, circles = Rows(args.data), Circles(args.circles)
+    widths = data.data.shape[1] - 1, circles.tokens.shape[1] - 1
     own = round(args.batch * args.share / widths[1])
     texts = round((args.batch - own * widths[1]) / widths[0])
     count = own * widths[1] + texts * widths[0]
@@ -135,6 +159,16 @@ def main() -> None:
     rates = args.ends, args.open, args.readers, args.attention
     heads = attending.nearest_heads(model, data.read(0, 2)[:, :600])
     print(f"heads {heads}")
+    places = [positions.get(name, 0) for name in (args.data.name, circles.name)]
+
+    def learn(number: int, places: list[int]) -> Sums:
+        """Row `number` of a step whose rows of the data and of circles begin at those places."""
+        own_row = number >= texts
+        at = places[own_row] + number - own_row * texts
+        row, kind = circles.read(at) if own_row else (data.read(at, 1)[0], None)
+        return backward(model, readers, led(row, end, at, own_row), kind, count, rates, heads)
+
+    hands = Hands([model, readers], learn, texts + own, args.workers)
     base = [[args.lr], [args.embed_lr] * 2, [0.003]]
     print(f"{texts} rows of the data and {own} of circles a step, {count} tokens; end {end}")
 
@@ -143,6 +177,7 @@ def main() -> None:
         optims = [muon.state_dict(), adam.state_dict()]
         reading = {"readers": readers.state_dict(), "reading": other.state_dict()}
         parts = {"shape": shape.to_dict(), "model": model.state_dict(), "optimisers": optims}
+        positions.update({args.data.name: places[0], circles.name: places[1]})
         run.save({**parts, **reading, **counts, "positions": positions})
 
     began = saved_at = watched = marked = time.monotonic()
@@ -157,16 +192,8 @@ def main() -> None:
             for group, rate in zip(optim.param_groups, wanted, strict=True):
                 group["lr"] = rate * factor
         muon.param_groups[0]["momentum"] = 0.95
-        for name, rows, number in (
-            (args.data.name, data, texts),
-            (args.circles.name, circles, own),
-        ):
-            at = positions.get(name, 0)
-            positions[name] = at + number
-            for place in range(at, at + number):
-                kind = kinds[place % len(kinds)] if rows is circles else None
-                row = led(rows.read(place, 1)[0], end, place, rows is circles)
-                sums = sums.plus(backward(model, readers, row, kind, count, rates, heads))
+        sums = sums.plus(hands.step(places))
+        places = [places[0] + texts, places[1] + own]
         if not math.isfinite(sums.text):
             raise RuntimeError(f"loss is {sums.text} at step {step}")
         for optim in (muon, adam, other):

@@ -1,5 +1,7 @@
 """Rows that go round: where they should have ended, and what a step teaches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,17 +10,18 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.unit.test_training_model import shaken
-from training import attending, circles, repeats
-from training.circles import END, LATE, NOTHING, OPEN, TEXT
+from training import attending, circles, refrains, repeats
+from training.circles import BESIDE, END, NOTHING, OPEN, TEXT
 from training.evaluate import is_loop
-from training.lesson import Readers, backward, outputs_of
+from training.hands import Hands
+from training.lesson import Readers, Sums, backward, outputs_of
 from training.model import Decoder, Shape, document_lengths
-from training.stopping import led
+from training.stopping import Circles, led
 from training.tokenizer import end_id
 
 SHAPE = Shape(hidden=64, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
 ENDING = end_id(SHAPE.vocabulary)
-HEADS = [0, 1, 0, 1]
+HEADS = [0, 1, 0, 1, 0]
 
 
 @pytest.fixture
@@ -37,7 +40,9 @@ def test_a_row_that_ends_where_it_should_is_no_loop(period: int, before: int, se
     rng = np.random.default_rng(seed)
     head, circle = rng.permutation(1000)[: before + 5], 1000 + rng.permutation(100)[:period]
     row = np.concatenate([head, np.resize(circle, 160)])
-    ripe, loop = (int(place[0]) for place in repeats.turns(row[None], len(head)))
+    begin, whole, ripe, loop = (int(place[0]) for place in repeats.turns(row[None], len(head)))
+    assert begin == len(head) + period - 1
+    assert begin + 10 <= whole < ripe
     assert ripe == len(head) + period + repeats.ripe(period) - 1
     assert not is_loop(row[len(head) : loop].tolist())
     assert is_loop(row[len(head) : loop + 1].tolist())
@@ -47,12 +52,14 @@ def test_a_row_that_ends_where_it_should_is_no_loop(period: int, before: int, se
 
 def test_a_piece_wants_its_own_words_unlearned_and_an_end() -> None:
     row = np.array([1, 2, 3, *[4, 5] * 20])
-    ripe, loop = (int(place[0]) for place in repeats.turns(row[None], 3))
-    _, kinds = circles.piece(row[: loop + 3], 3, ripe, loop)
+    turn = repeats.Turn(*(int(place[0]) for place in repeats.turns(row[None], 3)))
+    _, kinds = circles.piece(row[: turn.loop + 3], 3, turn)
     assert kinds[:2] == [TEXT, TEXT]
-    assert set(kinds[2:ripe]) == {OPEN}
-    assert set(kinds[ripe:loop]) == {END}
-    assert set(kinds[loop:]) == {LATE}
+    assert set(kinds[2 : turn.begin + circles.DOUBT]) == {OPEN}
+    assert set(kinds[turn.begin + circles.DOUBT : turn.whole]) == {NOTHING}
+    assert set(kinds[turn.whole : turn.ripe]) == {BESIDE}
+    assert set(kinds[turn.ripe : turn.loop]) == {END}
+    assert set(kinds[turn.loop :]) == {BESIDE}
 
 
 def test_pieces_that_do_not_fit_lose_their_beginning() -> None:
@@ -86,7 +93,7 @@ def test_gradients_are_those_of_the_losses_said(model: Decoder) -> None:
     row = torch.randint(0, 80, (65,))
     row[20] = ENDING
     kinds = np.zeros(65, np.uint8)
-    kinds[10:30], kinds[30:40], kinds[40:45], kinds[45:50] = OPEN, END, LATE, NOTHING
+    kinds[10:30], kinds[30:40], kinds[40:45], kinds[45:50] = OPEN, END, BESIDE, NOTHING
     backward(model, Readers(SHAPE), row, kinds, 64, (1.5, 0.7, 0.0, 0.0), HEADS)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad(set_to_none=True)
@@ -103,6 +110,7 @@ def test_gradients_are_those_of_the_losses_said(model: Decoder) -> None:
 
 def test_steps_teach_where_to_look(model: Decoder) -> None:
     row = torch.randint(0, 12, (49,))
+    row[30:48] = row[10:28]
     readers = Readers(SHAPE)
     optim = torch.optim.Adam(model.parameters(), lr=0.003)
     looked = []
@@ -123,3 +131,57 @@ def test_every_second_document_begins_with_an_end_that_it_sees() -> None:
         assert document_lengths(made, ENDING) == [71, 71, 70]
     assert (led(row, ENDING, 0, every=False) != row).nonzero().flatten().tolist() == [0]
     assert torch.equal(led(row, ENDING, 1, every=False), row)
+
+
+def test_the_last_layer_is_to_look_where_a_repetition_began() -> None:
+    tokens = np.array([9, *range(1, 21), 30, *range(1, 17)])
+    found = [np.flatnonzero(row).tolist() for row in attending.broken(tokens)]
+    assert found[: 22 + 3] == [[]] * 25
+    assert found[22 + 3 :] == [[21]] * 10 + [[0]] * 3
+
+
+def test_two_processes_learn_what_one_does(model: Decoder) -> None:
+    rows, readers = torch.randint(0, 80, (5, 33)), Readers(SHAPE)
+
+    def learn(row: int, places: list[int]) -> Sums:
+        row += places[0]
+        return backward(model, readers, rows[row], None, 99, (1.0, 1.0, 0.1, 0.1), HEADS)
+
+    found, sums = [], []
+    for count in (1, 2):
+        hands = Hands([model, readers], learn, 3, count)
+        for _ in range(2):
+            model.zero_grad(set_to_none=True)
+            readers.zero_grad(set_to_none=True)
+            sums.append(hands.step([2]))
+        found.append([p.grad for m in (model, readers) for p in m.parameters()])
+        hands.close()
+    assert [one.texts for one in sums] == [96] * 4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_circles_of_two_files_are_read_together(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        rows = [[10 * number + row, number] for row in range(3)]
+        circles.write(tmp_path / name, rows, rows)
+    both = Circles([tmp_path / "one", tmp_path / "two"])
+    read = [both.read(at) for at in range(6)]
+    assert sorted(row.tolist()[0] for row, _ in read) == [0, 1, 2, 10, 11, 12]
+    assert all(row.tolist() == kinds.tolist() for row, kinds in read)
+    assert both.name == "one+two"
+
+
+def test_a_refrain_is_kept_where_the_end_is_probable_and_forbidden_where_it_repeats() -> None:
+    ids = [*range(300), *range(280, 300), *range(400, 500)]
+    chance = np.zeros(len(ids))
+    assert refrains.piece(ids, chance) is None
+    chance[312] = 0.5
+    found = refrains.piece(ids, chance)
+    assert found is not None
+    kept, kinds = found
+    assert kept == ids[312 - refrains.BEFORE : 312 + refrains.AFTER]
+    begin = 300 + refrains.AGAIN - 1 - (312 - refrains.BEFORE)
+    assert set(kinds[:begin]) == {TEXT}
+    assert set(kinds[begin : begin + 13]) == {OPEN}
+    assert set(kinds[begin + 13 :]) == {TEXT}
