@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from atlasd.daemon import Daemon
     from atlasd.models.tokenizer import Tokenizer
 
+SILENT_S = 5.0
+"""An engine that owes an answer for so long is worth a word."""
+
 
 async def status(daemon: Daemon) -> dict[str, Any]:
     """Everything there is to say in one object; see docs/internal-api.md."""
@@ -33,6 +36,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         "drafting": daemon.engine.load.drafting,
         "engine": await daemon.engine_status(),
         "engine_pid": daemon.engine.pid,
+        "engine_silent_s": daemon.engine.silent_s,
         "repositories": daemon.repositories(),
         "served": served(daemon),
         "store": daemon.store is not None,
@@ -83,6 +87,8 @@ def _not_answering(daemon: Daemon) -> str:
             return f"the model could not be loaded: {said.get('error')} {said.get('hint') or ''}"
         case "loading":
             return f"the model is not there yet: {said['stage']}, {said['fraction']:.0%}"
+        case "ready" if daemon.engine.silent_s >= SILENT_S:
+            return f"the engine has not answered for {daemon.engine.silent_s:.0f} s"
     return ""
 
 

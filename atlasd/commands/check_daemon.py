@@ -12,6 +12,7 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.finding import Finding
 from atlasd.commands.hardware import memory
 from atlasd.commands.output import size
+from atlasd.commands.status import silent
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
 from atlasd.listeners import SOCKET_PATH_BYTES, is_locked, listen_on_tcp
@@ -48,8 +49,8 @@ def socket(folders: Paths) -> Iterator[Finding]:
         yield Finding(
             "engine",
             "bad",
-            f"pid {status['engine_pid']} does not answer",
-            "atlasd pause, then atlasd resume",
+            silent(status),
+            "To start it again at once: atlasd pause, then atlasd resume",
         )
     if status["version"] != __version__:
         yield Finding(

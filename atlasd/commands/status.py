@@ -66,8 +66,7 @@ def describe(status: dict[str, Any]) -> str:
     if status["error"]:
         rows.insert(1, ["error", f"{status['error']} {status['hint'] or ''}".rstrip()])
     if state == "ready" and status["engine"] is None:
-        stuck = f"pid {status['engine_pid']} does not answer: it is stuck or at something long"
-        rows.append(["engine", styled(stuck, "red")])
+        rows.append(["engine", styled(silent(status), "red")])
     if not status["store"]:
         rows.append(["store", styled(NO_STORE, "red")])
     # What the running engine holds counts drafters and adapters, too.
@@ -88,6 +87,15 @@ def describe(status: dict[str, Any]) -> str:
         if one.get("notice"):
             rows.append(["", styled(one["notice"], "yellow")])
     return table(rows, indent="")
+
+
+def silent(status: dict[str, Any]) -> str:
+    """What is known of an engine that does not answer."""
+    so_far = duration(status["engine_silent_s"])
+    return (
+        f"pid {status['engine_pid']} does not answer ({so_far} so far); if it hangs, it is started"
+        " again"
+    )
 
 
 def _drafter(known: dict[str, float]) -> str:

@@ -47,7 +47,7 @@ class EngineClient(Supervision):
     Streams may be submitted in any state but ``failed``: they wait until the model is loaded
     (``submit`` starts a stopped engine if it is ``accepting``) and can be cancelled meanwhile. If
     the process dies, the streams in it end with EngineError and it is started again; those still
-    waiting go on waiting.
+    waiting go on waiting. If it hangs, it is ended, and the next one is asked the same.
     """
 
     def __init__(self, load: Load | None = None) -> None:
@@ -203,10 +203,15 @@ class EngineClient(Supervision):
         self._streams[stream.stream] = stream
         stream.sent_to(self._process)
 
-    def _lost(self, error: EngineError) -> None:
+    def _owes(self) -> bool:
+        return bool(self._streams or self._questions)
+
+    def _lost(self, error: EngineError, *, again: bool = False) -> None:
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.fail(error)
+        kept = {number: one for number, one in streams.items() if again and one.ask_again()}
+        self._waiting = kept | self._waiting
+        for number in streams.keys() - kept.keys():
+            streams[number].fail(error)
         if self.state == "failed":
             waiting, self._waiting = self._waiting, {}
             for stream in waiting.values():

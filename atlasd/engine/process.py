@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from atlasd.engine.framing import frame, read_from_engine
-from atlasd.engine.protocol import FromEngine, Shutdown, ToEngine
+from atlasd.engine.protocol import DUMP_SIGNAL, FromEngine, Shutdown, ToEngine
 
 log = logging.getLogger(__name__)
+
+DUMP_S = 2.0
+"""A process that hangs has so long to write down where; one that is stopped (SIGSTOP) cannot."""
 
 TAIL_LINES = 20
 """Lines of the process's own output that are kept to explain its end."""
@@ -86,6 +89,15 @@ class EngineProcess:
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+
+    async def end_hung(self) -> None:
+        """End a process that answers no more; where it hangs is in the log, if it can tell."""
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            self._process.send_signal(DUMP_SIGNAL)
+            async with asyncio.timeout(DUMP_S):
+                await self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def kill(self) -> str:
         """Make sure that the process is gone; returns what is known of its end."""

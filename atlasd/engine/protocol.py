@@ -6,6 +6,7 @@ raw little-endian int32 bytes. Only tokens cross this boundary, never text.
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
 
 import msgspec
@@ -297,3 +298,6 @@ FromEngine = (
 )
 
 HEADER_BYTES = 4
+
+DUMP_SIGNAL = signal.SIGUSR1
+"""The engine writes where each of its threads is, and ends; in the midst of native code, too."""

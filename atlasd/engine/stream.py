@@ -21,6 +21,8 @@ from atlasd.engine.protocol import (
 )
 from atlasd.errors import EngineError
 
+TOKEN_BYTES = 4
+
 
 class _Sender(Protocol):
     def send(self, message: ToEngine) -> None: ...
@@ -42,19 +44,26 @@ class EngineStream:
         self.stream = submit.stream
         self.reason: str | None = None
         self.stats: StreamStats | None = None
-        self._submit: Submit | None = submit
-        self._prompt_tokens = len(submit.tokens) // 4
+        self._submit = submit
+        self._prompt_tokens = len(submit.tokens) // TOKEN_BYTES
         self._priority = submit.priority
         self._owner = owner
         self._engine: _Sender | None = None
         self._arrived: deque[Tokens] = deque()
         self._error: EngineError | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._cancelled = False
+        self._delivered = 0
+        """Tokens that were delivered."""
+        self._repeated = 0
+        """Tokens the engine will say once more, because it was asked again."""
+        self._asked_again = False
 
     def cancel(self) -> None:
         """Stop within one step; the iteration then ends with reason ``cancelled``."""
         if self.reason is not None:
             return
+        self._cancelled = True
         if self._engine is not None:
             self._engine.send(Cancel(self.stream))
         elif self._owner.withdraw(self):
@@ -99,15 +108,24 @@ class EngineStream:
 
     def sent_to(self, engine: _Sender) -> None:
         """Hand the stream to an engine that serves."""
-        assert self._submit is not None
-        submit, self._submit = self._submit, None
         self._engine = engine
-        engine.send(msgspec.structs.replace(submit, priority=self._priority))
+        engine.send(msgspec.structs.replace(self._submit, priority=self._priority))
+
+    def ask_again(self) -> bool:
+        """The engine is gone, and the next one may be asked the same: it says the same tokens, so
+        the iteration goes on as if nothing had been. Once; False if that, or the stream, is over.
+        """
+        if self._cancelled:
+            self.deliver(Finished(self.stream, "cancelled", self.known_stats))
+        if self.reason is not None or self._asked_again:
+            return False
+        self._asked_again, self._engine, self._repeated = True, None, self._delivered
+        return True
 
     def deliver(self, message: Tokens | Finished) -> None:
         """What the engine said about this stream."""
         if isinstance(message, Tokens):
-            self._arrived.append(message)
+            self._arrive(message)
         elif self.reason is None:
             self.reason, self.stats = message.reason, message.stats
             if message.reason == "error":
@@ -120,6 +138,18 @@ class EngineStream:
             self.reason, self._error = "error", error
             self.stats = self.known_stats
         self._notify()
+
+    def _arrive(self, message: Tokens) -> None:
+        count = len(message.tokens) // TOKEN_BYTES
+        repeated = min(self._repeated, count)
+        self._repeated -= repeated
+        if repeated and repeated == count:
+            return
+        if repeated:
+            tokens = message.tokens[repeated * TOKEN_BYTES :]
+            message = Tokens(self.stream, tokens, message.logprobs[repeated:])
+        self._delivered += count - repeated
+        self._arrived.append(message)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

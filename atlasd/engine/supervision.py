@@ -1,4 +1,4 @@
-"""The life of the engine process, as the daemon sees it: start, crash, restart, stop."""
+"""The life of the engine process, as the daemon sees it: start, crash, hang, restart, stop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from typing import Literal
 
 import msgspec
 
+from atlasd.engine.liveness import LOOK_S, Liveness
 from atlasd.engine.process import EngineProcess
-from atlasd.engine.protocol import Failed, FromEngine, Learned, Load, Loading, Ready, Restore
+from atlasd.engine.protocol import (
+    AskStatus,
+    Failed,
+    FromEngine,
+    Learned,
+    Load,
+    Loading,
+    Ready,
+    Restore,
+)
 from atlasd.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -25,6 +35,12 @@ RESTART_PAUSES_S = (0.0, 1.0, 5.0, 15.0)
 
 STEADY_AFTER_S = 60.0
 """A process that served this long ends a row of crashes."""
+
+STEADY_AFTER_HANG_S = 1800.0
+"""Or of hangs, each of which takes far longer to see than a crash."""
+
+ANYBODY_THERE = 0
+"""The number of a question that nobody waits for: its answer shows that the engine lives."""
 
 
 class Stopped(msgspec.Struct):
@@ -53,6 +69,9 @@ class Supervision(ABC):
         self._changed = asyncio.Event()
         self._process: EngineProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._alive: Liveness | None = None
+        self._hung = ""
+        """Why the process is being ended, if it is because it hangs."""
         self._crashes = 0
         self._ready_at = 0.0
         self._stopping = False
@@ -110,6 +129,11 @@ class Supervision(ABC):
         """The engine's process id while there is one."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def silent_s(self) -> float:
+        """For how long the engine has owed an answer; 0 while all is well."""
+        return self._alive.silent_s if self._alive is not None else 0.0
+
     def subscribe(self, callback: Callable[[Notice], None]) -> Callable[[], None]:
         """Be told of loading, readiness, failure, learned state and the end of the process.
 
@@ -125,8 +149,13 @@ class Supervision(ABC):
         """The process said something."""
 
     @abstractmethod
-    def _lost(self, error: EngineError) -> None:
-        """The process is gone with all that was in it."""
+    def _owes(self) -> bool:
+        """Whether an engine that is ready has something to answer."""
+
+    @abstractmethod
+    def _lost(self, error: EngineError, *, again: bool = False) -> None:
+        """The process is gone with all that was in it; ``again``: the next one may be asked the
+        same."""
 
     @abstractmethod
     def _ending(self) -> None:
@@ -160,20 +189,26 @@ class Supervision(ABC):
             for (kind, repository), payload in self._learned.items():
                 process.send(Restore(kind, repository, payload))
             process.send(self.load)
+            self._alive, self._hung = Liveness(process.pid), ""
+            watching = asyncio.create_task(self._watch(process, self._alive))
             try:
                 await self._hear(process)
                 if not self._stopping and self.state != "failed":
                     self._enter("loading", Loading("restarting", 0.0))
             finally:
+                watching.cancel()
                 ended = await process.kill()
-                self._process = None
+                self._process = self._alive = None
             if self._stopping or self.state == "failed":
                 return
-            self._lost(EngineError(ended, "It is being started again; ask again."))
+            ended = self._hung or ended
+            over = self._crashes_are_over()
+            self._lost(
+                EngineError(ended, "It is being started again; ask again."), again=bool(self._hung)
+            )
             self._tell(Stopped(ended))
-            if self._ready_at and time.monotonic() - self._ready_at > STEADY_AFTER_S:
+            if over:
                 self._crashes = 0
-            self._ready_at = 0.0
             if self._crashes == len(RESTART_PAUSES_S):
                 self._fail(EngineError(ended, "See the log; `atlasd doctor` checks the model."))
                 return
@@ -188,9 +223,40 @@ class Supervision(ABC):
         crash as any other, and its streams must end."""
         try:
             async for message in process.messages():
+                if self._alive is not None:
+                    self._alive.answered()
                 self._receive(message)
         except Exception:
             log.exception("The engine is ended: what it said cannot be taken in")
+
+    async def _watch(self, process: EngineProcess, alive: Liveness) -> None:
+        """End a process that owes an answer and hangs."""
+        asked_at = -1
+        while not alive.hangs(loading=self.state == "loading"):
+            answers = alive.answers
+            await asyncio.sleep(LOOK_S)
+            if self._stopping or (self.state == "ready" and not self._owes()):
+                alive.owes_nothing()
+                continue
+            if alive.answers != answers:
+                continue
+            if self.state == "ready" and asked_at != answers:
+                asked_at = answers
+                process.send(AskStatus(ANYBODY_THERE))
+            at_work = await asyncio.to_thread(alive.at_work)
+            if answers == alive.answers:
+                alive.silent(at_work=at_work)
+        self._hung = (
+            f"The engine process (pid {process.pid}) hung and was ended: it did not answer for"
+            f" {alive.silent_s:.0f} s, and did nothing in {alive.still_s:.0f} of them."
+        )
+        await process.end_hung()
+
+    def _crashes_are_over(self) -> bool:
+        """Whether the process that has just ended served for long enough before."""
+        ready_at, self._ready_at = self._ready_at, 0.0
+        steady_after = STEADY_AFTER_HANG_S if self._hung else STEADY_AFTER_S
+        return bool(ready_at) and time.monotonic() - ready_at > steady_after
 
     def _fail(self, error: EngineError) -> None:
         self.failure = error

@@ -7,6 +7,7 @@ torch itself: the decoder does, where there are no kernels of our own.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -19,7 +20,7 @@ from atlasd.engine.calibration import KIND, Calibrations
 from atlasd.engine.framing import EngineEnd
 from atlasd.engine.loading import Progress, load
 from atlasd.engine.mailbox import Inbox, Outbox
-from atlasd.engine.protocol import Failed, Load, Loading, Restore
+from atlasd.engine.protocol import DUMP_SIGNAL, Failed, Load, Loading, Restore
 from atlasd.engine.service import Service
 from atlasd.errors import AtlasdError
 from atlasd.paths import Paths, paths
@@ -84,6 +85,7 @@ def _failed(error: Exception) -> Failed:
 def main() -> None:
     """Entry point; the argument is the number of the inherited socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(DUMP_SIGNAL, chain=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     sys.setswitchinterval(SWITCH_S)
     run(EngineEnd(socket.socket(fileno=int(sys.argv[1]))), paths())

@@ -57,7 +57,7 @@ def _requests(meter: Meter) -> Iterable[str]:
         ("atlasd_cached_tokens_total", "Prompt tokens found in a slot", meter.cached_tokens),
         ("atlasd_queue_seconds_total", "Time streams waited for a slot", meter.queue_s),
         ("atlasd_cancelled_total", "Streams cancelled by their client", meter.cancelled),
-        ("atlasd_engine_restarts_total", "Restarts after a crash", meter.engine_restarts),
+        ("atlasd_engine_restarts_total", "Restarts after a crash or a hang", meter.engine_restarts),
     )
     for name, help, value in counters:
         yield _family(name, "counter", help, [({}, float(value))])

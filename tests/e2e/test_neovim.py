@@ -216,6 +216,9 @@ def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: P
             f':lua local s = require("atlasd.status"); {loading}\r:redrawstatus\r'
         )
         session.terminal.until(lambda shown: "◌ atlasd 42%" in shown and "%%" not in shown)
+        silent = 's.last = {state = "ready", engine_silent_s = 7}'
+        session.terminal.type(f':lua local s = require("atlasd.status"); {silent}\r:redrawstatus\r')
+        session.terminal.until("? atlasd")
         session.terminal.type(":helptags ALL | help atlasd-keys\r")
         session.terminal.until("accept a word")
     finally:

@@ -120,7 +120,7 @@ def test_top_shows_what_the_dashboard_draws() -> None:
 def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, said: str) -> None:
     told = {
         "state": "ready", "version": "1", "pid": 1, "engine_pid": 2, "socket": "s", "uptime_s": 5,
-        "http": {"port": 0},
+        "http": {"port": 0}, "engine_silent_s": 6.0,
         "drafting": True, "error": "", "store": True, "repositories": [], "engine": engine,
         "model": {"name": "m", "memory": {"weights": 2048}},
         "served": {"requests": 0, "output_tokens": 0, "decode_s": 0.0, "drafted": {},

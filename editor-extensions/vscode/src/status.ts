@@ -5,11 +5,15 @@ export interface DaemonStatus {
   stage?: string | null;
   fraction?: number | null;
   error?: string | null;
+  engine_silent_s?: number;
   version?: string;
   model?: { model?: string; backend?: string; dtype?: string } | null;
   served?: { output_tokens: number; decode_s: number };
   repositories?: { root: string; files?: number; tokens?: number; state?: string }[];
 }
+
+/** An engine that owes an answer for so long is worth a word. */
+const SILENT_S = 5;
 
 export interface StatusText {
   text: string;
@@ -41,6 +45,14 @@ export function describe(
   const model = status.model?.model;
   switch (status.state) {
     case "ready": {
+      const silent = Math.round(status.engine_silent_s ?? 0);
+      if (silent >= SILENT_S) {
+        return {
+          text: "$(warning) atlasd",
+          tooltip: `The engine has not answered for ${silent} s; if it hangs, it is started again.`,
+          warning: true,
+        };
+      }
       const rate = tokensPerSecond === undefined ? "" : ` ${Math.round(tokensPerSecond)} tok/s`;
       return { text: `$(sparkle) atlasd${rate}`, tooltip: ready(status, model), warning: false };
     }

@@ -19,6 +19,8 @@ test("the state and the speed stand in the status bar", () => {
 
 const table: [DaemonStatus, string, boolean][] = [
   [{ state: "loading", fraction: 0.42, stage: "reading weights" }, "$(loading~spin) atlasd 42 %", false],
+  [{ state: "ready", engine_silent_s: 2 }, "$(sparkle) atlasd", false],
+  [{ state: "ready", engine_silent_s: 7 }, "$(warning) atlasd", true],
   [{ state: "paused" }, "$(debug-pause) atlasd", false],
   [{ state: "stopped" }, "$(circle-outline) atlasd", false],
   [{ state: "stopped", error: "no daemon" }, "$(circle-outline) atlasd", true],

@@ -29,7 +29,8 @@ function M.text()
   end
   refresh()
   local state = M.last and M.last.state or "stopped"
-  local text = (MARKS[state] or "?") .. " atlasd"
+  local silent = state == "ready" and (M.last.engine_silent_s or 0) >= 5
+  local text = (silent and "?" or MARKS[state] or "?") .. " atlasd"
   if state == "loading" and M.last.fraction then
     text = ("%s %d%%%%"):format(text, math.floor(100 * M.last.fraction))
   end
