@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from atlasd import expiry
 from atlasd.paths import forget_learned
 
 WHAT = {
@@ -32,6 +33,13 @@ def summary(cache: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def kept(cache: Path) -> dict[str, int]:
+    """For how many ``days`` something is kept that nobody opens, and how many ``bytes`` there may
+    be; beyond, what was not opened for longest goes first."""
+    existing = next(one for one in (cache, *cache.parents) if one.exists())
+    return {"days": expiry.KEPT_DAYS, "bytes": expiry.most_bytes(existing)}
 
 
 def purge(cache: Path, repository: str | None) -> int:

@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlasd import cached
+from atlasd import cached, expiry
+from atlasd.engine.client import Notice
+from atlasd.engine.protocol import Ready
 from atlasd.errors import RequestError, StoreError
 from atlasd.paths import Paths
 from atlasd.supervisor import Supervisor
@@ -24,6 +26,12 @@ log = logging.getLogger(__name__)
 
 PROGRESS_POLL_S = 0.1
 
+FIRST_SWEEP_S, SWEEP_EVERY_S = 600.0, 86400.0
+"""When the cache is looked through for what nobody opens any more, after the start and from then
+on; later if somebody is being served."""
+
+IDLE_CHECK_S = 5.0
+
 
 class Neighbours:
     """What the server asks of the store and the workspace; the daemon's half of
@@ -35,6 +43,8 @@ class Neighbours:
         self.store: Store | None = None
         self.workspace: Workspace | None = None
         self._opened = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
+        supervisor.engine.subscribe(self._engine_said)
 
     async def open_neighbours(self) -> None:
         """Open both; without a store, completions still work."""
@@ -56,8 +66,11 @@ class Neighbours:
         )
         self.supervisor.attach(self.store, self.workspace)
         self._opened.set()
+        self._sweeping = asyncio.create_task(self._keep_cache_small())
 
     async def close_neighbours(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         if self.workspace is not None:
             await self.workspace.stop()
         if self.store is not None:
@@ -81,6 +94,7 @@ class Neighbours:
                 failure = error
         for root in closed:
             await workspace.close(root)
+        self._mark_opened()
         if failure is not None:
             raise failure
 
@@ -132,6 +146,7 @@ class Neighbours:
             **await store.summary(repository),
             "database": str(self.paths.database),
             "cache": folders,
+            "kept": cached.kept(self.paths.cache),
         }
 
     async def export(self, repository: str | None) -> AsyncIterator[dict[str, Any]]:
@@ -146,3 +161,41 @@ class Neighbours:
         files = await asyncio.to_thread(cached.purge, self.paths.cache, repository)
         removed = await (await self._opened_store()).purge(repository)
         return {**removed, "cached files": files} if files else removed
+
+    # The cache
+
+    def _engine_said(self, notice: Notice) -> None:
+        if isinstance(notice, Ready):
+            self._mark_opened()
+
+    def _mark_opened(self) -> None:
+        """What drafting keeps of the tokenizer and the repositories in use is not to be removed."""
+        if (tokenizer := self.supervisor.tokenizer) is not None:
+            opened = self.workspace.repositories if self.workspace is not None else []
+            roots = [None, *(str(one.root) for one in opened if one.trusted)]
+            expiry.mark_opened(self.paths.cache, tokenizer.fingerprint, roots)
+
+    async def _keep_cache_small(self) -> None:
+        wait = FIRST_SWEEP_S
+        while True:
+            await asyncio.sleep(wait)
+            wait = IDLE_CHECK_S
+            if not self.supervisor.busy:
+                self._mark_opened()
+                await asyncio.to_thread(self._sweep)
+                wait = SWEEP_EVERY_S
+
+    def _sweep(self) -> None:
+        cache = self.paths.cache
+        try:
+            expiry.mark_held(cache, self.supervisor.engine.pid)
+            gone = expiry.sweep(cache)
+        except OSError as error:
+            log.warning("The cache could not be looked through: %s", error)
+            return
+        if gone:
+            log.info(
+                "Removed %.1f MB from the cache that had not been opened for longest: %s",
+                sum(one.bytes for one in gone) / 2**20,
+                ", ".join(str(one.path.relative_to(cache)) for one in gone),
+            )

@@ -137,10 +137,14 @@ class Supervisor:
         while limit > 0:
             await asyncio.sleep(min(IDLE_CHECK_S, limit))
             used = max(self._last_used, self.engine.last_used)
-            idle = not self.in_use and not self.engine.active
-            if self.state == "ready" and idle and time.monotonic() - used > limit:
+            if self.state == "ready" and not self.busy and time.monotonic() - used > limit:
                 log.info("Unloading the model after %.3g idle minutes", limit / 60)
                 await self.engine.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is being served."""
+        return self.in_use > 0 or self.engine.active > 0
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Serving]:

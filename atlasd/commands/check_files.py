@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from atlasd import cached
+from atlasd.commands.data import kept_for
 from atlasd.commands.finding import Finding
 from atlasd.commands.output import size
 from atlasd.config import load
@@ -46,6 +48,14 @@ def own_folders(folders: Paths) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free
     if free < LEAST_DISK:
         yield Finding("disk", "bad", f"only {size(free)} left at {existing}", "Make room there.")
+
+
+def cache(folders: Paths) -> Iterator[Finding]:
+    held, kept = (
+        sum(one["bytes"] for one in cached.summary(folders.cache)),
+        cached.kept(folders.cache),
+    )
+    yield Finding("cache", "ok", f"{size(held)}. {kept_for(kept)}")
 
 
 def secrets(folders: Paths) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ CHECKS: tuple[Callable[[Paths], Iterator[Finding]], ...] = (
     check_machine.hardware,
     check_files.settings,
     check_files.own_folders,
+    check_files.cache,
     check_files.secrets,
     check_daemon.socket,
     check_daemon.port,

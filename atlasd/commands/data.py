@@ -101,7 +101,17 @@ def describe(summary: dict[str, Any]) -> str:
     if cached := summary.get("cache"):
         lines += ["", styled("Files in the cache", "bold")]
         lines.append(table([[size(one["bytes"]), one["path"], one["what"]] for one in cached]))
+    if kept := summary.get("kept"):
+        lines += ["", kept_for(kept)]
     return "\n".join(lines)
+
+
+def kept_for(kept: dict[str, int]) -> str:
+    """When files in the cache go by themselves."""
+    return (
+        f"What is not opened for {kept['days']} days goes by itself, and beyond"
+        f" {size(kept['bytes'])} what was not opened for longest."
+    )
 
 
 def _rows(entry: dict[str, Any], *titles: str) -> list[list[str]]:

@@ -44,7 +44,8 @@ def show(folders: Paths, repository: str | None) -> dict[str, Any]:
             found = await store.summary(repository) if store else NOTHING
             return {**found, "database": str(folders.database)}
 
-    return {**asyncio.run(look()), "cache": cached.summary(folders.cache)}
+    cache = folders.cache
+    return {**asyncio.run(look()), "cache": cached.summary(cache), "kept": cached.kept(cache)}
 
 
 def export(folders: Paths, repository: str | None) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -57,6 +58,8 @@ def load_quantised(
         return quantise_model(weights, config, kind, device, progress)
     folder = cache_folder(cache_dir, identity, config, kind)
     if folder.is_dir():
+        with suppress(OSError):
+            os.utime(folder)  # opened last
         try:
             return _read(folder, config, device, progress)
         except (OSError, SafetensorError, KeyError, ValueError) as error:

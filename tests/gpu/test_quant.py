@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -71,8 +72,11 @@ def test_a_second_load_reads_the_cache(config_and_weights, kind: Format, tmp_pat
     options = {"cache_dir": tmp_path, "identity": "abc"}
     first = load_quantised(weights, config, kind, CPU, **options)
     watched = Watched(weights)
+    (kept,) = tmp_path.iterdir()
+    os.utime(kept, (1, 1))
     second = load_quantised(watched, config, kind, CPU, **options)
     assert not watched.read
+    assert kept.stat().st_mtime > 1, "when it was opened last is not known"
     assert torch.equal(first.embedding, second.embedding)
     assert torch.equal(dequantise(first.head), dequantise(second.head))
     for one, other in zip(first.layers, second.layers, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,11 @@ def logits(decoder: CpuDecoder) -> np.ndarray:
 def test_the_second_load_reads_no_tensor(weight_format: str, tmp_path: Path) -> None:
     _, tensors = checkpoint("qwen2")
     first = logits(load(tensors, tmp_path, weight_format))
+    (kept,) = tmp_path.iterdir()
+    os.utime(kept, (1, 1))
     assert np.array_equal(first, logits(load(Refusing(), tmp_path, weight_format)))
     assert len(list(tmp_path.iterdir())) == 1
+    assert kept.stat().st_mtime > 1, "when it was opened last is not known"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "header", "longer"])

@@ -320,6 +320,8 @@ def load_packed(
         path = cache_path(cache_dir, identity, spec, weight_format, kept)
         parts = sum(1 for _ in matrices(spec, weight_format))
         if (found := read_cached(path, parts)) is not None:
+            with suppress(OSError):
+                os.utime(path)  # opened last
             return found, embedding_kind(spec, tensors)
     packed = pack(spec, tensors, weight_format, threads=threads, kept=kept)
     if path is not None:
