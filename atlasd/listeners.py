@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atlasd.errors import AtlasdError, ConfigError
-from atlasd.paths import Paths
+from atlasd.paths import Paths, named_by
 
 FURTHER_PORTS = 8
 """Ports that are tried after the default one, if another program has that."""
@@ -70,12 +70,15 @@ class Lock:
     """
 
     def __init__(self, paths: Paths) -> None:
-        self._path = paths.runtime / "daemon.lock"
+        self._path = paths.lock
         # A bare descriptor, never closed: whoever sees the lock free sees the process gone.
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         if not self._taken():
             os.close(self._descriptor)
             raise AlreadyRunning(Running.read(paths))
+        if (other := _point_to(paths)) is not None:
+            os.close(self._descriptor)
+            raise AlreadyRunning(Running.read(other))
         # Its number may be another process's by now, which `atlasd stop` must not end.
         paths.daemon_json.unlink(missing_ok=True)
 
@@ -102,16 +105,18 @@ class Lock:
             return False
 
 
-def is_locked(paths: Paths) -> bool:
-    """Whether a daemon of these folders lives. Asking does not disturb it."""
-    try:
-        with open(paths.runtime / "daemon.lock", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def _point_to(paths: Paths) -> Paths | None:
+    """Tell where this daemon is, to those whose environment says otherwise; or where another one
+    is that was faster. Where the folder cannot be written, neither can be told."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(paths.pointer, os.O_WRONLY | os.O_CREAT, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # of two that start at once, one sees the other
+            if (other := named_by(paths)) is not None:
+                return other
+            file.truncate()
+            file.write(f"{paths.runtime}\n")
+    return None
 
 
 def check_socket_path(path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlasd.errors import RequestError
@@ -43,6 +44,17 @@ class Paths:
         return self.runtime / "daemon.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the daemon for as long as it lives."""
+        return self.runtime / "daemon.lock"
+
+    @property
+    def pointer(self) -> Path:
+        """Names the runtime folder of the daemon that was started last, from wherever: a shell
+        without ``XDG_RUNTIME_DIR`` (cron, sudo, some of ssh) would look for it elsewhere."""
+        return self.state / "runtime"
+
+    @property
     def log(self) -> Path:
         return self.state / "atlasd.log"
 
@@ -65,7 +77,41 @@ def expanded(path: str | Path) -> Path:
 
 
 def paths(environ: dict[str, str] | None = None) -> Paths:
-    """The folders in force, from ``ATLASD_HOME`` or the XDG variables or their defaults."""
+    """The folders in force, from ``ATLASD_HOME`` or the XDG variables or their defaults; with the
+    runtime folder of the daemon that runs, if one does."""
+    found = own_paths(environ)
+    if not is_locked(found) and (running := named_by(found)) is not None:
+        return running
+    return found
+
+
+def is_locked(folders: Paths) -> bool:
+    """Whether a daemon of these folders lives. Asking does not disturb it."""
+    try:
+        with open(folders.lock, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it is another user's
+        return False
+    return False
+
+
+def named_by(folders: Paths) -> Paths | None:
+    """The folders with the runtime folder that the pointer names, if that is another one, of the
+    same user, and a daemon lives in it."""
+    try:
+        named = Path(folders.pointer.read_text(encoding="utf-8").strip())
+        if not named.is_absolute() or named == folders.runtime:
+            return None
+    except (OSError, ValueError):
+        return None
+    other = replace(folders, runtime=named)
+    return other if _uid_of(named) == os.getuid() and is_locked(other) else None
+
+
+def own_paths(environ: dict[str, str] | None = None) -> Paths:
+    """The folders as this environment has them, whatever runs."""
     env = os.environ if environ is None else environ
     if root := env.get("ATLASD_HOME"):
         base = expanded(root).absolute()
@@ -84,14 +130,24 @@ def paths(environ: dict[str, str] | None = None) -> Paths:
         return (Path(value) if value.startswith("/") else home / default) / "atlasd"
 
     state = xdg("XDG_STATE_HOME", ".local/state")
+    # Behind `su` it is still the other user's folder, which the specification forbids.
     runtime = env.get("XDG_RUNTIME_DIR", "")
+    ours = runtime.startswith("/") and _uid_of(Path(runtime)) in (None, os.getuid())
     return Paths(
         config=xdg("XDG_CONFIG_HOME", ".config"),
         data=xdg("XDG_DATA_HOME", ".local/share"),
         cache=xdg("XDG_CACHE_HOME", ".cache"),
         state=state,
-        runtime=Path(runtime) / "atlasd" if runtime.startswith("/") else state / "run",
+        runtime=Path(runtime) / "atlasd" if ours else state / "run",
     )
+
+
+def _uid_of(folder: Path) -> int | None:
+    """Whose folder it is; None if there is none."""
+    try:
+        return folder.stat().st_uid
+    except OSError:
+        return None
 
 
 def learned_folder_name(repository: str | None) -> str:

@@ -15,8 +15,8 @@ from atlasd.commands.output import size
 from atlasd.commands.status import silent
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
-from atlasd.listeners import SOCKET_PATH_BYTES, is_locked, listen_on_tcp
-from atlasd.paths import Paths
+from atlasd.listeners import SOCKET_PATH_BYTES, listen_on_tcp
+from atlasd.paths import Paths, is_locked
 
 
 def socket(folders: Paths) -> Iterator[Finding]:

@@ -14,8 +14,8 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.output import print_json, styled
 from atlasd.config import load
 from atlasd.errors import AtlasdError, RequestError
-from atlasd.listeners import Running, is_locked
-from atlasd.paths import Paths, paths
+from atlasd.listeners import Running
+from atlasd.paths import Paths, is_locked, paths
 from atlasd.server.auth import known_token, secret_token
 
 

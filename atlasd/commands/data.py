@@ -13,8 +13,7 @@ from urllib.parse import quote
 from atlasd.commands.connection import Connection
 from atlasd.commands.output import count, counted, print_json, size, styled, table
 from atlasd.errors import AtlasdError
-from atlasd.listeners import is_locked
-from atlasd.paths import expanded, paths
+from atlasd.paths import expanded, is_locked, paths
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,8 +21,8 @@ from atlasd.commands.progress import follow
 from atlasd.commands.status import NO_STORE
 from atlasd.config import load
 from atlasd.errors import AtlasdError, NotRunningError
-from atlasd.listeners import Running, is_locked
-from atlasd.paths import Paths, expanded, paths
+from atlasd.listeners import Running
+from atlasd.paths import Paths, expanded, is_locked, own_paths, paths
 
 UP_S = 60.0
 """Longest time until health answers; it takes well under a second on an idle machine."""
@@ -106,6 +106,9 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
     if wait or drafting is not None:
         _wait_for_an_answer(folders)
     print(f"atlasd is already running{who}.")
+    if folders != own_paths():
+        # Two shells of one user may differ in XDG_RUNTIME_DIR.
+        print(f"It was started from another environment; its socket is {folders.socket}")
     if running and running.version != __version__:
         print(
             f"It is version {running.version} and this is {__version__}: atlasd stop, then start"

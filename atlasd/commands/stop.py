@@ -10,8 +10,8 @@ import time
 
 from atlasd.commands.connection import Connection
 from atlasd.errors import AtlasdError, NotRunningError
-from atlasd.listeners import Running, is_locked
-from atlasd.paths import Paths, paths
+from atlasd.listeners import Running
+from atlasd.paths import Paths, is_locked, paths
 
 PATIENCE_S = 15.0
 LAST_PATIENCE_S = 5.0

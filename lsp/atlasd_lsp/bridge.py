@@ -35,8 +35,8 @@ MOST_EDITED = 1 << 20
 class Bridge:
     """What the handlers share. Lives on the event loop of the language server."""
 
-    def __init__(self, socket: Path) -> None:
-        self.connection = Connection(socket)
+    def __init__(self, find_socket: Callable[[], Path]) -> None:
+        self.connection = Connection(find_socket)
         self.options = Options()
         self.editor = ""
         self.roots: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +25,32 @@ class DaemonRefused(Exception):
 
 
 class Connection:
-    """Requests to the daemon behind one socket. Survives the daemon's restarts: every request
+    """Requests to the daemon. Survives the daemon's restarts: every request
     connects anew where the kept connection is gone."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, find_socket: Callable[[], Path]) -> None:
+        self._find_socket = find_socket
         self._session: aiohttp.ClientSession | None = None
+        self._opened: Path | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where the daemon listens now: the next one may be started from another environment."""
+        return self._find_socket()
 
     async def open(self) -> aiohttp.ClientSession:
-        """The session; made once, with the import done in a thread."""
-        if self._session is None:
-            library = await asyncio.to_thread(_import_aiohttp)
-            if self._session is None:
-                self._session = library.ClientSession(
-                    connector=library.UnixConnector(str(self.socket), limit=32),
-                    timeout=library.ClientTimeout(total=None, sock_connect=2),
-                )
+        """The session of this socket, with the import done in a thread."""
+        library = await asyncio.to_thread(_import_aiohttp) if self._session is None else None
+        if self._session is None or self._opened != self.socket:
+            library = library or _import_aiohttp()
+            before, self._opened = self._session, self.socket
+            self._session = session = library.ClientSession(
+                connector=library.UnixConnector(str(self._opened), limit=32),
+                timeout=library.ClientTimeout(total=None, sock_connect=2),
+            )
+            if before is not None:
+                await before.close()
+            return session
         return self._session
 
     async def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class AtlasdServer(LanguageServer):
 
     def __init__(self) -> None:
         super().__init__("atlasd", __version__, protocol_cls=TidyProtocol)
-        self.bridge = Bridge(socket_path())
+        self.bridge = Bridge(socket_path)
 
     def warn(self, text: str) -> None:
         """Tell whoever sits before the editor."""

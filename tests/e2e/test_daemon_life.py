@@ -66,6 +66,32 @@ def test_two_starts_at_once_make_one_daemon(home: Home) -> None:
         home.stop()
 
 
+def test_a_shell_without_a_runtime_folder_finds_the_daemon_of_one_that_has_it(
+    home: Home, tmp_path: Path
+) -> None:
+    """As cron, sudo and some of ssh and tmux are."""
+    bare = {"ATLASD_HOME": "", "HOME": str(tmp_path), "XDG_STATE_HOME": "", "XDG_RUNTIME_DIR": "",
+            "XDG_DATA_HOME": "", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}  # fmt: skip
+    desktop = {**bare, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir(mode=0o700)
+    for first, second in ((desktop, bare), (bare, desktop)):
+        try:
+            assert home.atlasd("start", env=first).returncode == 0
+            again = home.atlasd("start", env=second)
+            assert "already running (pid" in again.stdout, again
+            status = json.loads(home.atlasd("status", "--json", env=second).stdout)
+            assert status["state"] == "ready"
+            assert status["socket"] in again.stdout
+            file = tmp_path / "a.py"
+            file.write_text("def f():\n    return ")
+            assert home.atlasd("complete", f"{file}:2", env=second).returncode == 0
+        finally:
+            ended = home.atlasd("stop", env=second)
+        assert ended.stdout == "atlasd has stopped.\n"
+        assert not alive(status["pid"])
+        assert home.atlasd("status", env=first).returncode == 3
+
+
 def test_a_daemon_that_was_killed_leaves_no_obstacle_and_no_engine(home: Home) -> None:
     home.start()
     status = home.status()

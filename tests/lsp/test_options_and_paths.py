@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from atlasd_lsp.options import Options, parse_options
 from atlasd_lsp.socket_path import socket_path
 
+from atlasd.listeners import AlreadyRunning, Lock
 from atlasd.paths import paths
 
 
@@ -26,6 +29,46 @@ from atlasd.paths import paths
     ],
 )
 def test_the_bridge_looks_where_the_daemon_listens(environ: dict[str, str]) -> None:
+    assert socket_path(environ) == paths(environ).socket
+
+
+def test_a_daemon_that_was_started_from_elsewhere_is_found(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    desktop = {**home, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    for started, asked in ((desktop, home), (home, desktop)):
+        folders, own = paths(started), paths(asked)
+        assert folders.socket != own.socket
+        folders.create()
+        own.create()
+        lock = Lock(folders)
+        assert paths(asked) == folders
+        assert socket_path(asked) == socket_path(started) == folders.socket
+        with pytest.raises(AlreadyRunning):
+            Lock(own)
+        lock.release()
+        assert paths(asked) == own
+        assert socket_path(asked) == own.socket
+
+
+@pytest.mark.parametrize("says", ["", "relative\n", "/no/such/folder\n", "\0", b"\xff"])
+def test_a_pointer_that_makes_no_sense_is_ignored(says: str | bytes, tmp_path: Path) -> None:
+    folders = paths({"HOME": str(tmp_path)})
+    folders.create()
+    folders.pointer.write_bytes(says if isinstance(says, bytes) else says.encode())
+    assert paths({"HOME": str(tmp_path)}) == folders
+    assert socket_path({"HOME": str(tmp_path)}) == folders.socket
+    Lock(folders).release()
+    assert folders.pointer.read_text() == f"{folders.runtime}\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a folder of another user")
+def test_another_users_runtime_folder_is_ignored(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(theirs)}
+    assert paths(environ).runtime == tmp_path / ".local/state/atlasd/run"
     assert socket_path(environ) == paths(environ).socket
 
 

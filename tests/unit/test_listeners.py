@@ -17,8 +17,8 @@ import pytest
 
 from atlasd.commands import stop
 from atlasd.errors import AtlasdError
-from atlasd.listeners import AlreadyRunning, Lock, Running, is_locked
-from atlasd.paths import Paths
+from atlasd.listeners import AlreadyRunning, Lock, Running
+from atlasd.paths import Paths, is_locked
 from atlasd.run import OPEN_FILES, allow_open_files
 
 
