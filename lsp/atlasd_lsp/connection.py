@@ -44,13 +44,13 @@ class Connection:
         if self._session is None or self._opened != self.socket:
             library = library or _import_aiohttp()
             before, self._opened = self._session, self.socket
-            self._session = session = library.ClientSession(
+            self._session = library.ClientSession(
                 connector=library.UnixConnector(str(self._opened), limit=32),
                 timeout=library.ClientTimeout(total=None, sock_connect=2),
             )
             if before is not None:
                 await before.close()
-            return session
+        assert self._session is not None
         return self._session
 
     async def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
