@@ -104,7 +104,8 @@ def _unknown(word: str) -> int:
     import difflib
 
     print(f"atlasd: there is no command {word!r}.", file=sys.stderr)
-    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    close = [known for known in COMMANDS if known.startswith(word)]
+    close = close or difflib.get_close_matches(word, COMMANDS, n=1)
     print(f"        Did you mean {close[0]}?" if close else f"\n{_usage()}", file=sys.stderr)
     return USAGE
 

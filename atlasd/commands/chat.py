@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
         description="Talk to the model. With a MESSAGE (or standard input): one answer.",
         epilog=HELP,
     )
-    made.add_argument("message", nargs="*", metavar="MESSAGE", help="a question; - reads it")
+    made.add_argument(
+        "message", nargs="*", metavar="MESSAGE", help="a question; - reads it from standard input"
+    )
     made.add_argument("--system", help="instructions for the whole conversation")
     made.add_argument("--file", action="append", default=[], type=Path, help="a file to talk about")
     made.add_argument("--max-tokens", type=int, help="tokens of an answer, at most")

@@ -55,7 +55,7 @@ def cache(folders: Paths) -> Iterator[Finding]:
         sum(one["bytes"] for one in cached.summary(folders.cache)),
         cached.kept(folders.cache),
     )
-    yield Finding("cache", "ok", f"{size(held)}. {kept_for(kept)}")
+    yield Finding("cache", "ok", f"{size(held)}; {kept_for(kept)}")
 
 
 def secrets(folders: Paths) -> Iterator[Finding]:

@@ -50,6 +50,8 @@ class Client:
     where: str
     paste: Callable[[Place], str]
     http: bool = True
+    comment: str = "#"
+    """What begins a comment there: people paste all that is printed."""
 
 
 def _neovim(place: Place) -> str:
@@ -78,6 +80,10 @@ command = {json.dumps(place.bridge)}
 name = "python"
 language-servers = ["pylsp", "atlasd"]
 """
+
+
+def _lsp(place: Place) -> str:
+    return place.bridge
 
 
 def _llama_vim(place: Place) -> str:
@@ -216,14 +222,21 @@ curl {place.base}/v1/completions \\
 
 
 CLIENTS: dict[str, Client] = {
-    "neovim": Client("Neovim 0.10 or newer", "in init.lua", _neovim, http=False),
+    "neovim": Client("Neovim 0.10 or newer", "in init.lua", _neovim, http=False, comment="--"),
     "vscode": Client("Visual Studio Code", "in a terminal", _vscode, http=False),
     "helix": Client("Helix", "in languages.toml, for each language", _helix, http=False),
-    "llama.vim": Client("llama.vim as it is", "in .vimrc, before the plugin loads", _llama_vim),
-    "llama.vscode": Client("llama.vscode as it is", "in settings.json", _llama_vscode),
+    "lsp": Client(
+        "any other editor that speaks LSP", "as the command of a language server", _lsp, http=False
+    ),
+    "llama.vim": Client(
+        "llama.vim as it is", "in .vimrc, before the plugin loads", _llama_vim, comment='"'
+    ),
+    "llama.vscode": Client(
+        "llama.vscode as it is", "in settings.json", _llama_vscode, comment="//"
+    ),
     "continue": Client("Continue", "~/.continue/config.yaml", _continue),
-    "zed": Client("Zed", "in settings.json", _zed),
-    "minuet": Client("minuet-ai.nvim", "in init.lua", _minuet),
+    "zed": Client("Zed", "in settings.json", _zed, comment="//"),
+    "minuet": Client("minuet-ai.nvim", "in init.lua", _minuet, comment="--"),
     "dashboard": Client("the dashboard", "in a browser on this machine", _dashboard),
     "ollama": Client("clients of Ollama", "in a terminal, or as their host", _ollama),
     "tabby": Client("Tabby's plugins", "in ~/.tabby-client/agent/config.toml", _tabby),

@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     for item in answer["items"]:
         print(shown(cursor, item))
         print(styled(f"\n{times(item)}", "dim"))
+    if 0 < len(answer["items"]) < options.choices:
+        print(styled(f"No more of the {options.choices} are different.", "dim"))
     return 0
 
 

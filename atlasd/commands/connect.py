@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 import sys
 from pathlib import Path
@@ -50,14 +51,25 @@ def run(options: argparse.Namespace) -> int:
         return 0
     client = CLIENTS.get(options.client.lower().removesuffix(".nvim"))
     if client is None:
-        raise RequestError(f"{options.client!r} is not known.", "Known: " + ", ".join(CLIENTS))
-    print(styled(f"# {client.where}", "dim"))
+        raise RequestError(f"{options.client!r} is not known.", _instead_of(options.client.lower()))
+    print(styled(f"{client.comment} {client.where}", "dim"))
     print(client.paste(place).strip())
+    warning = ""
     if not is_locked(paths()):
-        print(styled("\n# atlasd is not running: atlasd start", "yellow"))
+        warning = "atlasd is not running: atlasd start"
     elif client.http and not place.port:
-        print(styled("\n# HTTP is off (server.port = 0): restart with --port 8012", "yellow"))
+        warning = "HTTP is off (server.port = 0): restart with --port 8012"
+    if warning:
+        print(styled(f"\n{client.comment} {warning}", "yellow"))
     return 0
+
+
+def _instead_of(name: str) -> str:
+    close = [known for known in CLIENTS if name in known]
+    close = close or difflib.get_close_matches(name, CLIENTS)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return "An editor that speaks LSP: atlasd connect lsp. All others: atlasd connect"
 
 
 def where(folders: Paths) -> Place:

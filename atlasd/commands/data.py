@@ -99,18 +99,15 @@ def describe(summary: dict[str, Any]) -> str:
         lines += ["", styled(named, "bold"), table([["step costs", size(one["bytes"])]])]
     if cached := summary.get("cache"):
         lines += ["", styled("Files in the cache", "bold")]
+        if kept := summary.get("kept"):
+            lines[-1] += f" ({kept_for(kept)})"
         lines.append(table([[size(one["bytes"]), one["path"], one["what"]] for one in cached]))
-    if kept := summary.get("kept"):
-        lines += ["", kept_for(kept)]
     return "\n".join(lines)
 
 
 def kept_for(kept: dict[str, int]) -> str:
     """When files in the cache go by themselves."""
-    return (
-        f"What is not opened for {kept['days']} days goes by itself, and beyond"
-        f" {size(kept['bytes'])} what was not opened for longest."
-    )
+    return f"unopened for {kept['days']} days, or beyond {size(kept['bytes'])}, it goes by itself"
 
 
 def _rows(entry: dict[str, Any], *titles: str) -> list[list[str]]:
@@ -158,9 +155,13 @@ def _purge(repository: str | None, options: argparse.Namespace) -> int:
     rows = sum(removed.values())
     what = ", ".join(f"{table} {n}" for table, n in removed.items())
     if not rows:
-        what = "none was there" if repository is None else f"nothing is known of {repository}"
-        what += "; see atlasd data show"
-    print(f"Removed {counted(rows, 'row')} and {counted(files, 'file')}: {what}")
+        what = "nothing was stored"
+        if repository is not None:
+            what = f"nothing is known of {repository}; see atlasd data show"
+    if rows or files:
+        print(f"Removed {counted(rows, 'row')} and {counted(files, 'file')}: {what}")
+    else:
+        print(f"Nothing was removed: {what}")
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from typing import Any
 
 from atlasd.commands.hardware import Memory, memory
 from atlasd.commands.output import print_json, size, styled, table
 from atlasd.errors import AtlasdError
-from atlasd.paths import paths
+from atlasd.paths import expanded, paths
 
 WELL_KNOWN = (
     ("Qwen/Qwen2.5-Coder-0.5B", 0.49),
@@ -46,6 +48,25 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(describe(found))
     return 0
+
+
+def meant(name: str) -> str:
+    """What somebody may have meant who gave a name that no model has; empty if nobody knows. Ollama
+    has other names for the same models (``qwen2.5-coder:7b``)."""
+    from atlasd.models.hub import cached_models
+
+    if name == "bundled" or expanded(name).exists() or name.startswith(("/", ".", "~")):
+        return ""
+    known = [*(one for one, _ in WELL_KNOWN), *(one for one, _ in cached_models())]
+    if name in known:
+        return ""
+    spelt = {_spelt(one): one for one in known} | {_spelt(one.split("/")[-1]): one for one in known}
+    close = difflib.get_close_matches(_spelt(name), spelt, n=1, cutoff=0.8)
+    return f"Did you mean {spelt[close[0]]}? " if close else ""
+
+
+def _spelt(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
 
 
 def _bundled() -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,12 @@ from atlasd import __version__
 from atlasd.commands import stop
 from atlasd.commands.address import base_url
 from atlasd.commands.connection import Connection
+from atlasd.commands.models import meant
 from atlasd.commands.output import counted, styled
 from atlasd.commands.progress import follow
 from atlasd.commands.status import NO_STORE
 from atlasd.config import load
-from atlasd.errors import AtlasdError, NotRunningError
+from atlasd.errors import AtlasdError, NotRunningError, RequestError
 from atlasd.listeners import Running
 from atlasd.paths import Paths, expanded, is_locked, own_paths, paths
 
@@ -74,9 +76,8 @@ def run(options: argparse.Namespace) -> int:
     if last.get("state") == "failed":
         # Whoever named a model that does not work wants to name another, not to stop this first.
         stop.end(folders)
-        raise AtlasdError(
-            last.get("error") or "The model could not be loaded.", last.get("hint", "")
-        )
+        message = last.get("error") or "The model could not be loaded."
+        raise AtlasdError(message, meant(config.model.name) + last.get("hint", ""))
     _tell(Connection(folders).call("GET", "/atlasd/v1/status", timeout=30), config.server.port)
     return 0
 
@@ -84,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The options as settings by their dotted names."""
     model = options.model
+    if model is not None and not model.strip():
+        raise RequestError("--model is empty.", "What there is: atlasd models")
     if model is not None and expanded(model).exists():
         model = str(expanded(model).absolute())
     return {
@@ -100,7 +103,7 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
     if changes := _changes(running, given) if running else []:
         raise AtlasdError(
             f"atlasd is already running{who}, with another {changes[0]}.",
-            "To change it: atlasd stop, then start again.",
+            f"To change it: atlasd stop && atlasd start {_words(given)}",
         )
     drafting = given["engine.drafting"]
     if wait or drafting is not None:
@@ -124,6 +127,13 @@ def _already(folders: Paths, given: dict[str, Any], *, wait: bool) -> int:
                 last.get("error") or "Its model could not be loaded.", last.get("hint", "")
             )
     return 0
+
+
+def _words(given: dict[str, Any]) -> str:
+    """The options as they are typed."""
+    options = {"model.name": "--model", "server.port": "--port", "server.host": "--host"}
+    typed = [(options[name], str(given[name])) for name in options if given[name] is not None]
+    return shlex.join(word for pair in typed for word in pair)
 
 
 def _wait_for_an_answer(folders: Paths) -> None:

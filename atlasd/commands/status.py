@@ -18,6 +18,8 @@ COLOURS = {
     "paused": "yellow",
 }
 
+SHARES_IN_A_LINE = 4
+
 NO_STORE = "the database cannot be opened; see: atlasd doctor"
 
 
@@ -71,8 +73,9 @@ def describe(status: dict[str, Any]) -> str:
         rows.append(["store", styled(NO_STORE, "red")])
     # What the running engine holds counts drafters and adapters, too.
     if memory := (status["engine"] or status["model"]).get("memory"):
-        held = ", ".join(f"{name} {size(used)}" for name, used in memory.items())
-        rows.append(["memory", held])
+        held = [f"{name} {size(used)}" for name, used in memory.items()]
+        for at in range(0, len(held), SHARES_IN_A_LINE):
+            rows.append(["" if at else "memory", ", ".join(held[at : at + SHARES_IN_A_LINE])])
     for source, known in ((status["engine"] or {}).get("sources") or {}).items():
         rows.append(["drafter", f"{source}: {_drafter(known)}"])
     for one in status["repositories"]:

@@ -44,7 +44,7 @@ def test_start_tells_what_to_do_next_and_stop_leaves_nothing_behind(home: Home) 
         other = home.atlasd("start", "--port", "1")
         assert other.returncode == 1
         assert "already running" in other.stderr
-        assert "atlasd stop" in other.stderr
+        assert "atlasd stop && atlasd start --port 1\n" in other.stderr
     finally:
         home.stop()
     assert not alive(status["pid"])

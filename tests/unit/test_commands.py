@@ -115,6 +115,7 @@ def test_top_shows_what_the_dashboard_draws() -> None:
         ({"memory": {"weights": 7 << 30, "graphs": 3 << 20, "neural": 2048, "adapter": 5}},
          "weights 7.0 GB, graphs 3.0 MB, neural 2.0 kB, adapter 5 bytes"),
         (None, "weights 2.0 kB"),
+        ({"memory": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}}, "d 4 bytes\n          e 5 bytes"),
     ],
 )  # fmt: skip
 def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, said: str) -> None:
@@ -126,8 +127,23 @@ def test_status_tells_every_share_of_the_memory(engine: dict[str, Any] | None, s
         "served": {"requests": 0, "output_tokens": 0, "decode_s": 0.0, "drafted": {},
                    "accepted": {}},
     }  # fmt: skip
-    line = next(line for line in status.describe(told).splitlines() if "memory" in line)
-    assert line.endswith(said)
+    assert status.describe(told).split("memory", 1)[1].split("drafter")[0].strip().endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("qwen2.5-coder:7b", "Did you mean Qwen/Qwen2.5-Coder-7B? "),
+        ("Qwen/Qwen2.5-Codr-0.5B", "Did you mean Qwen/Qwen2.5-Coder-0.5B? "),
+        ("Mellum-4b-base", "Did you mean JetBrains/Mellum-4b-base? "),
+        ("Qwen/Qwen2.5-Coder-0.5B", ""),
+        ("bundled", ""),
+        ("somebody/else-altogether", ""),
+        ("./Qwen2.5-Coder-7B", ""),
+    ],
+)
+def test_a_name_that_no_model_has_is_put_right(name: str, said: str) -> None:
+    assert models.meant(name) == said
 
 
 def test_models_that_cannot_be_served_say_why() -> None:

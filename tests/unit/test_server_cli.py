@@ -84,12 +84,15 @@ def test_every_handler_that_is_named_exists() -> None:
         (["--help"], 0, "start the daemon"),
         (["--version"], 0, "atlasd 0."),
         (["strat"], 2, "Did you mean start?"),
+        (["stat"], 2, "Did you mean status?"),
+        (["start", "--model", ""], 1, "--model is empty"),
         (["zzz"], 2, "there is no command 'zzz'"),
         (["status"], 3, "atlasd start"),
         (["why"], 3, "No daemon is running"),
         (["index", "/no/such"], 1, "is not a folder"),
         (["complete", "nowhere"], 1, "FILE:LINE:COL"),
-        (["connect", "emacs-from-1999"], 1, "Known: neovim"),
+        (["connect", "emacs-from-1999"], 1, "atlasd connect lsp"),
+        (["connect", "vim"], 1, "Did you mean neovim or llama.vim?"),
         (["data", "purge"], 1, "--repository FOLDER, or --all"),
         (["data", "purge", "--all"], 1, "--yes"),
         (["bench", "no-such"], 1, "There is no benchmark"),
@@ -164,6 +167,19 @@ def test_what_is_pasted_holds_the_address_and_the_token(name: str) -> None:
         assert "127.0.0.1:9001" in text
         assert "TOKEN" in text
     assert f"`{name}`" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["neovim", "minuet", "llama.vim"])
+def test_all_that_connect_prints_can_be_pasted(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The heading and the warning with it, into a file of the client's own language."""
+    assert cli.main(["connect", name]) == 0
+    said = capsys.readouterr().out
+    assert "not running" in said
+    sign = {"llama.vim": '"'}.get(name, "--")
+    assert sum(line.startswith(f"{sign} ") for line in said.splitlines()) == 2
+    assert not any(line.startswith("#") for line in said.splitlines())
 
 
 def test_connect_prints_the_token_that_the_daemon_will_use(
