@@ -1,6 +1,6 @@
 """Measure a shipped folder on the held-out projects; prints and writes work/evaluation.json.
 
-python -m training.evaluate --model FOLDER [--only bits,holes,loops,samples] [--bytes 600000]
+python -m training.evaluate --model FOLDER [--only bits,ends,holes,loops,samples] [--bytes 600000]
 """
 
 import argparse
@@ -70,6 +70,34 @@ def bits_per_byte(subject: Subject, language: str, limit: int) -> Result:
         total += nats(subject.model, torch.tensor([subject.end, *ids]))
         size, count = size + len(document.text.encode()), count + len(ids)
     return {"bits_per_byte": total / math.log(2) / size, "bytes": size, "tokens": count}
+
+
+@torch.no_grad()
+def wrong_ends(subject: Subject, limit: int, led: bool) -> Result:
+    """Where the end is the first choice and the text goes on, in pieces of 1,024 tokens of held-out
+    files, `limit` bytes of each language; led: each after <|endoftext|>, as prompts of engines."""
+    wrong = count = 0
+    within = []
+    for language in SHARES:
+        documents = read("held_out", language)
+        random.Random(0).shuffle(documents)
+        size = 0
+        while size < limit and documents:
+            document = documents.pop(0)
+            size += len(document.text.encode())
+            ids = torch.tensor(subject.encode(document.text))
+            for piece in ids.split(1024):
+                start = torch.tensor([subject.end] if led else [], dtype=torch.long)
+                firsts = subject.model.logits(torch.cat((start, piece))[None, :-1])[0].argmax(-1)
+                found = int((firsts == subject.end).sum())
+                wrong, count = wrong + found, count + len(firsts)
+                within.append(found > 0)
+    return {
+        "per_10000": wrong * 10_000 / count,
+        "tokens": count,
+        "pieces": len(within),
+        "pieces_with_one": sum(within),
+    }
 
 
 def holes(subject: Subject, count: int, suffix_first: bool) -> Result:
@@ -176,7 +204,7 @@ def samples(subject: Subject, count: int) -> list[Result]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
-    parser.add_argument("--only", default="bits,holes,loops,samples")
+    parser.add_argument("--only", default="bits,ends,holes,loops,samples")
     parser.add_argument("--bytes", type=int, default=600_000, help="of each language")
     parser.add_argument("--holes", type=int, default=500)
     parser.add_argument("--files", type=int, default=100, help="continued to look for loops")
@@ -191,6 +219,10 @@ def main() -> None:
         for language in SHARES:
             found[language] = bits_per_byte(subject, language, args.bytes)
             print(language, found[language], flush=True)
+    if "ends" in args.only:
+        for name, led in (("wrong ends", False), ("wrong ends, led", True)):
+            found[name] = wrong_ends(subject, 40_000, led)
+            print(name, found[name], flush=True)
     if "holes" in args.only:
         for name, first in (("suffix first", True), ("prefix first", False)):
             found[f"holes, {name}"] = holes(subject, args.holes, first)

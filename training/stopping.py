@@ -46,6 +46,11 @@ def led(row: Tensor, end: int, turn: int, every: bool) -> Tensor:
     return row.index_fill(0, starts, end)
 
 
+def left(gone: float, of: float) -> float:
+    """What a linear decay over `of` has left of the rate; all of it where none was asked for."""
+    return max(0.0, 1 - gone / of) if of else 1.0
+
+
 class Circles:
     """Rows of `training.circles` and `training.refrains` together, shuffled; `name` stands for them
     in a run's positions."""
@@ -121,6 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--readers", type=float, default=0.1, help="weight of the readers")
     parser.add_argument("--attention", type=float, default=0.1, help="weight of where heads look")
     parser.add_argument("--decay-steps", type=int, default=0, help="the rate falls to zero")
+    parser.add_argument("--decay-minutes", type=float, default=0, help="so it does in this time")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--watch-minutes", type=float, default=8)
@@ -185,7 +191,8 @@ def main() -> None:
     if fresh:
         print(watch(model), flush=True)
     while (time.monotonic() - began) / 60 < args.minutes:
-        factor = 1 - decayed / args.decay_steps if args.decay_steps else 1.0
+        minutes = (time.monotonic() - began) / 60
+        factor = left(decayed, args.decay_steps) * left(minutes, args.decay_minutes)
         if factor <= 0:
             break
         for optim, wanted in zip((muon, adam, other), base, strict=True):

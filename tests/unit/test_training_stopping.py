@@ -1,6 +1,7 @@
 """Rows that go round: where they should have ended, and what a step teaches."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.unit.test_training_model import shaken
-from training import attending, circles, refrains, repeats
+from training import attending, circles, evaluate, refrains, repeats
 from training.circles import BESIDE, END, NOTHING, OPEN, TEXT
 from training.evaluate import is_loop
 from training.hands import Hands
 from training.lesson import Readers, Sums, backward, outputs_of
 from training.model import Decoder, Shape, document_lengths
-from training.stopping import Circles, led
+from training.pack import Document
+from training.stopping import Circles, led, left
 from training.tokenizer import end_id
 
 SHAPE = Shape(hidden=64, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
@@ -185,3 +187,30 @@ def test_a_refrain_is_kept_where_the_end_is_probable_and_forbidden_where_it_repe
     assert set(kinds[:begin]) == {TEXT}
     assert set(kinds[begin : begin + 13]) == {OPEN}
     assert set(kinds[begin + 13 :]) == {TEXT}
+
+
+def test_a_decay_takes_the_rate_to_zero_and_none_leaves_it() -> None:
+    assert [left(gone, 20) for gone in (0, 5, 20, 21)] == [1.0, 0.75, 0.0, 0.0]
+    assert left(5, 0) == 1.0
+
+
+class EndsAfterSevens:
+    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(torch.where(tokens == 7, ENDING, 0), SHAPE.vocabulary).float()
+
+
+def test_wrong_ends_are_counted_where_text_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"python": ["abc" * 500 + "777" + "abc"], "c": ["a7"]}
+    monkeypatch.setattr(
+        evaluate,
+        "read",
+        lambda _, name: [Document("p", "f", text) for text in files.get(name, [])],
+    )
+    subject = SimpleNamespace(
+        model=EndsAfterSevens(), end=ENDING, encode=lambda text: [ord(c) - 48 for c in text]
+    )
+    found = evaluate.wrong_ends(subject, 1000, led=False)
+    assert found["tokens"] == 1023 + (1506 - 1024 - 1) + 1
+    assert found["per_10000"] == 3 * 10_000 / found["tokens"]
+    assert (found["pieces"], found["pieces_with_one"]) == (3, 1)
+    assert evaluate.wrong_ends(subject, 1000, led=True)["tokens"] == 1506 + 2
