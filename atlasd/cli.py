@@ -81,9 +81,22 @@ def _run(command: str, words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if error.filename is None and not _has_working_folder():
+            gone = AtlasdError("The folder you are in is gone.", "Go to another: cd")
+            return _complain(gone, FAILED)
         # A folder that cannot be written, a disk that is full: no fault of the program's.
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return _complain(AtlasdError(f"{what}.", "See: atlasd doctor"), FAILED)
+
+
+def _has_working_folder() -> bool:
+    import os
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _complain(error: AtlasdError, status: int) -> int:

@@ -13,7 +13,7 @@ from atlasd.commands.connection import Connection
 from atlasd.commands.output import styled
 from atlasd.errors import AtlasdError, NotRunningError, RequestError
 
-HELP = "Ctrl-C ends an answer, Ctrl-D the conversation; /new starts over, /help shows this."
+HELP = "Ctrl-C ends an answer, Ctrl-D the chat; /new starts over, /help: this"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -221,6 +221,6 @@ def _tell(status: dict[str, Any], wanted_port: int) -> None:
             print(styled(f"       (port {wanted_port} is used by another program)", "yellow"))
     if not status["store"]:
         print(styled(f"Nothing is stored: {NO_STORE}", "yellow"))
-    print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, openai, …)")
+    print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, …)")
     print("       atlasd complete FILE:LINE:COL")
     print("       atlasd status · atlasd top · atlasd stop")

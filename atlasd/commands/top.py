@@ -80,21 +80,26 @@ def view(status: dict[str, Any], history: list[float]) -> Any:
     facts.add_row("tokens", f"{count(served['output_tokens'])} out, {cached}")
     held = engine.get("memory") or {}
     facts.add_row("memory", ", ".join(f"{name} {size(used)}" for name, used in held.items()))
-    drafts = Table(
-        title="Drafting" if status["drafting"] else "Drafting (off)", title_justify="left"
-    )
+    drafts = _table("Drafting" if status["drafting"] else "Drafting (off)")
     for column in ("drafter", "drafted", "accepted", "share"):
         drafts.add_column(column, justify="left" if column == "drafter" else "right")
     for source, drafted in sorted(served["drafted"].items()):
         accepted = served["accepted"].get(source, 0)
         share = f"{accepted / drafted:.0%}" if drafted else ""
         drafts.add_row(source, count(drafted), count(accepted), share)
-    roots = Table(title="Repositories", title_justify="left")
+    roots = _table("Repositories")
     for column in ("root", "files", "tokens", "state"):
         roots.add_column(column)
     for one in status["repositories"]:
         roots.add_row(one["root"], str(one["files"]), count(one["tokens"]), one["state"])
     return Group(head, Text(), facts, Text(), drafts, Text(), _course(drawn), Text(), roots)
+
+
+def _table(title: str) -> Any:
+    """Without lines, so that all of them fit a terminal of 24 rows."""
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
 
 
 def _decoding(speed: dict[str, float]) -> str:
@@ -103,14 +108,12 @@ def _decoding(speed: dict[str, float]) -> str:
     if not plain:
         return told
     ratio = f" ({now / plain:.2f}x)" if now else ""
-    return f"{told}, without drafting {plain:.0f} tokens/s{ratio}"
+    return f"{told}, without drafting {plain:.0f}{ratio}"
 
 
 def _course(drawn: dict[str, Any]) -> Any:
     """Per repository, how accepted share, confidence and lookahead went over its last streams."""
-    from rich.table import Table
-
-    table = Table(title="Over the last streams", title_justify="left")
+    table = _table("Over the last streams")
     for column in ("repository", "accepted", "confidence", "lookahead"):
         table.add_column(column)
     for one in drawn["repositories"]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
-from dataclasses import astuple
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ async def snapshot(daemon: Services) -> dict[str, Any]:
     """What the page draws; see docs/internal-api.md."""
     engine = await daemon.engine_status() or {}
     meter, said = daemon.meter, daemon.progress()
-    plain_ms = engine.get("step_ms", {}).get("1", 0.0)
     return {
         "model": daemon.model_name,
         "state": said["state"],
@@ -84,10 +83,7 @@ async def snapshot(daemon: Services) -> dict[str, Any]:
             "cached": meter.cached_tokens,
             "output": meter.output_tokens,
         },
-        "speed": {
-            "decoding": round(_speed(meter.recent.values()), 1),
-            "plain": round(1000 / plain_ms, 1) if plain_ms else 0.0,
-        },
+        "speed": _speed(meter.recent.values(), engine.get("step_ms", {})),
         "sources": [
             {"name": name, "drafted": count, "accepted": meter.accepted.get(name, 0)}
             for name, count in sorted(meter.drafted.items())
@@ -100,11 +96,34 @@ async def snapshot(daemon: Services) -> dict[str, Any]:
     }
 
 
-def _speed(recent: Iterable[Iterable[Point]]) -> float:
-    """Tokens per second of decoding, over the last streams."""
-    last = sorted(astuple(point) for points in recent for point in points)[-TELLING:]
-    spent_ms = sum(point[2] for point in last)
-    return 1000 * sum(point[1] for point in last) / spent_ms if spent_ms else 0.0
+def _speed(recent: Iterable[Iterable[Point]], step_ms: dict[str, float]) -> dict[str, float]:
+    """Tokens per second of ``decoding`` over the last streams, and ``plain``: what they would have
+    been without drafts, on the same machine with the same neighbours. For that the steps they took
+    are compared with those they would have taken, by what steps cost."""
+    last = sorted(chain.from_iterable(recent), key=lambda point: point.at)[-TELLING:]
+    spent_ms = sum(point.decode_ms for point in last)
+    decoding = 1000 * sum(point.tokens for point in last) / spent_ms if spent_ms else 0.0
+    cost = _costs(step_ms)
+    if not cost or not decoding:
+        return {"decoding": round(decoding, 1), "plain": round(1000 / cost(1), 1) if cost else 0.0}
+    plain_ms = sum(cost(1) * (point.steps + point.accepted) for point in last)
+    taken_ms = sum(
+        cost(1 + point.drafted / point.steps) * point.steps + point.draft_ms for point in last
+    )
+    return {"decoding": round(decoding, 1), "plain": round(decoding * taken_ms / plain_ms, 1)}
+
+
+def _costs(step_ms: dict[str, float]) -> Callable[[float], float] | None:
+    """Milliseconds of a step by its rows, between those that were measured; None: none was."""
+    known = sorted((int(rows), ms) for rows, ms in step_ms.items())
+
+    def cost(rows: float) -> float:
+        for (below, low), (above, high) in pairwise(known):
+            if rows <= above:
+                return low + (high - low) * max(0.0, rows - below) / (above - below)
+        return known[-1][1] * max(1.0, rows / known[-1][0])
+
+    return cost if known else None
 
 
 def _drawn(point: Point) -> dict[str, float]:

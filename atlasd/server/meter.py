@@ -22,6 +22,7 @@ class Point:
     drafted: int
     accepted: int
     foreseen: float
+    draft_ms: float = 0.0
 
     @classmethod
     def of(cls, stats: StreamStats) -> Point:
@@ -33,6 +34,7 @@ class Point:
             drafted=sum(stats.drafted.values()),
             accepted=sum(stats.accepted.values()),
             foreseen=stats.foreseen,
+            draft_ms=stats.draft_ms,
         )
 
 

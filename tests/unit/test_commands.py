@@ -104,7 +104,7 @@ def test_top_shows_what_the_dashboard_draws() -> None:
     with console.file:
         console.print(top.view(status, [10.0]))
         said = console.export_text()
-    assert "200 tokens/s in the last streams, without drafting 100 tokens/s (2.00x)" in said
+    assert "200 tokens/s in the last streams, without drafting 100 (2.00x)" in said
     assert "60%" in said
     assert "4.0 ▂▂▂" in said
 

@@ -120,6 +120,20 @@ def test_the_version_comes_at_once() -> None:
     assert fastest < 0.15 + (time.perf_counter() - bare)
 
 
+@pytest.mark.parametrize("words", [["complete", "a.py:1"], ["index", "."]])
+def test_a_working_folder_that_was_removed_is_named(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(words) == 1
+    assert "The folder you are in is gone." in capsys.readouterr().err
+
+
 def test_a_reader_that_has_enough_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m atlasd.cli --help | head -1", shell=True, capture_output=True,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from atlasd.engine.protocol import StreamStats
-from atlasd.server.dashboard import EVERY_S
+from atlasd.server.dashboard import EVERY_S, _speed
+from atlasd.server.meter import Point
 from tests.served import House, served
 
 
@@ -40,7 +41,8 @@ async def test_the_numbers_are_those_of_the_streams(house: House) -> None:
         assert (await client.post("/atlasd/v1/complete", json=body)).status == 200
         told = await (await client.get("/dashboard/data")).json()
     assert (told["model"], told["state"], told["output_tokens"]) == ("tiny", "ready", 12)
-    assert told["speed"] == {"decoding": 120.0, "plain": 1000.0}
+    # 4 steps of 3.5 rows for 12 tokens; the engine has measured a step of one row alone.
+    assert told["speed"] == {"decoding": 120.0, "plain": 140.0}
     assert told["sources"] == [{"name": "positions", "drafted": 10, "accepted": 8}]
     (repository,) = told["repositories"]
     assert repository["root"] == "/r"
@@ -49,6 +51,20 @@ async def test_the_numbers_are_those_of_the_streams(house: House) -> None:
     assert (point["lookahead"], point["tokens_per_step"]) == (2.5, 3.0)
     assert point["tokens_per_s"] == 120.0
     assert told["memory"] == {"weights": 1}
+
+
+def test_speed_is_compared_with_the_same_streams_without_drafts() -> None:
+    """Not with what a step costs when nobody else has the processor: that is faster than whatever
+    is decoded beside a compiler, drafted or not."""
+    point = Point(at=1.0, tokens=31, decode_ms=60.0, steps=10, drafted=30, accepted=20,
+                  foreseen=20.0, draft_ms=2.0)  # fmt: skip
+    speed = _speed([[point]], {"1": 1.0, "2": 1.2, "8": 2.4})
+    # A step of four rows costs 1.6: 18 ms instead of 30.
+    assert speed == {"decoding": 516.7, "plain": 310.0}
+    alone = Point(at=1.0, tokens=31, decode_ms=60.0, steps=30, drafted=0, accepted=0, foreseen=0.0)
+    assert _speed([[alone]], {"1": 1.0}) == {"decoding": 516.7, "plain": 516.7}
+    assert _speed([], {"1": 2.0}) == {"decoding": 0.0, "plain": 500.0}
+    assert _speed([[point]], {}) == {"decoding": 516.7, "plain": 0.0}
 
 
 async def test_the_numbers_come_as_events(house: House) -> None:
