@@ -224,3 +224,6 @@ def _tell(status: dict[str, Any], wanted_port: int) -> None:
     print("\nNext:  atlasd connect neovim       (or vscode, llama.vim, continue, zed, …)")
     print("       atlasd complete FILE:LINE:COL")
     print("       atlasd status · atlasd top · atlasd stop")
+    folder = Path(sys.executable).parent
+    if shutil.which("atlasd") is None and (folder / "atlasd").exists():
+        print(f'Once:  export PATH="{folder}:$PATH"    (for the command atlasd)')

@@ -55,6 +55,18 @@ def test_start_tells_what_to_do_next_and_stop_leaves_nothing_behind(home: Home) 
     assert home.atlasd("stop").returncode == 0
 
 
+@pytest.mark.parametrize("on_path", [True, False])
+def test_start_says_how_the_command_comes_to_be_found(home: Home, on_path: bool) -> None:
+    """Nobody has a .venv/bin on PATH, and all that is told from then on begins with atlasd."""
+    folder = Path(sys.executable).parent
+    path = "/usr/bin:/bin" + (f":{folder}" if on_path else "")
+    try:
+        said = home.atlasd("start", env={"PATH": path}).stdout
+    finally:
+        home.stop()
+    assert (f'export PATH="{folder}:$PATH"' in said) is not on_path
+
+
 def test_two_starts_at_once_make_one_daemon(home: Home) -> None:
     starts = [home.popen("start") for _ in range(3)]
     try:
