@@ -2,7 +2,7 @@
 
     python -m bench.step [--device cpu|cuda] [--model FOLDER | --shape 0.5B] [--formats bf16,int8]
         [--threads 1,2] [--rows 1,2,4,8,16,32,64] [--rounds 9] [--context 200] [--prefill 1000]
-        [--busy] [--called] [--transformers]
+        [--isa avx2] [--busy] [--called] [--transformers]
         [--llama-bench "chroot ROOT llama-bench" --gguf bf16=FILE --gguf int8=FILE ...]
 
 Everything is measured in rounds, all candidates one after the other, so that whatever else the
@@ -193,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--formats", help="default: bf16,int8,int4; on a GPU also fp8 and nvfp4")
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--isa", help="the CPU kernels of this instruction set, not of the best")
     parser.add_argument("--rows", default="1,2,4,8,16,32,64")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--context", type=int, default=200)
@@ -231,6 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
                 weight_format=weight_format,
                 slot_tokens=room,
                 threads=threads,
+                isa=options.isa,
             )
             took = time.perf_counter() - began
             print(f"packed {weight_format} in {took:.2f} s", file=sys.stderr)

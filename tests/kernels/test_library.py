@@ -1,5 +1,8 @@
 """A library that does not fit the Python beside it is not used, by any part."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +44,22 @@ def test_one_that_fits_serves_all() -> None:
     if not loads:
         pytest.skip(f"no native library here: {reason}")
     assert None not in (text_library(), plan_library(), take_steps())
+
+
+@pytest.mark.parametrize("name", ["portable", "nonsense"])
+def test_a_lesser_instruction_set_can_be_asked_for(name: str) -> None:
+    """As another processor would have it; what this one lacks is said and left out."""
+    loads, reason = library.available()
+    if not loads:
+        pytest.skip(f"no native library here: {reason}")
+    code = "from atlasd_kernels.cpu import instruction_sets; print(*instruction_sets())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ATLASD_ISA": name},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    offered = library.instruction_sets()
+    assert done.stdout.split() == (["portable"] if name == "portable" else offered)
+    assert ("ATLASD_ISA" in done.stderr) == (name == "nonsense")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-import torch
-from atlasd_kernels.cpu import CpuDecoder
 from atlasd_kernels.cpu.library import native
 from atlasd_kernels.cpu.packing import (
     BF16,
@@ -21,13 +17,10 @@ from atlasd_kernels.cpu.packing import (
 )
 
 from tests.kernels.conftest import ISAS
-from tests.kernels.raw_weights import SPEC, bits, trained, weights
+from tests.kernels.products import error, floats, only_head, products, rounded_products
+from tests.kernels.raw_weights import bits, trained, weights
 
 pytestmark = pytest.mark.skipif("avx512fp16" not in ISAS, reason="needs AVX512-FP16")
-
-
-def floats(matrix: np.ndarray) -> np.ndarray:
-    return (matrix.astype(np.uint32) << 16).view(np.float32)
 
 
 def kept(matrix: np.ndarray) -> tuple[int, np.ndarray]:
@@ -98,35 +91,13 @@ def test_denormals_count_as_rounded() -> None:
     assert kept(matrix)[0] != FP16
 
 
-def only_head(embedding: np.ndarray, norm: np.ndarray, isa: str) -> CpuDecoder:
-    """No layers: a token's logits are the head's products with its normalised embedding."""
-    vocabulary, hidden = embedding.shape
-    spec = dataclasses.replace(SPEC, vocab_size=vocabulary, hidden_size=hidden, layers=0)
-    found = {"model.embed_tokens.weight": embedding, "model.norm.weight": norm}
-    return CpuDecoder(spec, found, weight_format="bf16", slot_tokens=64, threads=1, isa=isa)
-
-
-def products(embedding: np.ndarray, norm: np.ndarray, isa: str, count: int = 40) -> np.ndarray:
-    rows = np.arange(count, dtype=np.int32)
-    decoder = only_head(embedding, norm, isa)
-    return decoder.forward(rows, rows * 0, rows, rows).astype(np.float64)
-
-
-def error(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Of each column, relative to its size."""
-    return np.sqrt(np.mean((found - wanted) ** 2, axis=0) / np.mean(wanted**2, axis=0))
-
-
 @pytest.mark.parametrize("hidden", [64, 320, 4864])
 def test_sums_in_fp16_lose_less_than_activations_in_bf16(hidden: int) -> None:
     """A little more than half as much. PyTorch and llama.cpp multiply activations in bf16."""
     random = np.random.default_rng(2)
     embedding = trained(random, (320, hidden))
     norm = bits(np.exp(random.normal(size=hidden)))
-    x = floats(embedding).astype(np.float64)[:40]
-    x *= floats(norm) / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + SPEC.rms_eps)
-    wanted = x @ floats(embedding).astype(np.float64).T
-    coarse = torch.tensor(x).bfloat16().double().numpy() @ floats(embedding).astype(np.float64).T
+    wanted, coarse = rounded_products(embedding, norm)
     found, plain = (products(embedding, norm, isa) for isa in ("avx512fp16", "avx512"))
     assert error(plain, wanted).max() < 1e-5
     assert 1e-4 < np.median(error(found, wanted)) < 0.7 * np.median(error(coarse, wanted))

@@ -28,11 +28,14 @@ AVX512 = (
 )
 AMX = ["-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 FP16 = ["-mavx512fp16", "-mgfni"]
+AVX2 = "-mavx2 -mfma"
+VNNI = ["-mavxvnni"]
 ISA_FLAGS = {
     "isa_fp16.cpp": f"{AVX512} {' '.join(FP16)}",
     "isa_amx.cpp": f"{AVX512} {' '.join(AMX)}",
     "isa_avx512.cpp": AVX512,
-    "isa_avx2.cpp": "-mavx2 -mfma",
+    "isa_avxvnni.cpp": f"{AVX2} {' '.join(VNNI)}",
+    "isa_avx2.cpp": AVX2,
 }
 
 
@@ -41,8 +44,8 @@ def is_x86() -> bool:
 
 
 def knows(cxx: str, flags: list[str]) -> bool:
-    """Whether the compiler has these: AMX from GCC 11 and clang 12 on, FP16 from GCC 12 and clang
-    14."""
+    """Whether the compiler has these: AMX and AVX-VNNI from GCC 11 and clang 12 on, FP16 from GCC
+    12 and clang 14."""
     command = [cxx, *flags, "-x", "c++", "-fsyntax-only", os.devnull]
     return is_x86() and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -50,7 +53,7 @@ def knows(cxx: str, flags: list[str]) -> bool:
 def sources(cxx: str) -> list[Path]:
     """What this compiler can compile for this machine."""
     left_out = set() if is_x86() else set(ISA_FLAGS)
-    for name, flags in (("isa_amx.cpp", AMX), ("isa_fp16.cpp", FP16)):
+    for name, flags in (("isa_amx.cpp", AMX), ("isa_fp16.cpp", FP16), ("isa_avxvnni.cpp", VNNI)):
         left_out |= set() if knows(cxx, flags) else {name}
     return [p for p in sorted(HERE.glob("*.cpp")) if p.name not in left_out]
 
@@ -109,6 +112,7 @@ def build(
                 offered = emulate or (offer and source.name == "processor.cpp")
                 command += ["-DATLASD_AMX"] * ("isa_amx.cpp" in names)
                 command += ["-DATLASD_FP16"] * ("isa_fp16.cpp" in names)
+                command += ["-DATLASD_AVXVNNI"] * ("isa_avxvnni.cpp" in names)
                 command += ["-DATLASD_EMULATE_TILES"] * offered
                 stem = "emulated_" * offered + stem
             command += ISA_FLAGS.get(source.name, "").split()

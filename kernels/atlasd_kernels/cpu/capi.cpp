@@ -7,6 +7,7 @@
 
 #include "decoder.h"
 #include "measure.h"
+#include "sixteen.h"
 #include "twelve.h"
 #include "twelve_fp16.h"
 
@@ -169,12 +170,14 @@ ATLASD_API int32_t atlasd_kept_format(const char* isa) {
   return static_cast<int32_t>(kernels ? kernels->kept : Format::bf16);
 }
 
-// A packed bf16 matrix in twelve bits, in one of the two formats; `out` starts out zeroed. Returns
+// A packed bf16 matrix in one of the formats that are kept instead; `out` starts out zeroed. Returns
 // the bytes written, 0 if it is better left alone.
 ATLASD_API int64_t atlasd_shorten(int32_t format, const uint8_t* bf16, int64_t columns, int64_t k,
                                   uint8_t* out, int32_t threads) {
   Pool pool(threads);
   const long panels = padded(columns, kPanel) / kPanel, depth = padded(k, kGroupPadding);
+  if (static_cast<Format>(format) == Format::sixteen)
+    return shorten_sixteen(pool, bf16, panels, depth, out) ? panels * sixteen_panel_bytes(depth) : 0;
   if (static_cast<Format>(format) == Format::twelve)
     return shorten(pool, bf16, panels, depth, out);
   return shorten_fp16(pool, bf16, panels, depth, out) ? panels * fp16_panel_bytes(depth) : 0;

@@ -63,8 +63,8 @@ Decoder::Decoder(const Config& c) : config_(c), kernels_(find_kernels(c.isa)) {
     layer.window = c.windows[i];
     layers_.push_back(layer);
     for (const Matrix* m : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down, &head_})
-      require(m->format < Format::twelve || m->format <= kernels_->kept,
-              "weights in twelve bits, which this instruction set does not read");
+      require(reads(*kernels_, m->format),
+              "weights kept in numbers that this instruction set does not read");
   }
   cached_ = c.half_cache ? kernels_->cached : Numbers::fp32;
   head_bytes_ = padded(c.slot_tokens, kBlock) * c.head_dim * bytes_of(cached_);

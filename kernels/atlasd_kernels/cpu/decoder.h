@@ -111,7 +111,8 @@ class Decoder {
   // Of heads that only draft: that of the layers, since INT4 keeps eight bits for the head's sake;
   // or the head's own, if its rows are rounded, so that its sums are those of the whole head.
   Format draft_format() const {
-    return head_.format == Format::fp16 ? head_.format : static_cast<Format>(config_.format);
+    const bool rounded = head_.format == Format::fp16 || head_.format == Format::sixteen;
+    return rounded ? head_.format : static_cast<Format>(config_.format);
   }
   long logits_ld() const { return padded(config_.vocab, kPanel); }
   long slot_bytes() const { return cache_.bytes(); }

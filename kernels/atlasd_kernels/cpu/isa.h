@@ -22,7 +22,8 @@ void matmul_any(const Matrix& m, const Rows& x, long rows, long begin, long end,
     case Format::int8: return integer_matmul<Int8>(m, x, rows, begin, end, out);
     case Format::int4: return integer_matmul<Int4>(m, x, rows, begin, end, out);
     case Format::twelve:
-    case Format::fp16: return;   // sets that keep these have matmuls of their own
+    case Format::fp16:
+    case Format::sixteen: return;   // sets that keep these have matmuls of their own
   }
 }
 

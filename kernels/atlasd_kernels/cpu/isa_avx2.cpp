@@ -1,7 +1,5 @@
-#include "vec_avx2.h"
-
-#include "isa.h"
+#include "narrow.h"
 
 namespace atlasd {
-extern const Kernels kernels_avx2 = make_kernels("avx2");
+extern const Kernels kernels_avx2 = narrow_kernels("avx2");
 }

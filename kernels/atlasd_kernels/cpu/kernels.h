@@ -10,9 +10,9 @@
 
 namespace atlasd {
 
-// twelve and fp16: bf16 in twelve bits (twelve.h, twelve_fp16.h), which only weights that are kept
-// have, and only where the kernels read it.
-enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4, fp16 = 5 };
+// twelve, fp16 and sixteen: bf16 in other numbers (twelve.h, twelve_fp16.h, sixteen.h), which only
+// weights that are kept have, and only where the kernels read it.
+enum class Format : int { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, twelve = 4, fp16 = 5, sixteen = 6 };
 
 // What a cache of keys and values holds.
 enum class Numbers : int { fp32, bf16, fp16 };
@@ -33,7 +33,7 @@ struct Matrix {
 
 // Activations [rows, k]; the quantised part is there for integer weights only, the halves for weights
 // that meet rounded ones: bf16, [rows, ld], in tiles; fp16 in blocks of rows, [k / 4][rows][4] each,
-// of which there are as few as may be, and as equal (`block_rows`).
+// of which there are as few as may be, and as equal (`block_rows`); integers of 16 bits, [rows, ld].
 struct Rows {
   const float* values;
   long ld;
@@ -101,8 +101,11 @@ struct Kernels {
   void (*top_k)(const float* logits, long n, int k, int32_t* ids, float* values);
   // For packing: unsigned codes of n weights in 2 * levels steps around `levels`; the scale.
   float (*quantise_group)(const float* x, int n, int levels, uint8_t* codes);
-  // What bf16 weights are kept as: bf16, twelve or fp16, each of which reads those before it, too.
+  // What bf16 weights are kept as, where they fit; see `reads`.
   Format kept = Format::bf16;
+  // One row for weights that are kept in sixteen bits: numbers, and a scale per group; k is a multiple
+  // of 64.
+  void (*sixteen)(const float* x, long k, int16_t* numbers, float* scales) = nullptr;
   // Weights in this format meet rounded activations; fp32: there is none.
   Format rounded = Format::fp32;
   // One row, k a multiple of 16; each four k go `distance` behind the last. Returns what its products
@@ -121,6 +124,12 @@ inline long block_rows(long rows, long most) {
 // Best first; null-terminated. Only those this processor can run.
 const Kernels* const* available_kernels();
 const Kernels* find_kernels(const char* name);   // null name: the best
+
+// Whether these kernels can multiply weights in this format.
+inline bool reads(const Kernels& kernels, Format f) {
+  return f < Format::twelve || f == kernels.kept ||
+         (f == Format::twelve && kernels.kept == Format::fp16);
+}
 const char* kernels_note();   // why one that the processor announces is not used, or null
 
 }  // namespace atlasd

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "sixteen.h"
 #include "twelve.h"
 #include "twelve_fp16.h"
 
@@ -30,11 +31,16 @@ float from_fp16(uint16_t half) {
   return std::copysign(value, from_bits(sign | 0x3F800000));
 }
 
-constexpr int group_of(Format f) { return f == Format::int8 ? 64 : 32; }
+constexpr int group_of(Format f) { return f == Format::int4 ? 32 : 64; }
+
+// Bytes of a panel's group without its scales.
+constexpr long group_bytes(Format f) {
+  return f == Format::sixteen ? kSixteenScales : kPanel * (f == Format::int8 ? 64 : 16);
+}
 
 // Where inside a panel the scale of (group, column) lies.
 long scale_offset(Format f, long group, long column) {
-  const long values = f == Format::int8 ? kPanel * 64 : kPanel * 16;
+  const long values = group_bytes(f);
   return group * (values + 2 * kPanel) + values + ((column % 16) * 2 + column / 16) * 2;
 }
 
@@ -43,11 +49,12 @@ long float_offset(Format f, long k, long column) {
   return f == Format::fp32 ? k * kPanel + column : k / 2 * 2 * kPanel + 2 * column + k % 2;
 }
 
-// The byte that holds (k, column); for int4 its low nibble if (k / 4) is even.
+// The first byte that holds (k, column); for int4 its low nibble if (k / 4) is even.
 long value_offset(Format f, long k, long column) {
-  const long group = group_of(f), g = k / group, i = k % group;
-  if (f == Format::int8) return g * (kPanel * 64 + 64) + (i / 4) * 128 + column * 4 + i % 4;
-  return g * (kPanel * 16 + 64) + (i / 8) * 128 + column * 4 + i % 4;
+  const long group = group_of(f), i = k % group;
+  const long begin = k / group * (group_bytes(f) + 2 * kPanel) + column * 4;
+  if (f == Format::sixteen) return begin + i / 2 * 128 + i % 2 * 2;
+  return begin + i / (f == Format::int8 ? 4 : 8) * 128 + i % 4;
 }
 
 // Sixteen rows of 64 or fewer k as floats.
@@ -109,13 +116,19 @@ void pack_integer(Format f, const float* x, long k, uint8_t* panel, long column)
   }
 }
 
-// One group of a column; a load brings four k, of int4 four and the four behind them.
+// One group of a column; a load brings two k, of int8 four, of int4 four and the four behind them.
 void unpack_group(Format f, const uint8_t* panel, long first, long column, float* values) {
   uint16_t bits;
   memcpy(&bits, panel + scale_offset(f, first / group_of(f), column), 2);
   const float scale = from_bits(uint32_t{bits} << 16);
   const uint8_t* p = panel + value_offset(f, first, column);
-  if (f == Format::int8) {
+  if (f == Format::sixteen) {
+    for (int i = 0; i < 64; i += 2, p += 128) {
+      int16_t pair[2];
+      memcpy(pair, p, sizeof pair);
+      for (int j = 0; j < 2; j++) values[i + j] = static_cast<float>(pair[j]) * scale;
+    }
+  } else if (f == Format::int8) {
     for (int i = 0; i < 64; i += 4, p += 128)
       for (int j = 0; j < 4; j++) values[i + j] = static_cast<float>(p[j] - 128) * scale;
   } else {
@@ -138,6 +151,7 @@ long panel_bytes(Format f, long k) {
     case Format::int4: return columns / 2 + columns / 16;
     case Format::twelve: break;   // its panels are of different sizes
     case Format::fp16: return fp16_panel_bytes(padded(k, kGroupPadding));
+    case Format::sixteen: return sixteen_panel_bytes(padded(k, kGroupPadding));
   }
   return 0;
 }
@@ -239,7 +253,8 @@ void copy_column(Format f, const uint8_t* from, long from_column, uint8_t* to, l
   }
   for (long g = 0; g * group_of(f) < k; g++)
     memcpy(to + scale_offset(f, g, b), from + scale_offset(f, g, a), 2);
-  for (long i = 0; i < k; i += 4)   // a quad is 4 bytes; int4 quads that share them go twice
+  // Four bytes are a quad, or a pair; int4 quads that share them go twice.
+  for (long i = 0; i < k; i += f == Format::sixteen ? 2 : 4)
     memcpy(to + value_offset(f, i, b), from + value_offset(f, i, a), 4);
 }
 

@@ -3,8 +3,8 @@
 A cached blob is ``HEADER`` (magic, bytes, checksum), padded to 4096 bytes, then the weights, a page
 of zeros, since kernels fetch a little behind the end, and the offsets of the parts.
 
-bf16 matrices are kept in twelve bits a weight (twelve.h, twelve_fp16.h) where the instruction set
-reads that and their exponents allow it: how long a part is then depends on its values.
+bf16 matrices are kept in other numbers (twelve.h, twelve_fp16.h, sixteen.h) where the instruction
+set multiplies these faster and their values allow it: how long a part is depends on them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from atlasd_kernels.spec import DecoderSpec
 
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 BF16 = FORMATS["bf16"]
-TWELVE, FP16 = 4, 5
-"""In which bf16 matrices may be kept instead, in twelve bits."""
+TWELVE, FP16, SIXTEEN = 4, 5, 6
+"""In which bf16 matrices may be kept instead; the first stands in for the second."""
 # The head decides every token and is read once a step: INT4 keeps it in eight bits.
 HEAD_FORMATS = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8"}
 MAGIC = b"atlasd-packed\0"
@@ -191,7 +191,7 @@ def pack_part(
     part: Part, length: int, tensors: Tensors, data: Bytes, threads: int, kept: int
 ) -> tuple[int, int]:
     """Write a part into ``data``, zeros that have room for ``length``. Returns the bytes it takes
-    and, if it is kept in twelve bits, the format's number, else 0."""
+    and, if it is kept in other numbers, the format's, else 0."""
     if part.format is None:
         copy_floats(part, tensors, data)
         return length, 0
@@ -200,7 +200,7 @@ def pack_part(
         return length, 0
     whole = zeroed(length)
     pack_matrix(part, tensors, whole, threads)
-    for number in dict.fromkeys((kept, TWELVE)):
+    for number in (FP16, TWELVE) if kept == FP16 else (kept,):
         short: int = native().shorten(
             number, whole.ctypes.data, part.columns, part.k, data.ctypes.data, threads
         )
@@ -218,6 +218,8 @@ def pack(
     parts = list(matrices(spec, weight_format))
     lengths = [part_bytes(part, 4 if kind == 0 else 2) if part else 0 for part in parts]
     room = sum(round_up(length, 64) for length in lengths) + PAGE + 8 * len(parts)
+    if kept == SIXTEEN:
+        room += room // 32  # for the groups' units
     packed = Packed(zeroed(PAGE + room))
     for part, length in zip(parts, lengths, strict=True):
         if part is None:

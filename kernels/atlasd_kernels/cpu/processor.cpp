@@ -1,9 +1,12 @@
 // Which instruction sets this processor and its operating system offer.
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "kernels.h"
 
-#ifdef ATLASD_FP16
+#if defined(ATLASD_FP16) || defined(ATLASD_AVXVNNI)
 #include <cpuid.h>
 #endif
 #if defined(ATLASD_AMX) && defined(__linux__)
@@ -20,6 +23,9 @@ extern const Kernels kernels_portable;
 #ifdef ATLASD_X86
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx2;
+#endif
+#ifdef ATLASD_AVXVNNI
+extern const Kernels kernels_avxvnni;
 #endif
 #ifdef ATLASD_FP16
 const Kernels& kernels_fp16();
@@ -39,6 +45,14 @@ bool fp16_offered() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kGfni = 1u << 8, kFp16 = 1u << 23;
   return (c & kGfni) != 0 && (d & kFp16) != 0;
+}
+#endif
+
+#ifdef ATLASD_AVXVNNI
+// Byte products in the registers of AVX2; compilers know it by name only of late.
+bool avxvnni_offered() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
 }
 #endif
 
@@ -99,7 +113,7 @@ const Kernels& kernels_tiles() {
 #endif
 
 struct Available {
-  const Kernels* list[6] = {};
+  const Kernels* list[7] = {};
   const char* note = nullptr;
   Available() {
     int n = 0;
@@ -118,10 +132,27 @@ struct Available {
     if (avx512 && fp16_offered()) list[n++] = &kernels_fp16();
 #endif
     if (avx512) list[n++] = &kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-      list[n++] = &kernels_avx2;
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#ifdef ATLASD_AVXVNNI
+    if (avx2 && avxvnni_offered()) list[n++] = &kernels_avxvnni;
+#endif
+    if (avx2) list[n++] = &kernels_avx2;
 #endif
     list[n] = &kernels_portable;
+    start_from(getenv("ATLASD_ISA"));
+  }
+
+  // Leaves out what is better than this set: to see here what another processor would do.
+  void start_from(const char* name) {
+    if (!name || !*name) return;
+    int first = 0;
+    while (list[first] && strcmp(list[first]->name, name)) first++;
+    if (!list[first]) {
+      note = "ATLASD_ISA names no instruction set that this processor offers";
+      return;
+    }
+    std::copy(std::begin(list) + first, std::end(list) - 1, std::begin(list));
+    std::fill(std::end(list) - 1 - first, std::end(list), nullptr);
   }
 };
 

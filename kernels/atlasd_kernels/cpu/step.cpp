@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "decoder.h"
+#include "sixteen.h"
 
 namespace atlasd {
 namespace {
@@ -36,7 +37,10 @@ class Timer {
   int64_t begin_;
 };
 
-constexpr int group_of(Format f) { return f == Format::int8 ? 64 : f == Format::int4 ? 32 : 0; }
+constexpr int group_of(Format f) {
+  if (f == Format::sixteen) return kSixteenGroup;
+  return f == Format::int8 ? 64 : f == Format::int4 ? 32 : 0;
+}
 
 }  // namespace
 
@@ -129,7 +133,10 @@ void Decoder::prepare_rows(const float* norm, const float* x, long ld, long k, l
       s.scales[r] = kernels_->round(values + r * ld, width, 4 * std::min(block, rows - first),
                                     halves + first * ld + 4 * place);
     }
-    if (group)
+    if (format == Format::sixteen)
+      kernels_->sixteen(values + r * ld, width, reinterpret_cast<int16_t*>(halves) + r * ld,
+                        s.scales + r * groups);
+    else if (group)
       kernels_->quantise(values + r * ld, width, group, s.quantised + r * ld,
                          s.scales + r * groups, s.offsets + r * groups);
   });
