@@ -7,9 +7,10 @@
 
 namespace {
 
-// scores[q][j] = query q . key j for the first 16 * N positions of a block.
+// scores[q][j] = query q . key j for 16 * N positions of a block from `place` on.
 template <int Q, int N, class From>
-void block_scores(const Query* queries, int head_dim, const From& keys, float (*scores)[kBlock]) {
+void block_scores(const Query* queries, int head_dim, const From& keys, int place,
+                  float (*scores)[kBlock]) {
   V sums[Q][N];
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
@@ -18,8 +19,8 @@ void block_scores(const Query* queries, int head_dim, const From& keys, float (*
 #pragma GCC unroll 2
   for (int d = 0; d < head_dim; d++) {
     V key[N];
-    keys.template load<N>(long{d} * kBlock, key);
-    keys.template fetch<kBlockVectors>(long{d} * kBlock);
+    keys.template load<N>(long{d} * kBlock + place, key);
+    keys.template fetch<From::kVectors>(long{d} * kBlock + place);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; q++) {
       const V x = set1(queries[q].values[d]);
@@ -30,7 +31,7 @@ void block_scores(const Query* queries, int head_dim, const From& keys, float (*
 #pragma GCC unroll 8
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) store(scores[q] + 16 * v, sums[q][v]);
+    for (int v = 0; v < N; v++) store(scores[q] + place + 16 * v, sums[q][v]);
 }
 
 // Adds p[q][j] * value j, positions [first, last) ascending, to N vectors of out[q] from d on; p is
@@ -71,7 +72,9 @@ struct Tile {
 
 template <int Q, int N, class From>
 void tile_weights(const Tile& t, int head_dim, const From& keys) {
-  block_scores<Q, N>(t.queries, head_dim, keys, t.p);
+  constexpr int vectors = N < From::kVectors ? N : From::kVectors;
+  for (int v = 0; v < N; v += vectors)
+    block_scores<Q, vectors>(t.queries, head_dim, keys, 16 * v, t.p);
   for (int q = 0; q < Q; q++)
     block_softmax<N>(t.queries[q], head_dim, t.start, t.p[q], t.running[q]);
 }
@@ -92,10 +95,12 @@ void tile_values(const Tile& t, int head_dim, const From& values) {
   if constexpr (Q >= 1) {
     if (t.count < Q) return tile_values<Q - 1>(t, head_dim, values);
     int d = 0;
-    for (; d + 64 <= head_dim; d += 64)
-      block_values<Q, 4>(t.queries, head_dim, values, t.p, t.first, t.last, d);
-    for (; d + 32 <= head_dim; d += 32)
-      block_values<Q, 2>(t.queries, head_dim, values, t.p, t.first, t.last, d);
+    if constexpr (From::kVectors > 1) {
+      for (; d + 64 <= head_dim; d += 64)
+        block_values<Q, 4>(t.queries, head_dim, values, t.p, t.first, t.last, d);
+      for (; d + 32 <= head_dim; d += 32)
+        block_values<Q, 2>(t.queries, head_dim, values, t.p, t.first, t.last, d);
+    }
     for (; d < head_dim; d += 16)
       block_values<Q, 1>(t.queries, head_dim, values, t.p, t.first, t.last, d);
   }
@@ -107,6 +112,21 @@ constexpr int kWideDim = 128;   // of larger heads a block would not stay in the
 // From so many tiles on, widening a block once for all of them pays: larger blocks crowd the cache.
 inline int widened_tiles(int head_dim) {
   return head_dim <= 64 ? 2 : head_dim <= kWideDim ? 4 : kMostTiles + 1;
+}
+
+// Where registers are few, a block is widened before its tiles: none of them has room for that.
+// Rows [first, last) of so many numbers each.
+template <class From>
+void widen_rows(const From& block, int first, int last, int numbers) {
+  for (int row = first; row < last; row++) {
+    const long begin = long{row} * numbers, end = begin + numbers;
+    V floats[2];
+    for (long at = begin; at + 32 <= end; at += 32) {
+      block.template load<2>(at, floats);
+      if (at % 64 == 0) block.template fetch<4>(at);
+    }
+    if (numbers % 32) block.template load<1>(end - 16, floats);
+  }
 }
 
 // What queries have between them while they go through the blocks.
@@ -167,6 +187,11 @@ void attend_block(const Attention& a, Attending& state, const Cut& cut, int star
       tile_weights(seeing[t], a.head_dim, Floats{{keys}, bytes(t ? keys : values)});
       tile_values(seeing[t], a.head_dim, Floats{{values}, t ? bytes(values) : next});
     }
+  } else if (kFloatVectors == 1 && a.head_dim <= kWideDim) {
+    widen_rows(Widened<T>{{keys, bytes(values)}, state.wide}, 0, a.head_dim, kBlock);
+    for (int t = 0; t < count; t++) tile_weights(seeing[t], a.head_dim, Near{state.wide});
+    widen_rows(Widened<T>{{values, next}, state.wide}, begin, end, a.head_dim);
+    for (int t = 0; t < count; t++) tile_values(seeing[t], a.head_dim, Near{state.wide});
   } else if (count < widened_tiles(a.head_dim)) {
     for (int t = 0; t < count; t++) {
       tile_weights(seeing[t], a.head_dim, Halves<T>{keys, bytes(t ? keys : values)});

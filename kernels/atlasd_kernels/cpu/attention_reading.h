@@ -3,8 +3,10 @@
 
 namespace {
 
-// N vectors of 16 floats at a time. This one: floats as the first tile has left them.
+// N vectors of 16 floats at a time, kVectors at most. This one: floats as the first tile, or what goes
+// before it, has left them.
 struct Near {
+  static constexpr int kVectors = kFloatVectors;
   const float* from;
 
   template <int N>
@@ -44,6 +46,7 @@ struct CachedBf16 {
 // A cache of such numbers.
 template <class T>
 struct Halves {
+  static constexpr int kVectors = kBlock / 16;
   const T* from;
   const uint8_t* ahead;
 

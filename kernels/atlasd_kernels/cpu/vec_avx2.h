@@ -11,7 +11,8 @@ constexpr int kFloatRows = 3;
 constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
 constexpr int kPairedIntegerRows = 1;
-constexpr int kQueries = 4;
+constexpr int kQueries = 6;
+constexpr int kFloatVectors = 1;   // of sixteen: twelve sums of six queries, and what they are made of
 
 struct V {
   __m256 a, b;

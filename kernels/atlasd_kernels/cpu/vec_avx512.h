@@ -10,7 +10,8 @@ constexpr int kFloatRows = 12;   // rows whose accumulators fit the register fil
 constexpr int kPairedRows = 5;   // the same, of two panels at a time
 constexpr int kIntegerRows = 8;   // float sums may spill: they are touched once a group
 constexpr int kPairedIntegerRows = 1;
-constexpr int kQueries = 6;   // whose sums over four vectors fit
+constexpr int kFloatVectors = 4;   // of sixteen
+constexpr int kQueries = 6;   // whose sums over so many vectors fit
 
 struct V {
   __m512 v;

@@ -11,6 +11,7 @@ constexpr int kPairedRows = 1;   // the same, of two panels at a time
 constexpr int kIntegerRows = 2;
 constexpr int kPairedIntegerRows = 1;
 constexpr int kQueries = 4;
+constexpr int kFloatVectors = 4;
 
 struct V {
   float v[16];
