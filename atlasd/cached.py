@@ -11,9 +11,9 @@ from atlasd import expiry
 from atlasd.paths import forget_learned
 
 WHAT = {
-    "weights": "model weights in the form they are computed with; made again when needed",
+    "weights": "model weights, packed for this machine",
     "tokens": "tokens of watched files",
-    "drafting": "what drafting learned: the position index and the adapters",
+    "drafting": "what drafting learned: index, adapters",
 }
 """What the known folders hold; anything else in there is ours, too."""
 

@@ -35,7 +35,9 @@ def setting(
 class ModelSettings:
     """Which model runs, and how."""
 
-    name: str = setting("bundled", "bundled, a folder, a .gguf file or a Hugging Face id")
+    name: str = setting(
+        "bundled", "bundled, a folder, a .gguf file, a Hugging Face id or a name of Ollama's"
+    )
     dtype: str = setting(
         "auto", "Number format of the weights", choices=("auto", "fp32", "bf16", "int8", "int4")
     )

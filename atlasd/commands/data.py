@@ -107,7 +107,7 @@ def describe(summary: dict[str, Any]) -> str:
 
 def kept_for(kept: dict[str, int]) -> str:
     """When files in the cache go by themselves."""
-    return f"unopened for {kept['days']} days, or beyond {size(kept['bytes'])}, it goes by itself"
+    return f"removed by itself: unopened for {kept['days']} days, or beyond {size(kept['bytes'])}"
 
 
 def _rows(entry: dict[str, Any], *titles: str) -> list[list[str]]:

@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     held = memory()
-    found = {"memory": held.described, "here": [*_bundled(), *_cached()], "known": known(held)}
+    here = [*_bundled(), *_cached(), *_elsewhere()]
+    found = {"memory": held.described, "here": here, "known": known(held)}
     if options.json:
         print_json(found)
     else:
@@ -53,11 +54,13 @@ def run(options: argparse.Namespace) -> int:
 def meant(name: str) -> str:
     """What somebody may have meant who gave a name that no model has; empty if nobody knows. Ollama
     has other names for the same models (``qwen2.5-coder:7b``)."""
+    from atlasd.models import elsewhere
     from atlasd.models.hub import cached_models
 
     if name == "bundled" or expanded(name).exists() or name.startswith(("/", ".", "~")):
         return ""
-    known = [*(one for one, _ in WELL_KNOWN), *(one for one, _ in cached_models())]
+    here = [*(one for one, _ in cached_models()), *(one for one, _ in elsewhere.found())]
+    known = [*(one for one, _ in WELL_KNOWN), *here]
     if name in known:
         return ""
     spelt = {_spelt(one): one for one in known} | {_spelt(one.split("/")[-1]): one for one in known}
@@ -93,6 +96,21 @@ def _cached() -> list[dict[str, Any]]:
             )
         except AtlasdError as error:
             listed.append({"name": name, "bytes": 0, "usable": False, "why": error.message})
+    return listed
+
+
+def _elsewhere() -> list[dict[str, Any]]:
+    """What Ollama, LM Studio and llama.cpp have fetched."""
+    from atlasd.models import elsewhere
+    from atlasd.models.config import GGUF_FAMILIES
+    from atlasd.models.gguf_file import architecture_of
+
+    listed = []
+    for name, path in elsewhere.found():
+        architecture = architecture_of(path) or "no GGUF"
+        why = "" if architecture in GGUF_FAMILIES else f"{architecture} is not served"
+        row = {"name": name, "bytes": path.stat().st_size, "usable": not why, "why": why}
+        listed.append(row)
     return listed
 
 

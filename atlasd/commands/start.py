@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="atlasd start", description="Start the daemon and wait until the model is ready."
     )
-    made.add_argument("--model", help="bundled, a folder, a .gguf file or a Hugging Face id")
+    made.add_argument(
+        "--model", help="bundled, a folder, a .gguf file, a Hugging Face id or a name of Ollama's"
+    )
     made.add_argument("--port", type=int, help="TCP port (8012); 0 for the UNIX socket alone")
     made.add_argument("--host", help="address to listen on (127.0.0.1)")
     made.add_argument("--drafting", choices=("on", "off"), help="on unless told otherwise")

@@ -112,14 +112,33 @@ def read_gguf(path: Path) -> GgufFile:
         ) from error
 
 
-def _parse(path: Path, reader: _Reader) -> GgufFile:
+def architecture_of(path: Path) -> str:
+    """The architecture alone, which stands first, so that no vocabulary is read; empty for what is
+    no GGUF file."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            reader = _Reader(data)
+            _read_counts(reader)
+            if reader.string() == "general.architecture":
+                return str(reader.value(reader.scalar("I")))
+            return _parse(path, _Reader(data)).metadata.get("general.architecture", "")
+    except (ValueError, KeyError, struct.error, OSError):
+        return ""
+
+
+def _read_counts(reader: _Reader) -> tuple[int, int]:
+    """How many tensors and metadata values there are. Raises ValueError for what is not GGUF."""
     if reader.data[:4] != MAGIC:
         raise ValueError("wrong magic number")
     reader.at = 4
     version = reader.scalar("I")
     if version not in (2, 3):
         raise ValueError(f"version {version}; 2 and 3 are read")
-    tensor_count, value_count = reader.scalar("Q"), reader.scalar("Q")
+    return reader.scalar("Q"), reader.scalar("Q")
+
+
+def _parse(path: Path, reader: _Reader) -> GgufFile:
+    tensor_count, value_count = _read_counts(reader)
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
         key = reader.string()

@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from atlasd.errors import ModelError
-from atlasd.models import hub
-from atlasd.models.gguf_file import read_gguf
+from atlasd.models import elsewhere, hub
+from atlasd.models.gguf_file import architecture_of, read_gguf
 from atlasd.paths import Paths, expanded
 
 Progress = Callable[[str, float], None]
@@ -71,7 +71,8 @@ def find_model(
 ) -> ModelFiles:
     """The files of a model named by the user; ``None`` and "bundled" are the bundled one.
 
-    A hub id is looked up in the Hugging Face cache and downloaded only if it is not there.
+    A hub id is looked up in the Hugging Face cache and downloaded only if it is not there; a name
+    that Ollama has fetched a model under is read from there.
     Raises ModelError with what to do if there is no such model or it has no usable weights.
     """
     if name is None or name == BUNDLED:
@@ -79,13 +80,15 @@ def find_model(
     path = expanded(name)
     if path.is_dir():
         return folder_model(path.resolve(), path.resolve().name)
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" or (path.is_file() and architecture_of(path)):
         return gguf_model(path.resolve())
     if path.is_file():
         raise ModelError(
             f"{path} is neither a folder nor a GGUF file.",
             "Give a folder with config.json and safetensors, a .gguf file, or a hub id.",
         )
+    if (file := elsewhere.find(name)) is not None:
+        return replace(gguf_model(file), name=name)
     if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"There is no model {name!r}.",
