@@ -121,7 +121,7 @@ def architecture_of(path: Path) -> str:
             _read_counts(reader)
             if reader.string() == "general.architecture":
                 return str(reader.value(reader.scalar("I")))
-            return _parse(path, _Reader(data)).metadata.get("general.architecture", "")
+            return _parse(path, _Reader(data)).architecture
     except (ValueError, KeyError, struct.error, OSError):
         return ""
 
