@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,8 @@ from atlasd.engine.protocol import (
 from atlasd.engine.stream import EngineStream
 from atlasd.engine.supervision import Notice, Stopped, Supervision
 from atlasd.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 COSTS = "costs"
 """Learned state that belongs to the machine, not to any repository."""
@@ -209,6 +212,8 @@ class EngineClient(Supervision):
     def _lost(self, error: EngineError, *, again: bool = False) -> None:
         streams, self._streams = self._streams, {}
         kept = {number: one for number, one in streams.items() if again and one.ask_again()}
+        if kept:
+            log.info("%d of its %d requests are asked again", len(kept), len(streams))
         self._waiting = kept | self._waiting
         for number in streams.keys() - kept.keys():
             streams[number].fail(error)

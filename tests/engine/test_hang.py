@@ -82,6 +82,7 @@ async def test_whoever_waits_is_answered_by_the_next_process(engine, caplog):
     assert await question is None
     assert not psutil.pid_exists(before)
     assert engine.restarts == 1
+    assert "1 of its 2 requests are asked again" in caplog.text
     [stopped] = [notice for notice in seen if isinstance(notice, Stopped)]
     assert f"(pid {before}) hung and was ended" in stopped.message
 
