@@ -29,7 +29,7 @@ async def test_the_page_shows_the_streams_in_a_browser(tmp_path: Path) -> None:
             assert (await client.post("/atlasd/v1/complete", json=body)).status == 200
         shown = await text_of(f"{house.base}/t/{house.token}/dashboard", tmp_path / "profile")
     assert "120/s" in shown
-    assert "without drafting 1,000/s" in shown
+    assert "without drafting 140/s" in shown
     assert "8 of 10" in shown
     assert "/my/shapes" in shown
 
