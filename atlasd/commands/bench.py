@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import statistics
 import subprocess
@@ -90,7 +91,10 @@ def run(options: argparse.Namespace) -> int:
         known = ", ".join(benchmarks()) or "none, outside the source tree"
         raise RequestError(f"There is no benchmark {options.name!r} here.", f"There are: {known}.")
     command = [sys.executable, "-m", f"bench.{options.name}", *options.arguments]
-    return subprocess.run(command, cwd=SOURCE.parent, check=False).returncode
+    # Where the user is, because paths are given from there; but no module is taken from there.
+    found = os.pathsep.join(filter(None, (str(SOURCE.parent), os.environ.get("PYTHONPATH"))))
+    environ = {**os.environ, "PYTHONPATH": found, "PYTHONSAFEPATH": "1"}
+    return subprocess.run(command, env=environ, check=False).returncode
 
 
 def _quick(*, as_json: bool) -> int:

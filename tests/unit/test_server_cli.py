@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from atlasd import cli
-from atlasd.commands import stop
+from atlasd.commands import bench, stop
 from atlasd.commands.clients import CLIENTS, Place
 from atlasd.daemon import GRACE_S
 from atlasd.engine.supervision import Supervision
@@ -132,6 +132,23 @@ def test_a_working_folder_that_was_removed_is_named(
     (tmp_path / "gone").rmdir()
     assert cli.main(words) == 1
     assert "The folder you are in is gone." in capsys.readouterr().err
+
+
+def test_a_benchmark_runs_where_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Paths are given from there; a file of that name there is not what is run."""
+    source, here = tmp_path / "source" / "bench", tmp_path / "here"
+    for folder in (source, here / "bench"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    where = 'import os\nif __name__ == "__main__":\n    print(os.getcwd())\n'
+    (source / "where.py").write_text(where)
+    (here / "bench" / "where.py").write_text("raise SystemExit(3)")
+    monkeypatch.setattr(bench, "SOURCE", source)
+    monkeypatch.chdir(here)
+    assert cli.main(["bench", "where"]) == 0
+    assert capfd.readouterr().out == f"{here}\n"
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
