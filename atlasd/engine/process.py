@@ -14,11 +14,15 @@ from collections.abc import AsyncIterator
 
 from atlasd.engine.framing import frame, read_from_engine
 from atlasd.engine.protocol import DUMP_SIGNAL, FromEngine, Shutdown, ToEngine
+from atlasd.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 DUMP_S = 2.0
 """A process that hangs has so long to write down where; one that is stopped (SIGSTOP) cannot."""
+
+UNKILLABLE_S = 30.0
+"""A process that SIGKILL has not ended by then waits in the kernel, for a driver or a disk."""
 
 TAIL_LINES = 20
 """Lines of the process's own output that are kept to explain its end."""
@@ -100,7 +104,8 @@ class EngineProcess:
             self._process.kill()
 
     async def kill(self) -> str:
-        """Make sure that the process is gone; returns what is known of its end."""
+        """Make sure that the process is gone; returns what is known of its end. Raises EngineError
+        if it does not go."""
         if self._process.returncode is None:
             # Its end of the socket closes a moment before it can be waited for.
             with contextlib.suppress(TimeoutError):
@@ -110,7 +115,16 @@ class EngineProcess:
         # open, for whose end ``wait`` waits as well.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        code = await self._process.wait()
+        try:
+            async with asyncio.timeout(UNKILLABLE_S):
+                code = await self._process.wait()
+        except TimeoutError:
+            self._writer.close()
+            raise EngineError(
+                f"The engine process (pid {self.pid}) does not end, not even by SIGKILL: it waits"
+                " for a driver or a disk.",
+                "If it stays, restart the machine; when it is gone: atlasd resume",
+            ) from None
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

@@ -197,8 +197,12 @@ class Supervision(ABC):
                     self._enter("loading", Loading("restarting", 0.0))
             finally:
                 watching.cancel()
-                ended = await process.kill()
-                self._process = self._alive = None
+                self._alive = None
+                try:
+                    ended = await process.kill()
+                except EngineError as error:
+                    self._fail(error)
+                self._process = None
             if self._stopping or self.state == "failed":
                 return
             ended = self._hung or ended

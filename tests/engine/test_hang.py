@@ -132,6 +132,26 @@ async def test_hangs_in_a_row_end_in_failure_and_not_in_a_loop(engine, monkeypat
     assert "hung" in engine.failure.message
 
 
+async def test_a_process_that_nothing_ends_is_a_failure_that_says_so(engine, monkeypatch):
+    """As one that waits in a driver; here for a system that never tells of its end."""
+
+    async def never() -> int:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(process, "UNKILLABLE_S", 3 * LOOK_S)
+    stream = engine.submit(range(30), max_tokens=480)
+    await anext(stream)
+    pid = engine.pid
+    monkeypatch.setattr(engine._process._process, "wait", never)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match=rf"pid {pid}\) does not end, not even by SIGKILL"):
+        await collect(stream)
+    assert engine.state == "failed"
+    assert engine.pid is None
+    await engine.start()
+    assert await collect(engine.submit(range(30), max_tokens=20))
+
+
 async def test_an_idle_engine_that_stands_still_is_let_be(engine):
     before = engine.pid
     os.kill(before, signal.SIGSTOP)
