@@ -225,6 +225,31 @@ def test_the_statusline_and_the_help_tell_what_it_does(version: str, tmp_path: P
         session.close()
 
 
+SILENT = """
+local function server()
+  return {
+    request = function() return true, 1 end,
+    notify = function() return true end,
+    is_closing = function() return false end,
+    terminate = function() end,
+  }
+end
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_command_before_the_bridge_has_started_says_so(version: str, tmp_path: Path) -> None:
+    file = tmp_path / "main.py"
+    file.write_text("\n")
+    terminal = open_neovim(version, tmp_path / "home", file, "cmd = server", before=SILENT)
+    try:
+        terminal.until("main.py")
+        terminal.type(":Atlasd status\r")
+        terminal.until("the bridge is starting; ask again in a moment")
+    finally:
+        terminal.close()
+
+
 LATE = """
 local first
 local function answer(text)

@@ -100,7 +100,12 @@ end
 function M.execute(command, arguments, done)
   local client = M.of(0) or vim.lsp.get_clients({ name = "atlasd" })[1]
   if not client then
-    vim.notify("atlasd: no bridge is attached to this buffer", vim.log.levels.WARN)
+    local starting = #vim.lsp.get_clients({ name = "atlasd", _uninitialized = true }) > 0
+    vim.notify(
+      starting and "atlasd: the bridge is starting; ask again in a moment"
+        or "atlasd: no bridge is attached to this buffer; :checkhealth atlasd says why",
+      vim.log.levels.WARN
+    )
     return
   end
   local params = { command = command, arguments = arguments or {} }
