@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.unit.test_training_model import shaken
-from training import attending, circles, evaluate, refrains, repeats
+from training import attending, bias, circles, evaluate, refrains, repeats
 from training.circles import BESIDE, END, NOTHING, OPEN, TEXT
 from training.evaluate import is_loop
 from training.hands import Hands
@@ -214,3 +214,20 @@ def test_wrong_ends_are_counted_where_text_goes_on(monkeypatch: pytest.MonkeyPat
     assert found["per_10000"] == 3 * 10_000 / found["tokens"]
     assert (found["pieces"], found["pieces_with_one"]) == (3, 1)
     assert evaluate.wrong_ends(subject, 1000, led=True)["tokens"] == 1506 + 2
+
+
+def test_the_end_becomes_less_likely_by_as_much_as_asked_and_nothing_else_does(
+    model: Decoder,
+) -> None:
+    rows = list(torch.randint(0, 80, (3, 33)))
+    with torch.no_grad():
+        model.norm.weight[5] = 40.0  # a direction that every state has
+        model.layers[3].down.weight[5] = 0.0
+        model.embed.weight[:, 5] = 1.0
+        before = model.logits(rows[0][None])[0]
+        mean, spread = bias.shifted(model, rows, -0.6)
+        changes = model.logits(rows[0][None])[0] - before
+    assert mean == pytest.approx(-0.6, abs=0.05)
+    assert spread < 0.15
+    assert changes[:, ENDING].mean() == pytest.approx(-0.6, abs=0.1)
+    assert changes[:, :ENDING].abs().max() == 0
