@@ -12,6 +12,7 @@ from pygls.exceptions import JsonRpcException
 from atlasd_lsp import commands, inline
 from atlasd_lsp.connection import DaemonRefused, DaemonUnreachable
 from atlasd_lsp.cursor import file_path
+from atlasd_lsp.launch import told
 
 if TYPE_CHECKING:
     from atlasd_lsp.server import AtlasdServer
@@ -61,6 +62,12 @@ def register_commands(server: AtlasdServer) -> None:
     @command("atlasd.why")
     async def why(*id: str) -> dict[str, Any]:
         return await commands.why(bridge, id[0] if id else None)
+
+    @command("atlasd.tell")
+    async def tell(what: str) -> str:
+        if what not in ("status", "why"):
+            raise DaemonRefused(f"There is nothing to tell of {what!r}.")
+        return await told(what)
 
     @command("atlasd.chat")
     async def chat(*arguments: str) -> str:

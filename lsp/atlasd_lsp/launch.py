@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,23 @@ def default_command() -> list[str]:
     beside = Path(sys.executable).with_name("atlasd")
     command = str(beside) if beside.exists() else shutil.which("atlasd")
     return [command, "start", "--no-wait"] if command else []
+
+
+async def told(what: str) -> str:
+    """What ``atlasd status`` or ``atlasd why`` prints: text for people, which editors show."""
+    command = default_command()[:1]
+    if not command:
+        return "atlasd is not on PATH; install it."
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        what,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    output, _ = await process.communicate()
+    return output.decode(errors="replace").rstrip()
 
 
 async def launch(command: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -101,6 +102,30 @@ def test_a_completion_is_shown_accepted_saved_and_stored(
         terminal.close()
     text = _accepted(home)[-1]
     assert text.split("\n")[0] in file.read_text()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_status_and_why_are_told_in_words_in_a_window_that_closes(
+    version: str, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "names.py"
+    file.write_text(CODE)
+    terminal = open_neovim(version, home, file, before=VISIBLE)
+    try:
+        terminal.until("names.py")
+        terminal.send("Goreturn pers")
+        _ghost(terminal)
+        terminal.send("\x1b")
+        terminal.type(":Atlasd why\r")
+        terminal.until("names.py, for neovim")
+        terminal.send("q")
+        terminal.until(lambda shown: "names.py, for neovim" not in shown)
+        terminal.type(":Atlasd status\r")
+        terminal.until(lambda shown: bool(re.search("drafting +on", shown)))
+        terminal.type(":q\r")
+        terminal.until(lambda shown: "drafting" not in shown and "return pers" in shown)
+    finally:
+        terminal.close()
 
 
 def _ghost(terminal: Terminal) -> bool:

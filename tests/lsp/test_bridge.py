@@ -189,6 +189,18 @@ async def test_commands_reach_the_daemon(daemon: ScriptedDaemon, tmp_path: Path)
         assert chat["learn"] is True
 
 
+async def test_the_bridge_tells_what_the_command_line_does(
+    daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    async with editor(tmp_path) as session:
+        await daemon.stop()
+        for what in ("status", "why"):
+            told = await session.execute("atlasd.tell", what)
+            assert told.startswith("atlasd: No daemon is running.")
+        with pytest.raises(JsonRpcException, match="nothing to tell of 'stop'"):
+            await session.execute("atlasd.tell", "stop")
+
+
 async def test_what_fails_is_told_in_words_for_whoever_sits_before_the_editor(
     daemon: ScriptedDaemon, tmp_path: Path
 ) -> None:

@@ -3,11 +3,21 @@ if vim.g.loaded_atlasd then
 end
 vim.g.loaded_atlasd = true
 
---- Run one of the bridge's commands and show what it answers.
-local function show(command)
+--- Show what `atlasd status` or `atlasd why` says in a window of its own, which `q` closes.
+local function tell(what)
   return function()
-    require("atlasd.client").execute(command, {}, function(err, result)
-      vim.notify(err and err.message or vim.inspect(result))
+    require("atlasd.client").execute("atlasd.tell", { what }, function(err, result)
+      if err then
+        vim.notify("atlasd: " .. err.message, vim.log.levels.ERROR)
+        return
+      end
+      local lines = vim.split(result, "\n", { plain = true })
+      vim.cmd(("botright %dnew"):format(math.min(#lines, math.floor(vim.o.lines * 0.6))))
+      local buf = vim.api.nvim_get_current_buf()
+      vim.bo[buf].buftype, vim.bo[buf].bufhidden = "nofile", "wipe"
+      vim.api.nvim_buf_set_lines(buf, 0, -1, false, lines)
+      vim.bo[buf].modifiable = false
+      vim.keymap.set("n", "q", "<Cmd>close<CR>", { buffer = buf, desc = "atlasd: close" })
     end)
   end
 end
@@ -16,14 +26,14 @@ local actions = {
   toggle = function()
     require("atlasd").toggle()
   end,
-  status = show("atlasd.status"),
+  status = tell("status"),
   pause = function()
     require("atlasd.client").execute("atlasd.pause")
   end,
   resume = function()
     require("atlasd.client").execute("atlasd.resume")
   end,
-  why = show("atlasd.why"),
+  why = tell("why"),
   chat = function(options)
     local prompt = table.concat(vim.list_slice(options.fargs, 2), " ")
     require("atlasd.chat").ask(prompt, options.range > 0 and options.line1 or 0, options.line2)

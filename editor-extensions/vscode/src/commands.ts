@@ -51,8 +51,7 @@ export function registerCommands(bridge: Bridge, bar: StatusBar): vscode.Disposa
 }
 
 async function explain(bridge: Bridge): Promise<void> {
-  const why = await bridge.execute<unknown>("atlasd.why");
-  const content = JSON.stringify(why, undefined, 2);
-  const document = await vscode.workspace.openTextDocument({ language: "json", content });
+  const content = await bridge.execute<string>("atlasd.tell", "why");
+  const document = await vscode.workspace.openTextDocument({ language: "plaintext", content });
   await vscode.window.showTextDocument(document, vscode.ViewColumn.Beside);
 }
