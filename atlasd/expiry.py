@@ -22,7 +22,11 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86400.0
 KEPT_DAYS = 60
-"""What was not opened for so long goes."""
+"""What was not opened on so many days of use goes. Days of use, not of the calendar: whoever comes
+back from a long leave finds all as it was, and a clock that jumps by years is one more day."""
+
+DAYS = "days"
+"""The file in the cache folder that holds the last days of use, a number to a line."""
 
 MOST_BYTES = 64 << 30
 DISK_SHARE = 4
@@ -87,15 +91,41 @@ def mark_held(cache: Path, pid: int | None) -> None:
                 os.utime(item.path)
 
 
+def count_day(cache: Path, now: float | None = None) -> None:
+    """This is a day of use."""
+    today = int((time.time() if now is None else now) // DAY_S)
+    days = _days(cache)
+    if today in days:
+        return
+    beside = cache / f".{DAYS}.{os.getpid()}"
+    beside.write_text("".join(f"{day}\n" for day in [*days, today][-KEPT_DAYS:]))
+    beside.replace(cache / DAYS)
+
+
+def _days(cache: Path) -> list[int]:
+    """The last days of use, oldest first; none where the file is missing or damaged."""
+    try:
+        return [int(line) for line in (cache / DAYS).read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def _first_kept(cache: Path) -> float:
+    """What was opened before goes; nothing before there were ``KEPT_DAYS`` of use."""
+    days = sorted(_days(cache))
+    return days[0] * DAY_S if len(days) >= KEPT_DAYS else 0.0
+
+
 def sweep(cache: Path, now: float | None = None) -> list[Item]:
     """Remove what has not been opened for ``KEPT_DAYS``, then what is too much; what went."""
     now = time.time() if now is None else now
+    first_kept = _first_kept(cache)
     kept = items(cache)
     over = sum(one.bytes for one in kept) - most_bytes(cache) if kept else 0
     held, gone = None, list[Item]()
     for one in kept:
         unopened_s = now - one.opened
-        too_old = unopened_s > (LATELY_S if one.half_written else KEPT_DAYS * DAY_S)
+        too_old = one.opened < first_kept or (one.half_written and unopened_s > LATELY_S)
         if not too_old and (over <= 0 or unopened_s < LATELY_S):
             continue
         held = _held(cache) if held is None else held

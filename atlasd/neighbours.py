@@ -44,6 +44,8 @@ class Neighbours:
         self.workspace: Workspace | None = None
         self._opened = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
+        self._served_tokens = 0
+        """When the cache was looked through last: a day without any is no day of use."""
         supervisor.engine.subscribe(self._engine_said)
 
     async def open_neighbours(self) -> None:
@@ -188,6 +190,9 @@ class Neighbours:
     def _sweep(self) -> None:
         cache = self.paths.cache
         try:
+            if (served := self.supervisor.served_tokens) != self._served_tokens:
+                self._served_tokens = served
+                expiry.count_day(cache)
             expiry.mark_held(cache, self.supervisor.engine.pid)
             gone = expiry.sweep(cache)
         except OSError as error:

@@ -142,6 +142,11 @@ class Supervisor:
                 await self.engine.stop()
 
     @property
+    def served_tokens(self) -> int:
+        """How much text was asked for since the daemon's start."""
+        return self._meter.output_tokens
+
+    @property
     def busy(self) -> bool:
         """Whether somebody is being served."""
         return self.in_use > 0 or self.engine.active > 0

@@ -107,7 +107,8 @@ def describe(summary: dict[str, Any]) -> str:
 
 def kept_for(kept: dict[str, int]) -> str:
     """When files in the cache go by themselves."""
-    return f"removed by itself: unopened for {kept['days']} days, or beyond {size(kept['bytes'])}"
+    most = size(kept["bytes"])
+    return f"removed by itself: unopened for {kept['days']} days of use, or beyond {most}"
 
 
 def _rows(entry: dict[str, Any], *titles: str) -> list[list[str]]:

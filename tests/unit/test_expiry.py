@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from atlasd import expiry, neighbours
-from atlasd.expiry import DAY_S, KEPT_DAYS, mark_held, mark_opened, sweep
+from atlasd.expiry import DAY_S, KEPT_DAYS, count_day, mark_held, mark_opened, sweep
 from atlasd.paths import learned_folder_name
 from tests.served import eventually, served
 
@@ -25,7 +25,16 @@ LEARNED = f"drafting/fp/adapter/{learned_folder_name('/a')}"
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+    """One that was used every day."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    use(folder, range(KEPT_DAYS))
+    return folder
+
+
+def use(cache: Path, days_ago: Iterable[int]) -> None:
+    for days in sorted(days_ago, reverse=True):
+        count_day(cache, time.time() - days * DAY_S)
 
 
 def put(cache: Path, name: str, days: float, bytes: int = 10) -> Path:
@@ -42,7 +51,8 @@ def put(cache: Path, name: str, days: float, bytes: int = 10) -> Path:
 
 
 def left(cache: Path) -> set[str]:
-    return {str(one.relative_to(cache)) for one in cache.rglob("*") if one.is_file()}
+    files = {str(one.relative_to(cache)) for one in cache.rglob("*") if one.is_file()}
+    return files - {"days"}
 
 
 def test_what_was_not_opened_for_long_goes_with_its_folders(cache: Path) -> None:
@@ -60,6 +70,34 @@ def test_what_was_not_opened_for_long_goes_with_its_folders(cache: Path) -> None
     }  # fmt: skip
     assert not (cache / "drafting" / "fp").exists()
     assert sweep(cache) == []
+
+
+def test_a_long_leave_costs_nothing(cache: Path) -> None:
+    (cache / "days").unlink()
+    use(cache, [0, 400, *range(402, 402 + KEPT_DAYS)])
+    put(cache, "weights/packed-a.bin", 403)
+    put(cache, "weights/packed-b.bin", 402 + KEPT_DAYS)
+    sweep(cache)
+    assert left(cache) == {"weights/packed-a.bin"}
+
+
+def test_a_clock_that_jumps_removes_nothing(cache: Path) -> None:
+    put(cache, "weights/packed-a.bin", 1)
+    years_ahead = time.time() + 5000 * DAY_S
+    count_day(cache, years_ahead)
+    assert sweep(cache, years_ahead) == []
+
+
+@pytest.mark.parametrize("held", [None, "", "yesterday\n", "\xff"])
+def test_days_that_cannot_be_read_are_counted_anew(cache: Path, held: str | None) -> None:
+    (cache / "days").unlink()
+    if held is not None:
+        (cache / "days").write_text(held)
+    put(cache, "weights/packed-a.bin", 9000)
+    assert sweep(cache) == []
+    use(cache, range(3))
+    count_day(cache)
+    assert len((cache / "days").read_text().split()) == 3
 
 
 def test_one_file_opened_lately_keeps_what_belongs_to_it(cache: Path) -> None:
@@ -82,7 +120,6 @@ def test_beyond_its_size_what_was_not_opened_for_longest_goes_first(
 
 
 def test_a_quarter_of_a_small_disk_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.mkdir()
     disk = os.statvfs(cache)
     assert expiry.most_bytes(cache) == min(64 << 30, disk.f_frsize * disk.f_blocks // 4)
 
@@ -157,6 +194,10 @@ async def test_the_daemon_sweeps_when_nobody_asks_and_says_so(
     repository.mkdir()
     async with served(tmp_path / "home") as house:
         cache, fingerprint = house.daemon.paths.cache, house.tokenizer.fingerprint
+        use(cache, range(1, KEPT_DAYS))
+        house.says("x")
+        async with house.unix() as client:
+            assert (await client.post("/v1/completions", json={"prompt": "x"})).status == 200
         async with house.daemon.use():
             await house.daemon.open_workspaces([(repository, True)], [])
             name = f"drafting/{fingerprint}/adapter/{learned_folder_name(str(repository))}/live.npz"
