@@ -37,8 +37,8 @@ def summary(cache: Path) -> list[dict[str, Any]]:
 
 
 def kept(cache: Path) -> dict[str, int]:
-    """For how many ``days`` of use something is kept that nobody opens, and how many ``bytes`` there
-    may be; beyond, what was not opened for longest goes first."""
+    """For how many ``days`` of use something is kept that nobody opens, and how many ``bytes``
+    there may be; beyond, what was not opened for longest goes first."""
     existing = next(one for one in (cache, *cache.parents) if one.exists())
     return {"days": expiry.KEPT_DAYS, "bytes": expiry.most_bytes(existing)}
 
