@@ -23,9 +23,12 @@ AT_WORK_S = 600.0
 LEAST_WORK = 0.05
 """Share of a processor that counts as work. Threads that wait for Python's lock take a little."""
 
-WORKING_STATES = frozenset("RDt")
-"""As proc(5) names them: running or about to, waiting for a disk (swapping, too), in a debugger's
-hands. Whoever is in one of these is not known to hang."""
+WORKING_STATES = frozenset("RD")
+"""As proc(5) names them: running or about to, and waiting for a disk (swapping, too). Whoever is in
+one of these is not known to hang."""
+
+TRACED = "t"
+"""In a debugger's hands, for as long as it likes."""
 
 
 class Liveness:
@@ -61,21 +64,24 @@ class Liveness:
             return self.still_s >= LOADING_STILL_S
         return self.still_s >= STILL_S or self.silent_s >= AT_WORK_S
 
-    def at_work(self) -> bool:
-        """Whether it, or a compiler it has started, did something since this was asked last."""
+    def at_work(self) -> bool | None:
+        """Whether it, or a compiler it has started, did something since this was asked last; None
+        while a debugger holds it, which counts as no time at all."""
         import psutil  # type: ignore[import-untyped]
 
         before, self._processor_s = self._processor_s, 0.0
-        waiting = True
+        states = set[str]()
         try:
             process = psutil.Process(self._pid)
             for one in (process, *process.children(recursive=True)):
                 times = one.cpu_times()
                 self._processor_s += times.user + times.system
-                waiting = waiting and not WORKING_STATES & _thread_states(one.pid)
+                states |= _thread_states(one.pid)
         except psutil.Error:  # one of them has just ended
             return True
-        return not waiting or self._processor_s - before > LEAST_WORK * LOOK_S
+        if TRACED in states:
+            return None
+        return bool(WORKING_STATES & states) or self._processor_s - before > LEAST_WORK * LOOK_S
 
 
 def _thread_states(pid: int) -> set[str]:

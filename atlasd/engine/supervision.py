@@ -248,7 +248,7 @@ class Supervision(ABC):
                 asked_at = answers
                 process.send(AskStatus(ANYBODY_THERE))
             at_work = await asyncio.to_thread(alive.at_work)
-            if answers == alive.answers:
+            if at_work is not None and answers == alive.answers:
                 alive.silent(at_work=at_work)
         self._hung = (
             f"The engine process (pid {process.pid}) hung and was ended: it did not answer for"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -206,6 +207,18 @@ async def test_a_process_that_sleeps_or_is_stopped_does_nothing(running):
         await until(lambda alive=alive: not alive.at_work())
         await asyncio.sleep(LOOK_S)
         assert not alive.at_work()
+
+
+async def test_a_process_in_a_debuggers_hands_is_let_be(running):
+    attach, detach = 16, 17  # PTRACE_ATTACH and PTRACE_DETACH
+    one = running("sleep 60; :")
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    if ptrace(attach, one.pid, None, None):
+        pytest.skip(f"no process may be traced here: {os.strerror(ctypes.get_errno())}")
+    try:
+        await until(lambda: Liveness(one.pid).at_work() is None)
+    finally:
+        ptrace(detach, one.pid, None, None)
 
 
 async def test_a_process_that_works_hangs_only_after_far_longer():
