@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlasd import cached, expiry
 from atlasd.engine.client import Notice
-from atlasd.engine.protocol import Ready
+from atlasd.engine.protocol import DropRepository, Ready
 from atlasd.errors import RequestError, StoreError
 from atlasd.paths import Paths
 from atlasd.supervisor import Supervisor
@@ -184,10 +184,26 @@ class Neighbours:
             wait = IDLE_CHECK_S
             if not self.supervisor.busy:
                 self._mark_opened()
-                await asyncio.to_thread(self._sweep)
+                gone = await asyncio.to_thread(self._sweep)
+                await self._forget_unopened([one.path for one in gone])
                 wait = SWEEP_EVERY_S
 
-    def _sweep(self) -> None:
+    async def _forget_unopened(self, gone: list[Path]) -> None:
+        """Of a repository whose tokens went, the engine's index is to hold nothing either."""
+        folder = self.paths.cache / "tokens"
+        files = [path for path in gone if path.parent == folder]
+        if not files or self.store is None:
+            return
+        from atlasd.workspace.tokencache import root_of
+
+        known = await self.store.roots()
+        # With another model it may be in use.
+        used = [root_of(file, known) for file in folder.iterdir()]
+        used += [one["root"] for one in self.repositories()]
+        for root in {root_of(file, known) for file in files} - {None, *used}:
+            self.supervisor.engine.send(DropRepository(root))
+
+    def _sweep(self) -> list[expiry.Item]:
         cache = self.paths.cache
         try:
             if (served := self.supervisor.served_tokens) != self._served_tokens:
@@ -197,10 +213,11 @@ class Neighbours:
             gone = expiry.sweep(cache)
         except OSError as error:
             log.warning("The cache could not be looked through: %s", error)
-            return
+            return []
         if gone:
             log.info(
                 "Removed %.1f MB from the cache that had not been opened for longest: %s",
                 sum(one.bytes for one in gone) / 2**20,
                 ", ".join(str(one.path.relative_to(cache)) for one in gone),
             )
+        return gone

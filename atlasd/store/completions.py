@@ -39,6 +39,10 @@ def repository_id(db: Database, root: str | None) -> int | None:
     return int(inserted.lastrowid or 0)
 
 
+def roots(db: Database) -> list[str]:
+    return [root for (root,) in db.execute("SELECT root FROM repositories").fetchall()]
+
+
 def add(db: Database, completion: StoredCompletion) -> None:
     if not completion.trusted:
         return

@@ -114,6 +114,10 @@ class Store:
         """Per repository: files, tokens, completions by fate, learned state; the file's bytes."""
         return await self._run(lambda db: export.summary(db, repository))
 
+    async def roots(self) -> list[str]:
+        """Every repository that is known."""
+        return await self._run(completions.roots)
+
     async def export(self, repository: str | None = None) -> AsyncIterator[dict[str, object]]:
         """Every row with its ``table``, a page at a time; bytes as base64."""
         for table in export.TABLES:

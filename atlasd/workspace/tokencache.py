@@ -15,7 +15,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,11 @@ class TokenCache:
 def cache_file(folder: Path, root: Path, key: str) -> Path:
     """Where the tokens of a root under a tokenizer are kept."""
     return folder / f"{_short(str(root))}-{_short(key)}{_SUFFIX}"
+
+
+def root_of(file: Path, roots: Iterable[str]) -> str | None:
+    """Which of these roots a token file belongs to."""
+    return next((root for root in roots if file.name.startswith(f"{_short(root)}-")), None)
 
 
 def remove_caches(folder: Path, root: Path | None) -> int:

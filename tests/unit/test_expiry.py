@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from atlasd import expiry, neighbours
+from atlasd.engine.protocol import DropRepository
 from atlasd.expiry import DAY_S, KEPT_DAYS, count_day, mark_held, mark_opened, sweep
 from atlasd.paths import learned_folder_name
+from atlasd.workspace.tokencache import cache_file
 from tests.served import eventually, served
+from tests.unit.store.rows import file_row
 
 OLD, NEW = KEPT_DAYS + 1, KEPT_DAYS - 1
 LEARNED = f"drafting/fp/adapter/{learned_folder_name('/a')}"
@@ -198,6 +201,12 @@ async def test_the_daemon_sweeps_when_nobody_asks_and_says_so(
         house.says("x")
         async with house.unix() as client:
             assert (await client.post("/v1/completions", json={"prompt": "x"})).status == 200
+        store = house.daemon.store
+        assert store is not None
+        put(cache, f"tokens/{cache_file(cache, Path('/used'), 'other').name}", NEW)
+        for root in ("/left", "/used", str(repository)):
+            await store.put_files(root, [file_row("a.py")])
+            put(cache, f"tokens/{cache_file(cache, Path(root), 'k').name}", OLD)
         async with house.daemon.use():
             await house.daemon.open_workspaces([(repository, True)], [])
             name = f"drafting/{fingerprint}/adapter/{learned_folder_name(str(repository))}/live.npz"
@@ -208,5 +217,8 @@ async def test_the_daemon_sweeps_when_nobody_asks_and_says_so(
         await eventually(lambda: "from the cache" in caplog.text)
         assert not (cache / "weights/packed-a.bin").exists()
         assert opened.exists()
+        await eventually(lambda: DropRepository("/left") in house.engine.sent)
+        dropped = [one for one in house.engine.sent if isinstance(one, DropRepository)]
+        assert dropped == [DropRepository("/left")], "what is in use stays"
     assert caplog.text.count("from the cache") == 1
     assert "weights/packed-a.bin" in caplog.text
