@@ -23,6 +23,7 @@ from tests.served import eventually, served
 from tests.unit.store.rows import file_row
 
 OLD, NEW = KEPT_DAYS + 1, KEPT_DAYS - 1
+FIRST_SWEEP_S = 1.0
 LEARNED = f"drafting/fp/adapter/{learned_folder_name('/a')}"
 
 
@@ -191,28 +192,29 @@ async def test_the_daemon_sweeps_when_nobody_asks_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "atlasd.neighbours")
-    monkeypatch.setattr(neighbours, "FIRST_SWEEP_S", 0.2)
+    monkeypatch.setattr(neighbours, "FIRST_SWEEP_S", FIRST_SWEEP_S)
     monkeypatch.setattr(neighbours, "IDLE_CHECK_S", 0.05)
     repository = tmp_path / "repository"
     repository.mkdir()
     async with served(tmp_path / "home") as house:
         cache, fingerprint = house.daemon.paths.cache, house.tokenizer.fingerprint
-        use(cache, range(1, KEPT_DAYS))
-        house.says("x")
-        async with house.unix() as client:
-            assert (await client.post("/v1/completions", json={"prompt": "x"})).status == 200
-        store = house.daemon.store
-        assert store is not None
-        put(cache, f"tokens/{cache_file(cache, Path('/used'), 'other').name}", NEW)
-        for root in ("/left", "/used", str(repository)):
-            await store.put_files(root, [file_row("a.py")])
-            put(cache, f"tokens/{cache_file(cache, Path(root), 'k').name}", OLD)
         async with house.daemon.use():
+            use(cache, range(1, KEPT_DAYS))
+            house.says("x")
+            async with house.unix() as client:
+                asked = await client.post("/v1/completions", json={"prompt": "x"})
+                assert asked.status == 200
+            store = house.daemon.store
+            assert store is not None
+            put(cache, f"tokens/{cache_file(cache, Path('/used'), 'other').name}", NEW)
+            for root in ("/left", "/used", str(repository)):
+                await store.put_files(root, [file_row("a.py")])
+                put(cache, f"tokens/{cache_file(cache, Path(root), 'k').name}", OLD)
             await house.daemon.open_workspaces([(repository, True)], [])
             name = f"drafting/{fingerprint}/adapter/{learned_folder_name(str(repository))}/live.npz"
             put(cache, "weights/packed-a.bin", OLD)
             opened = put(cache, name, OLD)
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(2 * FIRST_SWEEP_S)
             assert (cache / "weights/packed-a.bin").exists(), "somebody was being served"
         await eventually(lambda: "from the cache" in caplog.text)
         assert not (cache / "weights/packed-a.bin").exists()
