@@ -62,11 +62,13 @@ def test_a_pointer_that_makes_no_sense_is_ignored(says: str | bytes, tmp_path: P
     assert folders.pointer.read_text() == f"{folders.runtime}\n"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs a folder of another user")
 def test_another_users_runtime_folder_is_ignored(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    os.chown(theirs, 12345, 12345)
+    try:
+        os.chown(theirs, 12345, 12345)
+    except OSError as error:
+        pytest.skip(f"no folder can be given to another user here: {error.strerror}")
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(theirs)}
     assert paths(environ).runtime == tmp_path / ".local/state/atlasd/run"
     assert socket_path(environ) == paths(environ).socket
