@@ -21,6 +21,7 @@ FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"
 # Bits may not depend on what the compiler fuses: every fused multiply-add is written out.
 FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-pthread"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+SANITIZE += ["-DATLASD_NO_FUTEX"]  # what other systems than Linux sleep with is run here, too
 # GCC 12 warns about uninitialised values inside its own AVX-512 header (its bug 105593)
 AVX512 = (
     "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma"
@@ -37,10 +38,15 @@ ISA_FLAGS = {
     "isa_avxvnni.cpp": f"{AVX2} {' '.join(VNNI)}",
     "isa_avx2.cpp": AVX2,
 }
+NEON = {"isa_neon.cpp": "-march=armv8.2-a+dotprod"}
 
 
 def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 def knows(cxx: str, flags: list[str]) -> bool:
@@ -52,7 +58,7 @@ def knows(cxx: str, flags: list[str]) -> bool:
 
 def sources(cxx: str) -> list[Path]:
     """What this compiler can compile for this machine."""
-    left_out = set() if is_x86() else set(ISA_FLAGS)
+    left_out = (set() if is_x86() else set(ISA_FLAGS)) | (set() if is_arm() else set(NEON))
     for name, flags in (("isa_amx.cpp", AMX), ("isa_fp16.cpp", FP16), ("isa_avxvnni.cpp", VNNI)):
         left_out |= set() if knows(cxx, flags) else {name}
     return [p for p in sorted(HERE.glob("*.cpp")) if p.name not in left_out]
@@ -113,9 +119,10 @@ def build(
                 command += ["-DATLASD_AMX"] * ("isa_amx.cpp" in names)
                 command += ["-DATLASD_FP16"] * ("isa_fp16.cpp" in names)
                 command += ["-DATLASD_AVXVNNI"] * ("isa_avxvnni.cpp" in names)
+                command += ["-DATLASD_NEON"] * ("isa_neon.cpp" in names)
                 command += ["-DATLASD_EMULATE_TILES"] * offered
                 stem = "emulated_" * offered + stem
-            command += ISA_FLAGS.get(source.name, "").split()
+            command += {**ISA_FLAGS, **NEON}.get(source.name, "").split()
             # Not by where the file lies: a copy of the tree compiles to the same.
             key = hashlib.sha256(f"{command} {text_of(source, set())}".encode()).hexdigest()
             output = (keep or Path(folder)) / f"{stem}-{key[:16]}.o"

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 
 #ifdef __linux__
 #include <linux/futex.h>
@@ -24,24 +26,32 @@ void pause() {
 #endif
 }
 
+#if defined(__linux__) && !defined(ATLASD_NO_FUTEX)
 void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
-#ifdef __linux__
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT_PRIVATE, value, nullptr,
           nullptr, 0);
-#else
-  (void)word, (void)value;
-  std::this_thread::yield();
-#endif
 }
 
 void wake(std::atomic<uint32_t>& word, int count) {
-#ifdef __linux__
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE_PRIVATE, count, nullptr,
           nullptr, 0);
-#else
-  (void)word, (void)count;
-#endif
 }
+#else
+// One pair for all pools: few threads sleep at a time, and who is woken in vain sleeps on.
+std::mutex sleeping;
+std::condition_variable woken;
+
+void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
+  std::unique_lock<std::mutex> lock(sleeping);
+  woken.wait(lock, [&] { return word.load() != value; });
+}
+
+// The word has changed: whoever saw it before holds the lock or waits already.
+void wake(std::atomic<uint32_t>&, int) {
+  { const std::lock_guard<std::mutex> lock(sleeping); }
+  woken.notify_all();
+}
+#endif
 
 // A pause is 10 cycles on some processors and 140 on others.
 int spins_for(std::chrono::nanoseconds time) {

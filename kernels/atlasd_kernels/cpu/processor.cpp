@@ -6,6 +6,10 @@
 
 #include "kernels.h"
 
+#if defined(ATLASD_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 #if defined(ATLASD_FP16) || defined(ATLASD_AVXVNNI)
 #include <cpuid.h>
 #endif
@@ -27,6 +31,9 @@ extern const Kernels kernels_avx2;
 #ifdef ATLASD_AVXVNNI
 extern const Kernels kernels_avxvnni;
 #endif
+#ifdef ATLASD_NEON
+extern const Kernels kernels_neon;
+#endif
 #ifdef ATLASD_FP16
 const Kernels& kernels_fp16();
 #endif
@@ -45,6 +52,17 @@ bool fp16_offered() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kGfni = 1u << 8, kFp16 = 1u << 23;
   return (c & kGfni) != 0 && (d & kFp16) != 0;
+}
+#endif
+
+#ifdef ATLASD_NEON
+// The dot products of bytes that ARMv8.2 may have; Apple's processors all do.
+bool dot_products_offered() {
+#ifdef __linux__
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;
+#endif
 }
 #endif
 
@@ -137,6 +155,9 @@ struct Available {
     if (avx2 && avxvnni_offered()) list[n++] = &kernels_avxvnni;
 #endif
     if (avx2) list[n++] = &kernels_avx2;
+#endif
+#ifdef ATLASD_NEON
+    if (dot_products_offered()) list[n++] = &kernels_neon;
 #endif
     list[n] = &kernels_portable;
     start_from(getenv("ATLASD_ISA"));
