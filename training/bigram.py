@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.model import SIZES, Decoder, Layer, Shape
+from training.rates import Rates
 from training.train import Rows, Run, optimisers
 
 ROWS = 1024
@@ -76,13 +77,11 @@ def fit(model: Decoder, table: tuple[Tensor, Tensor, Tensor], steps: int, batch:
     seen.index_add_(0, torch.repeat_interleave(starts.diff()), counts.float())
     chance = (seen / seen.sum()) ** 0.6  # rare tokens have to be learned too
     optims = optimisers(model, lr=0.02, embed_lr=0.004)
-    base = [[group["lr"] for group in optim.param_groups] for optim in optims]
+    rates = Rates(*optims)
     began = time.monotonic()
     for step in range(steps):
         factor = min(1.0, (step + 1) / 10, 1.25 * (1 - step / steps))
-        for optim, rates in zip(optims, base, strict=True):
-            for group, rate in zip(optim.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        rates.scale(factor)
         tokens = torch.multinomial(chance, batch, replacement=False)
         states = states_of(model, tokens)
         leaf = states.detach().requires_grad_()

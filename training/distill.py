@@ -24,6 +24,7 @@ from training.carry import DraftModel, draw_depths, student_states
 from training.export import load, load_draft_model, write, write_extras
 from training.fetch import HERE
 from training.model import Decoder
+from training.rates import Rates
 from training.train import Rows, optimisers
 from training.workers import keep_memory
 
@@ -120,16 +121,14 @@ def main() -> None:
     muon, adam = optimisers(student, args.lr, 0.002)
     muon.param_groups[0]["params"].append(student.carry.weight)
     adam.param_groups[0]["params"] = []  # the shared embedding stays as the target has it
-    base = [[group["lr"] for group in optim.param_groups] for optim in (muon, adam)]
+    rates = Rates(muon, adam)
     began, step, tokens = time.monotonic(), 0, 0
     positions = [args.first_row, *[0] * (len(packs) - 1)]
     window: list[float] = []
     drawn = torch.Generator().manual_seed(1)
     while (progress := (time.monotonic() - began) / 60 / args.minutes) < 1:
         factor = min(1.0, (step + 1) / WARMUP, 2 * (1 - progress))
-        for optim, rates in zip((muon, adam), base, strict=True):
-            for group, rate in zip(optim.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        rates.scale(factor)
         turn = step % len(packs)
         batch = packs[turn].read(positions[turn], args.batch)[:, :-1]
         with torch.no_grad():

@@ -22,6 +22,7 @@ from torch import Tensor
 from training.fetch import HERE
 from training.model import SIZES, Decoder, Shape
 from training.muon import Muon
+from training.rates import Rates, left
 from training.workers import Workers, backward
 
 RUNS = HERE / "work" / "runs"
@@ -117,6 +118,7 @@ def main() -> None:
     shape = Shape(**saved["shape"]) if saved else SIZES[args.size]  # type: ignore[arg-type]
     model = Decoder(shape).to(device)
     optims = muon, adam = optimisers(model, args.lr, args.embed_lr)
+    rates = Rates(*optims)
     step = tokens = decayed = 0
     seconds = 0.0  # of training, all sessions together
     if saved:
@@ -133,7 +135,6 @@ def main() -> None:
     parts = max(1, args.batch // (micro * length))
     workers = Workers(model, muon, rows.read, args.workers) if device.type == "cpu" else None
     precision = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-    base = [[args.lr], [args.embed_lr] * 2]
     print(f"{shape.parameters() / 1e6:.2f}M parameters, {parts} x {micro} x {length} tokens a step")
 
     def checkpoint() -> None:
@@ -153,14 +154,10 @@ def main() -> None:
     began = saved_at = last = time.monotonic()
     window: list[float] = []
     while (time.monotonic() - began) / 60 < args.minutes:
-        factor = min(1.0, (step + 1) / WARMUP)
-        if args.decay_steps:
-            factor *= 1 - decayed / args.decay_steps
+        factor = min(1.0, (step + 1) / WARMUP) * left(decayed, args.decay_steps)
         if factor <= 0:
             break
-        for optim, rates in zip(optims, base, strict=True):
-            for group, rate in zip(optim.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        rates.scale(factor)
         momentum = 0.85 + 0.1 * min(1.0, step / 150)
         muon.param_groups[0]["momentum"] = momentum
         if workers:

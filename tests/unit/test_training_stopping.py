@@ -16,9 +16,10 @@ from training.circles import BESIDE, END, NOTHING, OPEN, TEXT
 from training.evaluate import is_loop
 from training.hands import Hands
 from training.lesson import Readers, Sums, backward, outputs_of
+from training.mixture import Circles, led
 from training.model import Decoder, Shape, document_lengths
 from training.pack import Document
-from training.stopping import Circles, led, left
+from training.rates import left
 from training.tokenizer import end_id
 
 SHAPE = Shape(hidden=64, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
