@@ -61,10 +61,14 @@ int spins_for(std::chrono::nanoseconds time) {
   return static_cast<int>(256 * time.count() / std::max<int64_t>(1, took.count()));
 }
 
+thread_local int number_of_thread = 0;
+
 uint32_t chunks_of(uint64_t job) { return static_cast<uint32_t>(job >> 16) & 0xFFFF; }
 uint32_t next_of(uint64_t job) { return static_cast<uint32_t>(job) & 0xFFFF; }
 
 }  // namespace
+
+int Pool::thread() { return number_of_thread; }
 
 int allowed_processors() {
 #ifdef __linux__
@@ -76,74 +80,80 @@ int allowed_processors() {
 }
 
 Pool::Pool(int threads) : spins_(threads <= allowed_processors() ? spins_for(kSpinTime) : 0) {
-  for (int i = 1; i < threads; i++) workers_.emplace_back([this] { worker(); });
+  for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { worker(i); });
 }
 
 Pool::~Pool() {
   stop_.store(true);
-  bell_.fetch_add(1);
-  wake(bell_, 1 << 30);
+  ring();
   for (std::thread& t : workers_) t.join();
 }
 
 void Pool::share(long chunks, Body body, void* context) {
   // Nobody can hold a chunk of the loop before, so its body can be replaced; a worker that still
   // looks at it fails to claim, because the job's number has changed by then.
-  done_.store(0, std::memory_order_relaxed);
   body_.store(body, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
   const uint64_t number = (job_.load(std::memory_order_relaxed) >> 32) + 1;
-  const uint64_t job = number << 32 | static_cast<uint64_t>(chunks) << 16;
-  job_.store(job, std::memory_order_seq_cst);
-  bell_.fetch_add(1, std::memory_order_seq_cst);
-  if (sleepers_.load(std::memory_order_seq_cst) > 0) wake(bell_, 1 << 30);
-  work(job);
-  wait_for_done(static_cast<uint32_t>(chunks));
+  // the first chunk is the caller's without asking
+  const uint64_t job = number << 32 | static_cast<uint64_t>(chunks) << 16 | 1;
+  // A worker that falls asleep at this moment may be missed: it helps from the next loop on.
+  job_.store(job, std::memory_order_release);
+  if (sleepers_.load(std::memory_order_relaxed) > 0) ring();
+  body(context, 0);
+  wait_for_others(static_cast<uint32_t>(chunks) - 1 - work(job));
 }
 
-void Pool::work(uint64_t job) {
+void Pool::ring() {
+  bell_.fetch_add(1, std::memory_order_seq_cst);
+  wake(bell_, 1 << 30);
+}
+
+// Chunks of this job until none is left; returns how many.
+uint32_t Pool::work(uint64_t job) {
   uint64_t now = job_.load(std::memory_order_acquire);
+  uint32_t mine = 0;
   while (now >> 32 == job >> 32 && next_of(now) < chunks_of(now)) {
     const Body body = body_.load(std::memory_order_relaxed);
     void* context = context_.load(std::memory_order_relaxed);
     if (!job_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
-    const uint32_t chunks = chunks_of(now);
     body(context, next_of(now));
-    if (done_.fetch_add(1, std::memory_order_seq_cst) + 1 == chunks &&
-        caller_sleeps_.load(std::memory_order_seq_cst))
-      wake(done_, 1);
+    mine++;
     now = job_.load(std::memory_order_acquire);
   }
+  return mine;
 }
 
-void Pool::wait_for_done(uint32_t chunks) {
+// For as many more chunks as workers have claimed.
+void Pool::wait_for_others(uint32_t chunks) {
+  done_before_ += chunks;
   for (int i = 0; i < spins_; i++) {
-    if (done_.load(std::memory_order_acquire) == chunks) return;
+    if (done_.load(std::memory_order_acquire) == done_before_) return;
     pause();
   }
   caller_sleeps_.store(1, std::memory_order_seq_cst);
-  for (uint32_t done; (done = done_.load(std::memory_order_seq_cst)) != chunks;)
+  for (uint32_t done; (done = done_.load(std::memory_order_seq_cst)) != done_before_;)
     sleep_while(done_, done);
   caller_sleeps_.store(0, std::memory_order_relaxed);
 }
 
-void Pool::worker() {
-  uint32_t heard = bell_.load(std::memory_order_seq_cst);
+void Pool::worker(int number) {
+  number_of_thread = number;
   while (!stop_.load(std::memory_order_relaxed)) {
-    work(job_.load(std::memory_order_acquire));
-    int i = 0;
-    while (i < spins_ && awake_.load(std::memory_order_relaxed) &&
-           bell_.load(std::memory_order_relaxed) == heard) {
-      pause();
-      i++;
+    const uint64_t job = job_.load(std::memory_order_acquire);
+    // told once, behind the last chunk: the loop cannot end before
+    if (const uint32_t mine = work(job)) {
+      done_.fetch_add(mine, std::memory_order_seq_cst);
+      if (caller_sleeps_.load(std::memory_order_seq_cst)) wake(done_, 1);
     }
-    if (bell_.load(std::memory_order_relaxed) == heard) {
-      sleepers_.fetch_add(1, std::memory_order_seq_cst);
-      // the futex compares again, so a bell rung since is not missed
-      if (!stop_.load()) sleep_while(bell_, heard);
-      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-    }
-    heard = bell_.load(std::memory_order_seq_cst);
+    const auto same = [&] { return job_.load(std::memory_order_seq_cst) >> 32 == job >> 32; };
+    for (int i = 0; i < spins_ && awake_.load(std::memory_order_relaxed) && same(); i++) pause();
+    if (!same()) continue;
+    const uint32_t heard = bell_.load(std::memory_order_seq_cst);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    // the futex compares again, so a bell rung since is not missed
+    if (same() && !stop_.load()) sleep_while(bell_, heard);
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
   }
 }
 

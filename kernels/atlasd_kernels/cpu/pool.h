@@ -18,6 +18,8 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
+  // The calling thread's number in its pool; 0: it belongs to none, and may run loops.
+  static int thread();
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // A series of loops with little in between: workers wait for the next one awake, but not for
@@ -48,21 +50,23 @@ class Pool {
 
  private:
   void share(long chunks, Body body, void* context);
-  void work(uint64_t job);   // chunks of this job until none is left
-  void worker();
-  void wait_for_done(uint32_t chunks);
+  uint32_t work(uint64_t job);
+  void worker(int number);
+  void ring();
+  void wait_for_others(uint32_t chunks);
 
   std::vector<std::thread> workers_;
-  std::atomic<Body> body_{nullptr};
-  std::atomic<void*> context_{nullptr};
   // The one loop being run: (number of the loop : 32, chunks : 16, next chunk : 16).
   alignas(64) std::atomic<uint64_t> job_{0};
-  alignas(64) std::atomic<uint32_t> done_{0};
+  std::atomic<Body> body_{nullptr};
+  std::atomic<void*> context_{nullptr};
+  alignas(64) std::atomic<uint32_t> done_{0};   // chunks of workers, of all loops so far
   std::atomic<uint32_t> caller_sleeps_{0};
-  alignas(64) std::atomic<uint32_t> bell_{0};   // a futex; rung when a loop begins
+  alignas(64) std::atomic<uint32_t> bell_{0};   // a futex; rung when a loop begins and one sleeps
   std::atomic<uint32_t> sleepers_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> awake_{0};   // series that have begun and not ended
+  uint32_t done_before_ = 0;
   int spins_;
 };
 
