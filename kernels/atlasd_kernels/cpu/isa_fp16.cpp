@@ -7,6 +7,8 @@
 
 // order matters: each uses what stands above
 #include "finish.h"
+#include "matmul_float.h"
+#include "matmul_integer.h"
 #include "matmul_fp16.h"
 #include "attention_fp16.h"
 
@@ -16,8 +18,13 @@ extern const Kernels kernels_avx512;
 
 namespace {
 
+constexpr long kRaisedRows = 3;
+
 void matmul(const Matrix& m, const Rows& x, long rows, long begin, long end, const Output& out) {
   if (m.format == Format::fp16) return fp16_matmul(m, x, rows, begin, end, out);
+  // With GFNI, which is there with FP16; fewer rows are bound by reading the weights.
+  if (m.format == Format::int4 && rows >= kRaisedRows)
+    return integer_matmul<Int4>(m, x, rows, begin, end, out);
   kernels_avx512.matmul(m, x, rows, begin, end, out);
 }
 

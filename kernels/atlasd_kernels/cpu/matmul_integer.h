@@ -27,7 +27,7 @@ struct Int4 {
   static constexpr int loads = group / 8;
   static constexpr int quads = 2;
   static I unpack(I weights, int quad) {
-    return quad ? weights : shift_left<4>(bytes_of(weights, 0));
+    return quad ? weights : raise_low_nibbles(weights);
   }
   static int chain(int, int quad) { return quad; }
   static I bytes_of(I weights, int quad) {

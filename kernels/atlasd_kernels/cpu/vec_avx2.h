@@ -157,6 +157,9 @@ inline I dot4(I sum, I weights, int32_t quad) {
 }
 #endif
 
+// The low nibble of each byte, sixteen times.
+inline I raise_low_nibbles(I a) { return shift_left<4>(a & iset1(0x0F0F0F0F)); }
+
 inline void store_int8(int8_t* p, I x) {
   // packing goes by halves of a register
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);

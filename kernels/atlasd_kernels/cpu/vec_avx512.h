@@ -106,6 +106,17 @@ inline void multiply_wide(I a, I b, I& high, I& low) {
   low.v = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
 }
 
+// The low nibble of each byte, sixteen times.
+inline I raise_low_nibbles(I a) {
+#ifdef __GFNI__
+  // one operation, which takes either port: bit i comes from bit i - 4
+  const __m512i raised = _mm512_set1_epi64(0x01020408);
+  return {_mm512_gf2p8affine_epi64_epi8(a.v, raised, 0)};
+#else
+  return shift_left<4>(a & iset1(0x0F0F0F0F));
+#endif
+}
+
 // sum + four products u8 (weights, 16 columns) x s8 (one activation quad for all columns).
 inline I dot4(I sum, I weights, int32_t quad) {
   return {_mm512_dpbusd_epi32(sum.v, weights.v, _mm512_set1_epi32(quad))};

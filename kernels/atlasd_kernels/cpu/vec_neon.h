@@ -196,6 +196,9 @@ inline I dot4(const I& sum, const I& weights, int32_t quad) {
   });
 }
 
+// The low nibble of each byte, sixteen times.
+inline I raise_low_nibbles(const I& a) { return shift_left<4>(a & iset1(0x0F0F0F0F)); }
+
 inline void store_int8(int8_t* p, const I& a) {
   const int16x8_t first = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
   const int16x8_t second = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));

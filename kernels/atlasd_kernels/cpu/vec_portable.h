@@ -163,6 +163,9 @@ inline I dot4(const I& sum, const I& weights, int32_t quad) {
   });
 }
 
+// The low nibble of each byte, sixteen times.
+inline I raise_low_nibbles(I a) { return shift_left<4>(a & iset1(0x0F0F0F0F)); }
+
 inline void store_int8(int8_t* p, const I& a) {
   for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.v[i]);
 }
