@@ -121,5 +121,6 @@ if __name__ == "__main__":
     for each in instruction_sets():
         for weight_format in ("fp32", "bf16", "int8", "int4"):
             exercise(weight_format, each, threads=1)
-    exercise("int8", instruction_sets()[0], threads=3)
+    for weight_format in ("bf16", "int8"):
+        exercise(weight_format, instruction_sets()[0], threads=3)
     print("no complaint")

@@ -81,6 +81,28 @@ def test_a_row_has_the_same_bits_beside_any_number_of_others(
         assert np.array_equal(found, wanted[some])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("isa", [ISAS[0], ISAS[-1]])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_a_row_has_the_same_bits_with_any_number_of_threads(
+    weight_format: str, isa: str, family: str, make_decoder: Make, sequences: np.ndarray
+) -> None:
+    """A few rows are prepared by each thread for itself, and finished by whoever had their last
+    columns; more are shared out."""
+    found: dict[int, list[np.ndarray]] = {}
+    for threads in (1, 2, 3):
+        decoder = make_decoder(family, weight_format=weight_format, isa=isa, threads=threads)
+        begin = 0
+        for count in (1, 2, 3, 4, 8, 16, 5, 51):
+            some = np.arange(begin, begin + count, dtype=np.int32)
+            rows = decoder.forward(sequences[0][some], 0 * some, some, some - begin)
+            found.setdefault(threads, []).append(rows.copy())
+            begin += count
+    for threads in (2, 3):
+        for rows, wanted in zip(found[threads], found[1], strict=True):
+            assert np.array_equal(rows, wanted)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_bits_survive_any_schedule(

@@ -34,7 +34,7 @@ const char* guarded(F&& body) {
 }  // namespace
 
 // Of this and all other interfaces here: raised together with VERSION in library.py.
-ATLASD_API int32_t atlasd_version() { return 8; }
+ATLASD_API int32_t atlasd_version() { return 9; }
 
 ATLASD_API int32_t atlasd_measure_threads() { return measure_threads(); }
 

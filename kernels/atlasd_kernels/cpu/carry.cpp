@@ -24,8 +24,7 @@ void Decoder::add_carried(const float* states, long rows, Scratch& s) {
   const long hidden = config_.hidden;
   for (long r = 0; r < rows; r++)
     std::copy_n(states + r * hidden, hidden, s.normed + r * s.x_ld);
-  quantise(s.normed, s.x_ld, hidden, rows, carry_.format, s);
-  multiply(carry_, s.rows, rows, {s.x, s.x_ld, Finish::add, nullptr});
+  multiply(carry_, {s.normed, s.x_ld, hidden, nullptr}, rows, {s.x, s.x_ld, Finish::add, nullptr}, s);
 }
 
 }  // namespace atlasd

@@ -59,8 +59,8 @@ void Decoder::corrected_head(const Correction& correction, int32_t last, int32_t
   kernels_->rms_norm(s.x, final_norm_, config_.rms_eps, config_.hidden, s.normed);
   std::copy_n(s.normed, config_.hidden, carried_.data());
   correction.correct(s.normed, last, before);
-  quantise(s.normed, s.x_ld, config_.hidden, 1, correction.head().format, s);
-  multiply(correction.head(), s.rows, 1, {logits, ld, Finish::store, nullptr});
+  multiply(correction.head(), {s.normed, s.x_ld, config_.hidden, nullptr}, 1,
+           {logits, ld, Finish::store, nullptr}, s);
   correction.add_bias(logits);
 }
 
@@ -74,7 +74,7 @@ void Decoder::states(const RowBatch& rows, const float* chose, float* out) {
     block(rows.part(begin, n), all);
     Scratch s = scratch(n);
     if (chose) add_carried(chose + begin * config_.hidden, n, s);
-    normalise(s.x, final_norm_, n, Format::fp32, s);
+    prepare({s.x, s.x_ld, config_.hidden, final_norm_}, n, Format::fp32, s);
     for (long i = 0; i < n; i++)
       memcpy(out + (begin + i) * config_.hidden, s.normed + i * s.x_ld, config_.hidden * 4);
   }

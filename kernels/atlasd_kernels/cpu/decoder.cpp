@@ -68,6 +68,9 @@ Decoder::Decoder(const Config& c) : config_(c), kernels_(find_kernels(c.isa)) {
   }
   cached_ = c.half_cache ? kernels_->cached : Numbers::fp32;
   head_bytes_ = padded(c.slot_tokens, kBlock) * c.head_dim * bytes_of(cached_);
+  unfinished_ = std::vector<std::atomic<int>>(c.heads + c.kv_heads);
+  own_rows_ = std::vector<OwnRows>(pool_->threads());
+  for (int t = 1; t < pool_->threads(); t++) own_rows_[t].memory = Memory(kOwnBytes);
   cache_ = Memory(2 * head_bytes_ * c.layers * c.slots * c.kv_heads);
 }
 

@@ -1,5 +1,6 @@
 // A Llama-family decoder: packed weights, slots, and one step over any rows.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -30,6 +31,10 @@ struct Config {
 
 constexpr long kStepRows = 256;   // longer calls are cut; the bits are the same
 
+// Below so many numbers rows are not worth sharing out; what a thread needs to prepare them itself.
+constexpr long kSharedNumbers = 16384;
+constexpr long kOwnBytes = kSharedNumbers * 8;
+
 struct Layer {
   const float* input_norm;
   const float* post_norm;
@@ -56,13 +61,32 @@ struct RowBatch {
   }
 };
 
+// Rows [rows, ld] of k numbers, normalised first where there is a weight.
+struct Floats {
+  const float* values;
+  long ld, k;
+  const float* norm;
+};
+
+// What a matmul reads of rows, as Rows has it.
+struct Prepared {
+  int8_t* values;   // or halves
+  float* scales;
+  int32_t* offsets;
+};
+
+// A few rows as a thread has prepared them for itself, in a loop of that number.
+struct alignas(64) OwnRows {
+  uint64_t loop = 0;
+  Rows rows;
+  Memory memory;   // normalised, then Prepared
+};
+
 // Everything is [rows, ld]; what lies behind the last column stays zero.
 struct Scratch {
   float *x, *normed, *qkv, *attended, *middle;
   long x_ld, qkv_ld, attended_ld, middle_ld;
-  int8_t* quantised;   // or bf16
-  float* scales;
-  int32_t* offsets;
+  Prepared prepared, passed_on;   // the latter by whoever had a row's numbers first
   Rows rows;   // what the next matmul reads
 };
 
@@ -118,7 +142,8 @@ class Decoder {
   long slot_bytes() const { return cache_.bytes(); }
   long scratch_bytes() const {
     return scratch_.bytes() + reduced_memory_.bytes() + carry_memory_.bytes() +
-           smear_memory_.bytes() + static_cast<long>(texts_.size() * sizeof(int32_t));
+           smear_memory_.bytes() + kOwnBytes * (pool_->threads() - 1) +
+           static_cast<long>(texts_.size() * sizeof(int32_t));
   }
   const Kernels& kernels() const { return *kernels_; }
   Pool& pool() { return *pool_; }
@@ -129,12 +154,31 @@ class Decoder {
   Scratch scratch(long rows);
   void block(const RowBatch& rows, const std::vector<int32_t>& wanted);
   void embed(int32_t token, float* out) const;
-  void multiply(const Matrix& m, const Rows& x, long rows, const Output& out);
-  void normalise(const float* x, const float* weight, long rows, Format format, Scratch& s);
-  void quantise(const float* x, long ld, long k, long rows, Format format, Scratch& s);
-  void prepare_rows(const float* norm, const float* x, long ld, long k, long rows, Format format,
-                    Scratch& s);
-  void write_cache(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
+  template <class Ready, class F>
+  void multiply(const Matrix& m, const Ready& x, long rows, const Output& out, long unit, F&& behind);
+  template <class F>
+  void multiply(const Matrix& m, const Floats& x, long rows, const Output& out, Scratch& s, long unit,
+                F&& behind);
+  void multiply(const Matrix& m, const Floats& x, long rows, const Output& out, Scratch& s);
+  void multiply_passed_on(const Matrix& m, const Floats& x, bool passed_on, long rows,
+                          const Output& out, Scratch& s);
+  void prepare_rows(const Floats& x, long rows, long begin, long end, Format format, float* normed,
+                    const Prepared& to);
+  static Rows rows_of(const Floats& x, Format format, const float* normed, const Prepared& p);
+  void prepare(const Floats& x, long rows, Format format, Scratch& s);
+  const Rows& own_rows(const Floats& x, long rows, Format format, const Scratch& s);
+  void quantise(const Floats& x, long begin, long end, long first, long last, int group,
+                const Prepared& to);
+  void place_head(const Layer& layer, int index, const RowBatch& rows, long begin, long end, int head,
+                  Scratch& s);
+  void place_heads(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
+  bool places_by_head(long numbers, long rows) const;
+  void expect_heads();
+  void place_finished(const Layer& layer, int index, const RowBatch& rows, long begin, long end,
+                      Scratch& s);
+  bool passes_on(const Matrix& m, long rows) const;
+  bool passes_on_attended(const Layer& layer, long rows) const;
+  void pass_on(const QueryRange& range, int first_head, int heads, Format format, const Scratch& s);
   void attend(const Layer& layer, int index, const RowBatch& rows, Scratch& s);
   void smear(const RowBatch& rows, Scratch& s);
   void add_carried(const float* states, long rows, Scratch& s);
@@ -144,7 +188,7 @@ class Decoder {
   uint8_t* keys(int layer, int slot, int head) const;
   uint8_t* values(int layer, int slot, int head) const;
   template <class F>
-  void each_row(long rows, long columns, long together, F&& body);
+  void each_rows(long rows, long columns, long together, F&& body);
 
   Config config_;
   const Kernels* kernels_;
@@ -161,6 +205,9 @@ class Decoder {
   std::vector<int32_t> texts_;   // [slots, slot_tokens], where keys are smeared
   Memory carry_memory_, smear_memory_, reduced_memory_, cache_, scratch_;
   long scratch_rows_ = 0;
+  std::vector<OwnRows> own_rows_;   // by thread
+  uint64_t loop_ = 0;               // the last in which threads prepare rows for themselves
+  std::vector<std::atomic<int>> unfinished_;   // panels of each head
   std::vector<QueryRange> ranges_;
   Numbers cached_;
   long head_bytes_;    // of one (layer, slot, kv head)'s keys, and of its values

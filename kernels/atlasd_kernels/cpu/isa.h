@@ -32,7 +32,7 @@ void attend_all(const Attention& a) {
 }
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,       matmul_any, quantise_row, rms_norm_row,    rope_head, cache_row,
+  return {name,       matmul_any, quantise_rows, rms_norm_row,    rope_head, cache_row,
           kQueries,   attend_all, choose_row,   choose_among_row, has_nan_row,
           log_sum_exp_row, top_k_row, quantise_group};
 }

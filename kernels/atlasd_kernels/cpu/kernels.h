@@ -44,6 +44,18 @@ struct Rows {
   const uint16_t* halves;
 };
 
+// Rows for weights in such groups, or the same stretch of several rows: from x [rows, ld] to int8
+// values [rows, ld], a scale and an offset per group, [rows, groups]; k is a multiple of 64.
+struct Rounding {
+  const float* x;
+  long ld, rows, k;
+  int group;
+  int8_t* values;
+  float* scales;
+  int32_t* offsets;
+  long groups;
+};
+
 enum class Finish : int { store = 0, add = 1, silu_mul = 2 };
 
 // Where a matmul's columns go. silu_mul: a panel is 16 gate and 16 up columns, 16 come out.
@@ -82,10 +94,7 @@ struct Kernels {
   const char* name;
   void (*matmul)(const Matrix&, const Rows&, long rows, long panel_begin, long panel_end,
                  const Output&);
-  // One row for weights in such groups: int8 values, a scale and an offset per group; k is a
-  // multiple of 64.
-  void (*quantise)(const float* x, long k, int group, int8_t* values, float* scales,
-                   int32_t* offsets);
+  void (*quantise)(const Rounding&);
   void (*rms_norm)(const float* x, const float* weight, float eps, long n, float* out);
   void (*rope)(float* head, const float* cos, const float* sin, int half, float scale);
   void (*cache)(const float* k, const float* v, int head_dim, int place, Numbers numbers,

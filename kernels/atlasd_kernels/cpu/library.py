@@ -22,7 +22,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 8
+VERSION = 9
 """Of everything that Python and the library must agree on: signatures, structures and the layout of
 packed weights. Raised here and in capi.cpp whenever one of them changes, and when step costs do,
 which are kept under it."""

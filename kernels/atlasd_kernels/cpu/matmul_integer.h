@@ -271,4 +271,10 @@ void integer_matmul(const Matrix& m, const Rows& x, long rows, long begin, long 
   }
 }
 
+[[maybe_unused]] void quantise_rows(const Rounding& r) {
+  for (long row = 0; row < r.rows; row++)
+    quantise_row(r.x + row * r.ld, r.k, r.group, r.values + row * r.ld, r.scales + row * r.groups,
+                 r.offsets + row * r.groups);
+}
+
 }  // namespace

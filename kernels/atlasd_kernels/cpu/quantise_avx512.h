@@ -1,4 +1,4 @@
-// quantise_row (matmul_integer.h), and its bits, as AVX-512 does it best: of four chunks of 64
+// quantise_rows (matmul_integer.h), and its bits, as AVX-512 does it best: of four chunks of 64
 // numbers at a time the largest numbers are found together, and so are the sums.
 #pragma once
 
@@ -32,9 +32,9 @@ inline __m512 sum_of(__m512 a, __m512 b) {
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 
+// Four chunks, wherever they lie in their rows; behind the last one, that one again.
 template <int group>
-void quantise_chunks(const float* x, long chunks, int8_t* values, float* scales,
-                     int32_t* offsets) {
+void quantise_chunks(const Rounding& r) {
   constexpr int each = kChunk / group;
   // packing goes by quarters
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -42,12 +42,22 @@ void quantise_chunks(const float* x, long chunks, int8_t* values, float* scales,
   const __m512i zero_points =
       _mm512_set1_epi64(static_cast<int64_t>(group == Int8::group ? 0x8080808080808080
                                                                   : 0x8888888880808080));
-  for (; chunks > 0; chunks -= 4, x += 4 * kChunk, values += 4 * kChunk) {
-    const int count = chunks < 4 ? static_cast<int>(chunks) : 4;
-    const __mmask8 there = static_cast<__mmask8>((1 << count * each) - 1);
-    __m512 most[4] = {}, sums[4] = {};
-    for (int c = 0; c < count; c++) {
-      const float* p = x + c * kChunk;
+  const __m256 full = _mm256_set1_ps(127.0f);
+  long row = 0, column = 0;
+  for (long left = r.rows * (r.k / kChunk); left > 0; left -= 4) {
+    long at[4], place[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+      const bool there = c < left;
+      at[c] = there ? row * r.ld + column : at[c - 1];
+      place[c] = there ? row * r.groups + column / group : place[c - 1];
+      column += kChunk;
+      if (column == r.k) column = 0, row++;
+    }
+    __m512 most[4], sums[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+      const float* p = r.x + at[c];
       const V a = max(abs(load(p)), abs(load(p + 16)));
       const V b = max(abs(load(p + 32)), abs(load(p + 48)));
       most[c] = group == kChunk ? larger(a.v, b.v)
@@ -56,32 +66,35 @@ void quantise_chunks(const float* x, long chunks, int8_t* values, float* scales,
     }
     const __m256 largest = join_groups<group>(most, larger);
     const __mmask8 some = _mm256_cmp_ps_mask(largest, _mm256_setzero_ps(), _CMP_GT_OQ);
-    const __m256 full = _mm256_set1_ps(127.0f);
-    alignas(32) float inverse[8];
+    alignas(32) float inverse[8], scales[8];
     _mm256_store_ps(inverse, _mm256_maskz_div_ps(some, full, largest));
-    _mm256_mask_storeu_ps(scales, there, _mm256_div_ps(largest, full));
-    for (int c = 0; c < count; c++) {
-      const float* p = x + c * kChunk;
+    _mm256_store_ps(scales, _mm256_div_ps(largest, full));
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+      const float* p = r.x + at[c];
       const V first = set1(inverse[c * each]), second = set1(inverse[c * each + each - 1]);
       const I a = to_int(load(p) * first), b = to_int(load(p + 16) * first);
       const I d = to_int(load(p + 32) * second), e = to_int(load(p + 48) * second);
       const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(a.v, b.v),
                                                 _mm512_packs_epi32(d.v, e.v));
       const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
-      _mm512_storeu_si512(values + c * kChunk, bytes);
+      _mm512_storeu_si512(r.values + at[c], bytes);
       sums[c] = _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), zero_points, bytes));
     }
+    alignas(32) int32_t offsets[8];
     const __m256i total = _mm256_castps_si256(join_groups<group>(sums, sum_of));
-    _mm256_mask_storeu_epi32(offsets, there, _mm256_sub_epi32(_mm256_setzero_si256(), total));
-    scales += 4 * each;
-    offsets += 4 * each;
+    _mm256_store_si256(reinterpret_cast<__m256i*>(offsets),
+                       _mm256_sub_epi32(_mm256_setzero_si256(), total));
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+      __builtin_memcpy(r.scales + place[c], scales + c * each, each * sizeof(float));
+      __builtin_memcpy(r.offsets + place[c], offsets + c * each, each * sizeof(int32_t));
+    }
   }
 }
 
-void quantise_by_chunks(const float* x, long k, int group, int8_t* values, float* scales,
-                        int32_t* offsets) {
-  group == Int8::group ? quantise_chunks<Int8::group>(x, k / kChunk, values, scales, offsets)
-                       : quantise_chunks<Int4::group>(x, k / kChunk, values, scales, offsets);
+void quantise_by_chunks(const Rounding& r) {
+  r.group == Int8::group ? quantise_chunks<Int8::group>(r) : quantise_chunks<Int4::group>(r);
 }
 
 }  // namespace

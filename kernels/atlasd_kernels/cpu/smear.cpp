@@ -46,9 +46,8 @@ void Decoder::smear(const RowBatch& rows, Scratch& s) {
       kernels_->rms_norm(row, layers_[0].input_norm, c.rms_eps, c.hidden, row);
     }
   }
-  quantise(s.normed, s.x_ld, c.hidden, rows.count, smear_.format, s);
-  multiply(smear_, s.rows, rows.count,
-           {s.qkv + long{c.heads} * c.head_dim, s.qkv_ld, Finish::add, nullptr});
+  multiply(smear_, {s.normed, s.x_ld, c.hidden, nullptr}, rows.count,
+           {s.qkv + long{c.heads} * c.head_dim, s.qkv_ld, Finish::add, nullptr}, s);
 }
 
 }  // namespace atlasd
