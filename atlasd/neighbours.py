@@ -11,12 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlasd import cached, expiry
-from atlasd.engine.client import Notice
-from atlasd.engine.protocol import DropRepository, Ready
+from atlasd import cached
 from atlasd.errors import RequestError, StoreError
 from atlasd.paths import Paths
 from atlasd.supervisor import Supervisor
+from atlasd.sweeping import Sweeping
 
 if TYPE_CHECKING:
     from atlasd.store.database import Store
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROGRESS_POLL_S = 0.1
-
-FIRST_SWEEP_S, SWEEP_EVERY_S = 600.0, 86400.0
-"""When the cache is looked through for what nobody opens any more, after the start and from then
-on; later if somebody is being served."""
-
-IDLE_CHECK_S = 5.0
 
 
 class Neighbours:
@@ -43,10 +36,7 @@ class Neighbours:
         self.store: Store | None = None
         self.workspace: Workspace | None = None
         self._opened = asyncio.Event()
-        self._sweeping: asyncio.Task[None] | None = None
-        self._served_tokens = 0
-        """When the cache was looked through last: a day without any is no day of use."""
-        supervisor.engine.subscribe(self._engine_said)
+        self._sweeping: Sweeping | None = None
 
     async def open_neighbours(self) -> None:
         """Open both; without a store, completions still work."""
@@ -67,12 +57,12 @@ class Neighbours:
             cache=self.paths.cache,
         )
         self.supervisor.attach(self.store, self.workspace)
+        self._sweeping = Sweeping(self.paths.cache, self.supervisor, self.workspace, self.store)
         self._opened.set()
-        self._sweeping = asyncio.create_task(self._keep_cache_small())
 
     async def close_neighbours(self) -> None:
         if self._sweeping is not None:
-            self._sweeping.cancel()
+            self._sweeping.stop()
         if self.workspace is not None:
             await self.workspace.stop()
         if self.store is not None:
@@ -96,7 +86,8 @@ class Neighbours:
                 failure = error
         for root in closed:
             await workspace.close(root)
-        self._mark_opened()
+        if self._sweeping is not None:
+            self._sweeping.mark_opened()
         if failure is not None:
             raise failure
 
@@ -163,61 +154,3 @@ class Neighbours:
         files = await asyncio.to_thread(cached.purge, self.paths.cache, repository)
         removed = await (await self._opened_store()).purge(repository)
         return {**removed, "cached files": files} if files else removed
-
-    # The cache
-
-    def _engine_said(self, notice: Notice) -> None:
-        if isinstance(notice, Ready):
-            self._mark_opened()
-
-    def _mark_opened(self) -> None:
-        """What drafting keeps of the tokenizer and the repositories in use is not to be removed."""
-        if (tokenizer := self.supervisor.tokenizer) is not None:
-            opened = self.workspace.repositories if self.workspace is not None else []
-            roots = [None, *(str(one.root) for one in opened if one.trusted)]
-            expiry.mark_opened(self.paths.cache, tokenizer.fingerprint, roots)
-
-    async def _keep_cache_small(self) -> None:
-        wait = FIRST_SWEEP_S
-        while True:
-            await asyncio.sleep(wait)
-            wait = IDLE_CHECK_S
-            if not self.supervisor.busy:
-                self._mark_opened()
-                gone = await asyncio.to_thread(self._sweep)
-                await self._forget_unopened([one.path for one in gone])
-                wait = SWEEP_EVERY_S
-
-    async def _forget_unopened(self, gone: list[Path]) -> None:
-        """Of a repository whose tokens went, the engine's index is to hold nothing either."""
-        folder = self.paths.cache / "tokens"
-        files = [path for path in gone if path.parent == folder]
-        if not files or self.store is None:
-            return
-        from atlasd.workspace.tokencache import root_of
-
-        known = await self.store.roots()
-        # With another model it may be in use.
-        used = [root_of(file, known) for file in folder.iterdir()]
-        used += [one["root"] for one in self.repositories()]
-        for root in {root_of(file, known) for file in files} - {None, *used}:
-            self.supervisor.engine.send(DropRepository(root))
-
-    def _sweep(self) -> list[expiry.Item]:
-        cache = self.paths.cache
-        try:
-            if (served := self.supervisor.served_tokens) != self._served_tokens:
-                self._served_tokens = served
-                expiry.count_day(cache)
-            expiry.mark_held(cache, self.supervisor.engine.pid)
-            gone = expiry.sweep(cache)
-        except OSError as error:
-            log.warning("The cache could not be looked through: %s", error)
-            return []
-        if gone:
-            log.info(
-                "Removed %.1f MB from the cache that had not been opened for longest: %s",
-                sum(one.bytes for one in gone) / 2**20,
-                ", ".join(str(one.path.relative_to(cache)) for one in gone),
-            )
-        return gone

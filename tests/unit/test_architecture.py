@@ -102,6 +102,7 @@ DAEMON_SIDE = [
     "atlasd.run",
     "atlasd.daemon",
     "atlasd.neighbours",
+    "atlasd.sweeping",
     "atlasd.supervisor",
     "atlasd.keeper",
     "atlasd.report",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from atlasd import expiry, neighbours
+from atlasd import expiry, sweeping
 from atlasd.engine.protocol import DropRepository
 from atlasd.expiry import DAY_S, KEPT_DAYS, count_day, mark_held, mark_opened, sweep
 from atlasd.paths import learned_folder_name
@@ -191,9 +191,9 @@ def test_links_are_not_followed(cache: Path, tmp_path: Path) -> None:
 async def test_the_daemon_sweeps_when_nobody_asks_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "atlasd.neighbours")
-    monkeypatch.setattr(neighbours, "FIRST_SWEEP_S", FIRST_SWEEP_S)
-    monkeypatch.setattr(neighbours, "IDLE_CHECK_S", 0.05)
+    caplog.set_level(logging.INFO, "atlasd.sweeping")
+    monkeypatch.setattr(sweeping, "FIRST_SWEEP_S", FIRST_SWEEP_S)
+    monkeypatch.setattr(sweeping, "IDLE_CHECK_S", 0.05)
     repository = tmp_path / "repository"
     repository.mkdir()
     async with served(tmp_path / "home") as house:
