@@ -111,7 +111,10 @@ class Course:
         self.places = [self.positions.get(name, 0) for name in self.mixture.names]
         self.decays = bool(args.decay_steps)
         self.weights = args.ends, args.open, args.readers, args.attention
-        self.heads = attending.nearest_heads(learner.model, self.mixture.data.read(0, 2)[:, :600])
+        # While they learn where to look, others may come nearer: those that began go on.
+        known = saved.get("heads")
+        rows = self.mixture.data.read(0, 2)[:, :600]
+        self.heads = attending.nearest_heads(learner.model, rows) if known is None else list(known)  # type: ignore[call-overload]
         print(f"heads {self.heads}")
         modules = [learner.model, learner.readers]
         self.hands = Hands(modules, self.learn, self.mixture.rows, args.workers)
@@ -147,7 +150,7 @@ class Course:
     def save(self) -> None:
         self.positions.update(zip(self.mixture.names, self.places, strict=True))
         counts = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
-        marks = {"decayed": self.decayed, "positions": self.positions}
+        marks = {"decayed": self.decayed, "positions": self.positions, "heads": self.heads}
         self.run.save({**self.learner.state(), **counts, **marks})
 
 
@@ -155,9 +158,11 @@ def main() -> None:
     args = parse()
     keep_memory()
     torch.set_num_threads(1)
+    fresh = not Run.exists(args.to)
+    if fresh and not Run.exists(args.run):
+        raise SystemExit(f"There is no run {args.run} to begin with: see training/work/runs.")
     run = Run(args.to)
-    fresh = not run.file.exists()
-    saved = run.load() or Run(args.run).load()
+    saved = (Run(args.run) if fresh else run).load()
     assert saved is not None
     if fresh:
         saved["decayed"] = 0

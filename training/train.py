@@ -67,6 +67,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file = self.folder / "checkpoint.pt"
 
+    @staticmethod
+    def exists(name: str) -> bool:
+        """Whether there is a run of this name, with a checkpoint."""
+        return (RUNS / name / "checkpoint.pt").exists()
+
     def load(self) -> dict[str, object] | None:
         return torch.load(self.file, weights_only=False) if self.file.exists() else None
 

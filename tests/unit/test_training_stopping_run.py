@@ -18,8 +18,7 @@ from training.model import Decoder, Shape
 from training.tokenizer import end_id
 from training.train import Run, optimisers
 
-# One head a layer: with more, which of them are taught where to look may change as a run goes on.
-SHAPE = Shape(hidden=32, layers=4, heads=1, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
+SHAPE = Shape(hidden=32, layers=4, heads=2, kv_heads=1, intermediate=64, vocabulary=96, head_dim=32)
 STEPS, BEFORE = 14, 7
 OPTIONS = ("--batch", "256", "--share", "0.25", "--decay-steps", str(STEPS))
 
@@ -126,3 +125,14 @@ def test_a_new_run_begins_its_own_decay_at_its_own_rates(
     assert [entry["rows"] for entry in log] == [3 * 3, 10 * 3]
     assert [*log[0]] == ["step", "tokens", "lr", *Sums._fields]
     assert log[1]["text"] / log[1]["texts"] < log[0]["text"] / log[0]["texts"]
+
+
+def test_a_run_that_is_not_there_is_named_and_nothing_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "RUNS", tmp_path)
+    options = ["--run", "strat", "--to", "new", "--data", "d", "--circles", "c"]
+    monkeypatch.setattr(sys, "argv", ["stopping", *options])
+    with pytest.raises(SystemExit, match="no run strat"):
+        stopping.main()
+    assert not list(tmp_path.iterdir())
