@@ -150,6 +150,15 @@ def write(out: Path, tokens: list[list[int]], kinds: list[list[int]]) -> None:
     out.with_suffix(".json").write_text(json.dumps(shape))
 
 
+def opened(target: Path, slots: int, slot_tokens: int) -> tuple[CpuDecoder, Tokenizer]:
+    """A target to be read natively, and its tokenizer."""
+    options = LoadOptions(weight_format="bf16", slots=slots, slot_tokens=slot_tokens, threads=1)
+    files = folder_model(target, name="target", source="folder")
+    decoder = load_decoder(files, options).decoder
+    assert isinstance(decoder, CpuDecoder)
+    return decoder, Tokenizer.from_file(str(target / "tokenizer.json"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", type=Path, default=HERE.parent / "atlasd/models/bundled/target")
@@ -158,11 +167,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    options = LoadOptions(weight_format="bf16", slots=TOGETHER, slot_tokens=640, threads=1)
-    files = folder_model(args.target, name="target", source="folder")
-    decoder = load_decoder(files, options).decoder
-    assert isinstance(decoder, CpuDecoder)
-    tokenizer = Tokenizer.from_file(str(args.target / "tokenizer.json"))
+    decoder, tokenizer = opened(args.target, TOGETHER, 640)
     prompts, end = Prompts(tokenizer, args.seed), end_id(decoder.vocab_size)
     rng = random.Random(args.seed)
     pieces: list[Piece] = []

@@ -18,10 +18,8 @@ import numpy.typing as npt
 from atlasd_kernels.cpu import CpuDecoder
 from tokenizers import Tokenizer
 
-from atlasd.models.load import LoadOptions, load_decoder
-from atlasd.models.locate import folder_model
 from training import repeats
-from training.circles import OPEN, TEXT, Piece, every, packed, write
+from training.circles import OPEN, TEXT, Piece, every, opened, packed, write
 from training.fetch import HERE
 from training.pack import read
 from training.tokenizer import SHARES, end_id
@@ -79,11 +77,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    options = LoadOptions(weight_format="bf16", slots=1, slot_tokens=LENGTH + 32, threads=1)
-    files = folder_model(args.target, name="target", source="folder")
-    decoder = load_decoder(files, options).decoder
-    assert isinstance(decoder, CpuDecoder)
-    tokenizer = Tokenizer.from_file(str(args.target / "tokenizer.json"))
+    decoder, tokenizer = opened(args.target, 1, LENGTH + 32)
     end = end_id(decoder.vocab_size)
     pieces: list[Piece] = []
     for tried, ids in enumerate(passages(tokenizer, args.seed)):

@@ -7,7 +7,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -31,7 +34,17 @@ async def until_suggested(session: Session, seconds: float = 60) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_killed_engine_costs_the_editor_one_suggestion(tmp_path: Path) -> None:
+class Stopped(NamedTuple):
+    """An editor whose request waits for an engine that has just been stopped."""
+
+    home: Home
+    session: Session
+    engine: int
+    asked: asyncio.Task[list[Any]]
+
+
+@asynccontextmanager
+async def stopped_engine(tmp_path: Path, typed: str) -> AsyncIterator[Stopped]:
     home = Home.make(tmp_path / "home", write_tiny_model(tmp_path / "tiny"))
     await asyncio.to_thread(home.start)
     try:
@@ -40,55 +53,49 @@ async def test_a_killed_engine_costs_the_editor_one_suggestion(tmp_path: Path) -
             await until_suggested(session)
             engine = (await session.execute("atlasd.status"))["engine_pid"]
             os.kill(engine, signal.SIGSTOP)
-            session.type(0, len(PREFIX), "!")
+            session.type(0, len(PREFIX), typed)
             asked = asyncio.create_task(session.complete(0, len(PREFIX) + 1))
-            await asyncio.sleep(0.5)
-            assert not asked.done()
-            os.kill(engine, signal.SIGKILL)
-            assert await asked == []
-            session.change((0, len(PREFIX)), (0, len(PREFIX) + 1), "?")
-            await until_suggested(session)
-            status = await session.execute("atlasd.status")
-            assert status["engine_pid"] != engine
-            assert status["served"]["engine_restarts"] == 1
-            assert told(session) == []
+            yield Stopped(home, session, engine, asked)
     finally:
         await asyncio.to_thread(home.stop)
+
+
+async def test_a_killed_engine_costs_the_editor_one_suggestion(tmp_path: Path) -> None:
+    async with stopped_engine(tmp_path, "!") as (_, session, engine, asked):
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        os.kill(engine, signal.SIGKILL)
+        assert await asked == []
+        session.change((0, len(PREFIX)), (0, len(PREFIX) + 1), "?")
+        await until_suggested(session)
+        status = await session.execute("atlasd.status")
+        assert status["engine_pid"] != engine
+        assert status["served"]["engine_restarts"] == 1
+        assert told(session) == []
 
 
 async def test_an_engine_that_hangs_is_started_again_and_the_editor_is_answered(
     tmp_path: Path,
 ) -> None:
-    home = Home.make(tmp_path / "home", write_tiny_model(tmp_path / "tiny"))
-    await asyncio.to_thread(home.start)
-    try:
-        async with editor(tmp_path) as session:
-            session.open(PREFIX + "\n")
-            await until_suggested(session)
-            engine = (await session.execute("atlasd.status"))["engine_pid"]
-            os.kill(engine, signal.SIGSTOP)
-            session.type(0, len(PREFIX), "?")
-            asked = asyncio.create_task(session.complete(0, len(PREFIX) + 1))
-            silent = 0.0
-            while silent < 5:
-                status = await session.execute("atlasd.status")
-                silent = status["engine_silent_s"]
-                assert (status["state"], status["engine"]) == ("ready", None)
-            assert "has not answered for" in (await session.execute("atlasd.why"))["nothing"]
-            async with asyncio.timeout(60):
-                await asked
-                while (status := await session.execute("atlasd.status"))["state"] != "ready":
-                    await asyncio.sleep(0.1)
-            assert status["engine_pid"] != engine
-            assert status["engine_silent_s"] == 0
-            assert status["served"]["engine_restarts"] == 1
-            assert told(session) == []
-            session.change((0, len(PREFIX)), (0, len(PREFIX) + 1), "!")
-            await until_suggested(session)
+    async with stopped_engine(tmp_path, "?") as (home, session, engine, asked):
+        silent = 0.0
+        while silent < 5:
+            status = await session.execute("atlasd.status")
+            silent = status["engine_silent_s"]
+            assert (status["state"], status["engine"]) == ("ready", None)
+        assert "has not answered for" in (await session.execute("atlasd.why"))["nothing"]
+        async with asyncio.timeout(60):
+            await asked
+            while (status := await session.execute("atlasd.status"))["state"] != "ready":
+                await asyncio.sleep(0.1)
+        assert status["engine_pid"] != engine
+        assert status["engine_silent_s"] == 0
+        assert status["served"]["engine_restarts"] == 1
+        assert told(session) == []
+        session.change((0, len(PREFIX)), (0, len(PREFIX) + 1), "!")
+        await until_suggested(session)
         log = (home.folder / "state" / "atlasd.log").read_text()
         assert log.count(f"(pid {engine}) hung and was ended") == 1
-    finally:
-        await asyncio.to_thread(home.stop)
 
 
 async def test_a_daemon_that_cannot_start_says_why_in_the_editor(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, instruction_sets, top_k
 
-from tests.kernels.raw_weights import SPEC, bits
+from tests.kernels.raw_weights import SPEC, bits, random_tensors
 
 OWN_SUMS = {"amx", "avx512fp16"}
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 40)
@@ -33,31 +33,6 @@ ODD = dataclasses.replace(
     qk_norm=True,
     sliding_window=(None, 70),
 )
-
-
-def tensors(spec: object) -> dict[str, np.ndarray]:
-    """Random bf16 weights of this shape."""
-    random, s = np.random.default_rng(0), SPEC if spec is SPEC else ODD
-    q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (s.vocab_size, s.hidden_size),
-        "lm_head.weight": (s.vocab_size, s.hidden_size),
-        "model.norm.weight": (s.hidden_size,),
-    }
-    for i in range(s.layers):
-        at, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
-        for name, columns in (("q", q), ("k", kv), ("v", kv)):
-            shapes[f"{at}{name}_proj.weight"] = (columns, s.hidden_size)
-            shapes[f"{at}{name}_proj.bias"] = (columns,)
-        shapes |= {f"{at}{name}_norm.weight": (s.head_dim,) for name in "qk"}
-        shapes[f"{at}o_proj.weight"] = (s.hidden_size, q)
-        shapes |= {
-            f"{mlp}{n}_proj.weight": (s.intermediate_size, s.hidden_size) for n in ("gate", "up")
-        }
-        shapes[f"{mlp}down_proj.weight"] = (s.hidden_size, s.intermediate_size)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            shapes[f"model.layers.{i}.{name}.weight"] = (s.hidden_size,)
-    return {name: bits(random.normal(size=shape) * 0.1) for name, shape in shapes.items()}
 
 
 def logits(decoder: CpuDecoder) -> np.ndarray:
@@ -81,7 +56,7 @@ def main() -> None:
     print(*sets)
     right = True
     for spec in (SPEC, ODD):
-        weights = tensors(spec)
+        weights = {name: bits(values) for name, values in random_tensors(spec).items()}
         for weight_format in ("fp32", "bf16", "int8", "int4"):
             own = OWN_SUMS | ({"avxvnni"} if weight_format == "bf16" else set())
             known: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""Products of rows with a matrix, as a decoder without layers computes them."""
+"""A matrix as it is kept, and products of rows with it: a decoder without layers computes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import torch
 from atlasd_kernels.cpu import CpuDecoder
+from atlasd_kernels.cpu.library import native
+from atlasd_kernels.cpu.packing import BF16, SIXTEEN, Part, Piece, pack_part, part_bytes, zeroed
 
 from tests.kernels.raw_weights import SPEC
 
@@ -42,3 +44,20 @@ def rounded_products(embedding: np.ndarray, norm: np.ndarray) -> tuple[np.ndarra
     x *= floats(norm) / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + SPEC.rms_eps)
     matrix = floats(embedding).astype(np.float64).T
     return x @ matrix, torch.tensor(x).bfloat16().double().numpy() @ matrix
+
+
+def kept(matrix: np.ndarray, wanted: int) -> tuple[int, np.ndarray]:
+    """In which format a matrix is kept where that one is ``wanted`` (0: as it is), and its weights
+    as float32 [columns, k]."""
+    columns, k = matrix.shape
+    part = Part((Piece("w"),), columns, k, "bf16")
+    room = part_bytes(part, 2)
+    most = room + (room // 32 if wanted == SIXTEEN else 0)  # as ``packing.pack`` has it
+    data = zeroed(most + 4096)
+    length, number = pack_part(part, room, {"w": matrix}, data, 2, wanted)
+    assert length <= most
+    out = np.zeros((columns, k), np.float32)
+    for column in range(columns):
+        to = out[column].ctypes.data
+        native().unpack_column(number or BF16, data.ctypes.data, k, column, to)
+    return number, out

@@ -59,3 +59,26 @@ def weights(kind: str, shape: tuple[int, int]) -> np.ndarray:
 
 KINDS = ["trained", "zeros", "denormals", "extremes", "no numbers", "large", "small"]
 KINDS += ["panels apart"]
+
+
+def random_tensors(spec: DecoderSpec) -> dict[str, np.ndarray]:
+    """Random float32 weights of this shape."""
+    random, hidden, dim = np.random.default_rng(0), spec.hidden_size, spec.head_dim
+    q, kv, wide = spec.heads * dim, spec.kv_heads * dim, spec.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (spec.vocab_size, hidden),
+        "lm_head.weight": (spec.vocab_size, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    for i in range(spec.layers):
+        at = f"model.layers.{i}."
+        for name, rows in (("q", q), ("k", kv), ("v", kv)):
+            shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, hidden)
+            shapes[f"{at}self_attn.{name}_proj.bias"] = (rows,)
+        shapes |= {f"{at}self_attn.{name}_norm.weight": (dim,) for name in "qk"}
+        shapes[f"{at}self_attn.o_proj.weight"] = (hidden, q)
+        shapes |= {f"{at}mlp.{name}_proj.weight": (wide, hidden) for name in ("gate", "up")}
+        shapes[f"{at}mlp.down_proj.weight"] = (hidden, wide)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{at}{name}.weight"] = (hidden,)
+    return {k: (random.normal(size=v) * 0.1).astype(np.float32) for k, v in shapes.items()}

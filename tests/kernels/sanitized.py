@@ -12,6 +12,7 @@ import numpy as np
 from atlasd_kernels.cpu import CpuDecoder, choose, draft_chain, instruction_sets, top_k
 from atlasd_kernels.cpu.correction import Correction, LowRank, last_states
 from atlasd_kernels.spec import DecoderSpec
+from raw_weights import random_tensors  # beside it: this is no part of a package when it runs
 
 from atlasd.draft.registry import Drafting
 from atlasd.engine.costs import StepCosts
@@ -37,33 +38,10 @@ SPEC = DecoderSpec(
 )
 
 
-def tensors() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    q, kv, wide = SPEC.heads * SPEC.head_dim, SPEC.kv_heads * SPEC.head_dim, SPEC.intermediate_size
-    hidden, dim = SPEC.hidden_size, SPEC.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (SPEC.vocab_size, hidden),
-        "lm_head.weight": (SPEC.vocab_size, hidden),
-        "model.norm.weight": (hidden,),
-    }
-    for i in range(SPEC.layers):
-        at = f"model.layers.{i}."
-        for name, rows in (("q", q), ("k", kv), ("v", kv)):
-            shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, hidden)
-            shapes[f"{at}self_attn.{name}_proj.bias"] = (rows,)
-        shapes |= {f"{at}self_attn.{name}_norm.weight": (dim,) for name in "qk"}
-        shapes[f"{at}self_attn.o_proj.weight"] = (hidden, q)
-        shapes |= {f"{at}mlp.{name}_proj.weight": (wide, hidden) for name in ("gate", "up")}
-        shapes[f"{at}mlp.down_proj.weight"] = (hidden, wide)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            shapes[f"{at}{name}.weight"] = (hidden,)
-    return {k: (random.normal(size=v) * 0.1).astype(np.float32) for k, v in shapes.items()}
-
-
 def exercise(weight_format: str, isa: str, threads: int) -> None:
     decoder = CpuDecoder(
         SPEC,
-        tensors(),
+        random_tensors(SPEC),
         weight_format=weight_format,  # type: ignore[arg-type]
         slots=2,
         slot_tokens=130,
