@@ -143,6 +143,8 @@ def packed(pieces: list[Piece], width: int, end: int) -> tuple[list[list[int]], 
 
 def write(out: Path, tokens: list[list[int]], kinds: list[list[int]]) -> None:
     """OUT.bin, OUT.kinds and their shape."""
+    if not tokens:
+        raise SystemExit("Too few pieces to fill a row: ask for more with --pieces.")
     out.parent.mkdir(parents=True, exist_ok=True)
     np.array(tokens, np.uint16).tofile(out.with_suffix(".bin"))
     np.array(kinds, np.uint8).tofile(out.with_suffix(".kinds"))

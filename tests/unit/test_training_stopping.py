@@ -232,3 +232,9 @@ def test_the_end_becomes_less_likely_by_as_much_as_asked_and_nothing_else_does(
     assert spread < 0.15
     assert changes[:, ENDING].mean() == pytest.approx(-0.6, abs=0.1)
     assert changes[:, :ENDING].abs().max() == 0
+
+
+def test_too_few_pieces_for_a_row_are_told_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--pieces"):
+        circles.write(tmp_path / "few", *circles.packed([([1, 2, 3], [0, 0, 0])], 1024, 9))
+    assert not list(tmp_path.iterdir())
